@@ -1,0 +1,207 @@
+//! What the processor is plugged into.
+//!
+//! The processor knows no devices, no files and no host time. Everything outside of it is behind [`Bus`], a
+//! generic parameter, so that a call that does nothing costs nothing.
+
+use crate::Cpu;
+
+/// What lies behind one 4 KiB page of guest-physical addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// Ordinary memory. `host` points at 4096 bytes that stay valid and in place as long as the bus lives.
+    Ram {
+        /// First byte of the page on the host.
+        host: *mut u8,
+    },
+    /// Persistent memory: as `Ram`, but every store, flush and drain is told to the bus.
+    Pmem {
+        /// First byte of the page on the host.
+        host: *mut u8,
+    },
+    /// Nothing but devices, or nothing at all: accesses go through [`Bus::mmio_read`] and [`Bus::mmio_write`].
+    Device,
+}
+
+/// How a store to persistent memory leaves the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    /// Through the cache (C parts of the persistency model).
+    Cached,
+    /// Through the cache, by one iteration of REP MOVS or REP STOS. `first` is set on the first iteration of one
+    /// execution of the instruction, and only then: parts of one execution on one line are unordered.
+    CachedRep {
+        /// First iteration of this execution of the instruction.
+        first: bool,
+    },
+    /// Non-temporal (N parts): MOVNTI, MOVNTQ, MOVNTDQ, MOVNTPS, MOVNTPD, MASKMOVQ, MASKMOVDQU.
+    NonTemporal,
+    /// By the page walker: accessed and dirty bits of page tables that lie in persistent memory.
+    PageWalk,
+}
+
+/// Which instruction asked for a line to be written back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlushKind {
+    /// CLFLUSH
+    Clflush,
+    /// CLFLUSHOPT
+    Clflushopt,
+    /// CLWB
+    Clwb,
+}
+
+/// What drained the processor's pending flushes and non-temporal stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainKind {
+    /// SFENCE
+    Sfence,
+    /// MFENCE
+    Mfence,
+    /// A LOCK-prefixed instruction, or XCHG with memory. Told *before* the instruction's own store.
+    Locked,
+    /// A serialising instruction: CPUID, IRET, MOV to CR (not CR8) or DR, INVLPG, LGDT, LIDT, LLDT, LTR, WRMSR
+    /// (not TSC_DEADLINE or x2APIC).
+    Serialising,
+    /// WBINVD or WBNOINVD: additionally writes back every line this processor stored last.
+    WriteBackAll,
+    /// An uncached read or write, IN or OUT.
+    Uncached,
+}
+
+/// The machine as one processor sees it.
+///
+/// Addresses are guest-physical. An access never crosses a page: the processor splits it.
+pub trait Bus: Sized {
+    /// What lies at page `page` (guest-physical address divided by 4096). Asked when a translation is made, not at
+    /// every access.
+    fn page(&mut self, page: u64) -> Page;
+
+    /// The processor is about to make `page` writable for itself: its old content is needed no longer than this
+    /// call. Asked once per page between two calls of [`Cpu::forget_writable`]; the place for dirty lists and undo
+    /// logs.
+    fn page_dirtied(&mut self, page: u64);
+
+    /// Reads `size` bytes (1, 2, 4 or 8) of a device.
+    fn mmio_read(&mut self, cpu: &CpuView, addr: u64, size: usize) -> u64;
+    /// Writes `size` bytes (1, 2, 4 or 8) of a device.
+    fn mmio_write(&mut self, cpu: &CpuView, addr: u64, size: usize, value: u64);
+    /// IN: reads `size` bytes (1, 2 or 4).
+    fn port_read(&mut self, cpu: &CpuView, port: u16, size: usize) -> u32;
+    /// OUT: writes `size` bytes (1, 2 or 4).
+    fn port_write(&mut self, cpu: &CpuView, port: u16, size: usize, value: u32);
+    /// RDMSR of a register that the processor core itself does not have (APIC base, x2APIC, TSC deadline).
+    /// `None` raises #GP(0).
+    fn read_msr(&mut self, cpu: &CpuView, msr: u32) -> Option<u64>;
+    /// WRMSR of a register that the processor core itself does not have. `None` raises #GP(0).
+    fn write_msr(&mut self, cpu: &CpuView, msr: u32, value: u64) -> Option<()>;
+    /// CR8 of the local APIC (task priority bits 7:4).
+    fn read_cr8(&mut self) -> u64;
+    /// Sets CR8.
+    fn write_cr8(&mut self, cpu: &CpuView, value: u64);
+
+    /// Whether an external interrupt waits. Asked after every access to a device, MSR or CR8 and when interrupts
+    /// become enabled, not at every instruction: one that becomes ready in between needs [`Bus::attention`] or a
+    /// new call of [`Cpu::run`].
+    fn interrupt_pending(&mut self) -> bool;
+    /// Takes the pending interrupt's vector: interrupt acknowledge.
+    fn take_interrupt(&mut self) -> Option<u8>;
+
+    /// Whether the run must end at this instruction boundary because a device wants the machine's attention (its
+    /// next deadline moved, power goes off, the guest called the control port). Asked after every access to a
+    /// device or MSR and after every [`Bus::pmem_store`], [`Bus::pmem_flush`], [`Bus::drain`] and [`Bus::probe`].
+    fn attention(&self) -> bool;
+
+    /// A store to persistent memory has been executed: `bytes` now stand at `addr`. Never crosses a page; one
+    /// instruction's store may arrive as two calls when it does.
+    fn pmem_store(&mut self, cpu: &CpuView, addr: u64, bytes: &[u8], kind: StoreKind);
+    /// A flush of the 64-byte line at `addr` (aligned) in persistent memory has been executed.
+    fn pmem_flush(&mut self, cpu: &CpuView, addr: u64, kind: FlushKind);
+    /// A drain has been executed. SFENCE, MFENCE and WBINVD are always told; the other kinds only when this
+    /// processor stored non-temporally to or flushed persistent memory since its last drain.
+    fn drain(&mut self, cpu: &CpuView, kind: DrainKind);
+    /// The processor is about to execute the instruction at a linear address given to [`Cpu::set_probes`].
+    /// [`Bus::attention`] after it ends the run *before* that instruction; running on executes it.
+    fn probe(&mut self, cpu: &CpuView, rip: u64);
+}
+
+/// What a bus may know of the processor that calls it: who, when, where.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuView {
+    /// Index of the processor.
+    pub vcpu: u8,
+    /// Current privilege level, 0 to 3.
+    pub cpl: u8,
+    /// Linear address of the instruction that is being executed.
+    pub rip: u64,
+    /// RSP at the start of the instruction.
+    pub rsp: u64,
+    /// Instructions retired before this one, counting each REP iteration as one.
+    pub retired: u64,
+    /// Virtual time in TSC ticks, see [`crate::State::tsc`].
+    pub tsc: u64,
+}
+
+/// Why [`Cpu::run`] came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// The given number of retired instructions was reached, exactly.
+    Limit,
+    /// HLT with nothing to wake it yet. Running on continues behind the HLT once an interrupt is pending, and
+    /// returns `Halted` at once as long as none is.
+    Halted,
+    /// [`Bus::attention`] asked for it.
+    Attention,
+    /// Triple fault: the processor is in shutdown.
+    Shutdown,
+    /// The guest executed something that this model does not offer and that hardware without it would not turn
+    /// into #UD. Nothing of the instruction has been done.
+    Unsupported {
+        /// Linear address of the instruction.
+        rip: u64,
+        /// What it was.
+        what: &'static str,
+    },
+}
+
+
+/// Bus of a processor in an empty machine: for tests of parts that never leave the core.
+#[derive(Debug, Default)]
+pub(crate) struct NoBus;
+
+impl Bus for NoBus {
+    fn page(&mut self, _: u64) -> Page {
+        Page::Device
+    }
+    fn page_dirtied(&mut self, _: u64) {}
+    fn mmio_read(&mut self, _: &CpuView, _: u64, _: usize) -> u64 {
+        u64::MAX
+    }
+    fn mmio_write(&mut self, _: &CpuView, _: u64, _: usize, _: u64) {}
+    fn port_read(&mut self, _: &CpuView, _: u16, _: usize) -> u32 {
+        u32::MAX
+    }
+    fn port_write(&mut self, _: &CpuView, _: u16, _: usize, _: u32) {}
+    fn read_msr(&mut self, _: &CpuView, _: u32) -> Option<u64> {
+        None
+    }
+    fn write_msr(&mut self, _: &CpuView, _: u32, _: u64) -> Option<()> {
+        None
+    }
+    fn read_cr8(&mut self) -> u64 {
+        0
+    }
+    fn write_cr8(&mut self, _: &CpuView, _: u64) {}
+    fn interrupt_pending(&mut self) -> bool {
+        false
+    }
+    fn take_interrupt(&mut self) -> Option<u8> {
+        None
+    }
+    fn attention(&self) -> bool {
+        false
+    }
+    fn pmem_store(&mut self, _: &CpuView, _: u64, _: &[u8], _: StoreKind) {}
+    fn pmem_flush(&mut self, _: &CpuView, _: u64, _: FlushKind) {}
+    fn drain(&mut self, _: &CpuView, _: DrainKind) {}
+    fn probe(&mut self, _: &CpuView, _: u64) {}
+}

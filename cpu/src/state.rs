@@ -1,0 +1,142 @@
+//! The architectural state of one processor: everything a snapshot of it holds.
+
+use serde::{Deserialize, Serialize};
+
+/// Index of the pseudo-register that is always 0 in [`State::regs`].
+pub const REG_ZERO: usize = 16;
+/// Index of RIP in [`State::regs`]. While an instruction executes it already points behind it.
+pub const REG_RIP: usize = 17;
+
+/// A segment register with its hidden part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// Visible selector.
+    pub selector: u16,
+    /// Base address.
+    pub base: u64,
+    /// Limit in bytes, granularity applied.
+    pub limit: u32,
+    /// Access rights as in bytes 5 and 6 of the descriptor: type, S, DPL, P in bits 0-7, AVL, L, D/B, G in 12-15.
+    pub access: u16,
+}
+
+/// GDTR or IDTR.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TableRegister {
+    /// Linear base address.
+    pub base: u64,
+    /// Limit in bytes.
+    pub limit: u16,
+}
+
+/// The x87 unit. SDM vol. 1, chapter 8. MMX registers are the significands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct X87 {
+    /// Physical registers R0-R7 (not the stack order): 80 bits each, bit 79 the sign.
+    pub regs: [u128; 8],
+    /// Control word.
+    pub control: u16,
+    /// Status word with TOP in bits 11-13.
+    pub status: u16,
+    /// Bit n set: register Rn is not empty (the abridged tag word of FXSAVE).
+    pub tags: u8,
+    /// Last instruction's opcode, 11 bits.
+    pub opcode: u16,
+    /// Last instruction pointer.
+    pub ip: u64,
+    /// Last data pointer.
+    pub dp: u64,
+}
+
+impl Default for X87 {
+    fn default() -> Self {
+        X87 { regs: [0; 8], control: 0x37f, status: 0, tags: 0, opcode: 0, ip: 0, dp: 0 }
+    }
+}
+
+/// Everything software can see of one processor, and what it takes to go on from here.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8-R15, then [`REG_ZERO`] and [`REG_RIP`].
+    pub regs: [u64; 18],
+    /// RFLAGS. While instructions run, the arithmetic flags may live in the lazy form instead; [`crate::Cpu::state`]
+    /// always shows them folded in.
+    pub rflags: u64,
+    /// ES, CS, SS, DS, FS, GS in the encoding's order.
+    pub segments: [Segment; 6],
+    /// Local descriptor table register.
+    pub ldtr: Segment,
+    /// Task register.
+    pub tr: Segment,
+    /// Global descriptor table register.
+    pub gdtr: TableRegister,
+    /// Interrupt descriptor table register.
+    pub idtr: TableRegister,
+    /// CR0
+    pub cr0: u64,
+    /// CR2
+    pub cr2: u64,
+    /// CR3
+    pub cr3: u64,
+    /// CR4
+    pub cr4: u64,
+    /// DR0-DR7 (4 and 5 unused).
+    pub dr: [u64; 8],
+    /// IA32_EFER
+    pub efer: u64,
+    /// IA32_STAR
+    pub star: u64,
+    /// IA32_LSTAR
+    pub lstar: u64,
+    /// IA32_CSTAR
+    pub cstar: u64,
+    /// IA32_FMASK
+    pub fmask: u64,
+    /// IA32_KERNEL_GS_BASE
+    pub kernel_gs_base: u64,
+    /// IA32_SYSENTER_CS, _ESP, _EIP
+    pub sysenter: [u64; 3],
+    /// IA32_PAT
+    pub pat: u64,
+    /// IA32_TSC_AUX
+    pub tsc_aux: u64,
+    /// MTRRs and other registers that are only kept: (number, value), sorted by number.
+    pub kept_msrs: Vec<(u32, u64)>,
+    /// XMM0-XMM15
+    pub xmm: [u128; 16],
+    /// MXCSR
+    pub mxcsr: u32,
+    /// The x87 unit.
+    pub x87: X87,
+    /// Retired instructions: one REP iteration counts one.
+    pub retired: u64,
+    /// TSC minus `retired`: grows when a halted machine jumps to its next timer, and by WRMSR to the TSC.
+    pub tsc_offset: u64,
+    /// In HLT.
+    pub halted: bool,
+    /// Shadow of STI or MOV SS: no interrupt is taken before the next instruction has retired.
+    pub interrupt_shadow: bool,
+    /// State of the RDRAND generator.
+    pub random: u64,
+    /// This processor's index.
+    pub vcpu: u8,
+    /// Whether a drain would have something to drain: see [`crate::Bus::drain`].
+    pub drain_pending: bool,
+}
+
+impl State {
+    /// Time stamp counter: one tick a retired instruction, and what halting skipped.
+    pub fn tsc(&self) -> u64 {
+        self.retired.wrapping_add(self.tsc_offset)
+    }
+
+    /// Current privilege level.
+    pub fn cpl(&self) -> u8 {
+        (self.segments[1].selector & 3) as u8
+    }
+
+    /// RIP.
+    pub fn rip(&self) -> u64 {
+        self.regs[REG_RIP]
+    }
+}

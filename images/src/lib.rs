@@ -1,0 +1,1 @@
+//! See the architecture section of the README.

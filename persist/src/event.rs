@@ -1,0 +1,127 @@
+//! What processors and devices do to persistent memory, as the persistence domain hears of it.
+
+use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
+
+/// Bytes of one line.
+pub const LINE: u64 = 64;
+/// Bytes of the unit that never tears.
+pub const WORD: u64 = 8;
+/// Bytes of a sector.
+pub const SECTOR: u64 = 512;
+
+/// One thing that happened, in the order in which it happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Position in the recorded execution, counted from 0.
+    pub seq: u64,
+    /// Who did it, and where.
+    pub origin: Origin,
+    /// What it was.
+    pub kind: EventKind,
+}
+
+/// Who did it, and where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origin {
+    /// Index of the virtual processor; [`Origin::DEVICE`] for devices, firmware and the host.
+    pub vcpu: u8,
+    /// Privilege level, 0 to 3.
+    pub cpl: u8,
+    /// Linear address of the instruction.
+    pub rip: u64,
+    /// Instructions this processor had retired before it.
+    pub retired: u64,
+    /// Which call of a kernel flushcache copy (`__memcpy_flushcache`, `__copy_user_nocache`) the instruction
+    /// belongs to: 0 for none, else a number that is different for every call.
+    pub copy_call: u32,
+}
+
+impl Origin {
+    /// `vcpu` of everything that is not a processor.
+    pub const DEVICE: u8 = 255;
+}
+
+/// What happened. Addresses are guest-physical and lie in persistent memory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EventKind {
+    /// A store; `bytes` never cross a page.
+    Store {
+        /// Address of the first byte.
+        addr: u64,
+        /// The bytes now there.
+        bytes: SmallVec<[u8; 16]>,
+        /// By which path.
+        path: StorePath,
+    },
+    /// CLFLUSH, CLFLUSHOPT or CLWB of the line at `addr` (aligned).
+    Flush {
+        /// Address of the line.
+        addr: u64,
+        /// The instruction.
+        kind: FlushKind,
+    },
+    /// Something that drains the processor's pending set.
+    Drain(DrainKind),
+    /// An 8-byte write to a flush hint of this NFIT device handle.
+    FlushHint {
+        /// NFIT device handle of the DIMM.
+        dimm: u32,
+    },
+    /// The guest declared a promise. Not an event of the machine: it changes nothing.
+    Promise {
+        /// The scenario's number of the promise.
+        id: u32,
+    },
+    /// The guest set a marker. Not an event of the machine: it changes nothing.
+    Marker {
+        /// The scenario's number of the marker.
+        id: u32,
+    },
+    /// A watched kernel symbol was entered. Not an event of the machine: it changes nothing.
+    Symbol {
+        /// Index into the recording's list of watched symbols.
+        index: u32,
+    },
+}
+
+/// By which path a store leaves the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum StorePath {
+    /// Through the cache.
+    Cached,
+    /// Through the cache, one iteration of the REP execution with this number.
+    CachedRep(u64),
+    /// Non-temporal.
+    NonTemporal,
+    /// A device, DMA, the host or firmware; also accessed and dirty bits set by the page walker.
+    Agent,
+}
+
+/// The flush instruction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FlushKind {
+    /// CLFLUSH
+    Clflush,
+    /// CLFLUSHOPT
+    Clflushopt,
+    /// CLWB
+    Clwb,
+}
+
+/// What drained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DrainKind {
+    /// SFENCE
+    Sfence,
+    /// MFENCE
+    Mfence,
+    /// LOCK-prefixed instruction or XCHG with memory.
+    Locked,
+    /// A serialising instruction.
+    Serialising,
+    /// WBINVD or WBNOINVD.
+    WriteBackAll,
+    /// Uncached access, IN or OUT.
+    Uncached,
+}
