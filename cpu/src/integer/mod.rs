@@ -1,0 +1,5 @@
+//! The integer instructions of user mode.
+
+mod flags;
+
+pub(crate) use flags::LazyFlags;
