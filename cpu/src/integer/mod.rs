@@ -1,7 +1,7 @@
 //! The integer instructions of user mode.
 //!
-//! Two layers: [`execute`] does every form of every instruction from its iced [`Instruction`] and is the reference;
-//! [`specialise`] gives the hot 64-bit-mode forms a handler of their own.
+//! Two layers: the handlers that [`general`] names do every form of every instruction from its iced [`Instruction`]
+//! and are the reference; [`specialise`] gives the hot 64-bit-mode forms a handler of their own.
 //!
 //! What it needs of [`Cpu`], beside `read`, `write`, `check_writable` and `operand_address`:
 //! - `flags: LazyFlags`, a field: the arithmetic flags while instructions run.
@@ -23,19 +23,13 @@ mod flags;
 
 use iced_x86::Instruction;
 
-use crate::{Bus, Cpu, Fault, op::Op};
+use crate::{Bus, op::{Handler, Op}};
 
 pub(crate) use flags::LazyFlags;
 
-/// Whether `i` is an instruction of this module: [`execute`] can be called for it.
-pub(crate) fn handles(i: &Instruction) -> bool {
+/// The general handler of `i`, if `i` is an instruction of this module. The handler wants `op.full`.
+pub(crate) fn general<B: Bus>(i: &Instruction) -> Option<Handler<B>> {
     let _ = i;
-    unimplemented!()
-}
-
-/// Executes `op.full`, which must be there and one that this module [`handles`].
-pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
-    let _ = (cpu, bus, op);
     unimplemented!()
 }
 
