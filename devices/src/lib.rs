@@ -1,1 +1,34 @@
-//! See the architecture section of the README.
+//! The devices of the machine: everything a guest reaches through ports and device pages.
+//!
+//! Three rules hold for every device here. It knows no host clock: what needs time is given `now`, nanoseconds of
+//! virtual time since power-on (which are TSC ticks, the TSC runs at 1 GHz). It calls nobody: what a device wants
+//! done is returned as a value, and when it wants to be woken it says so by a `deadline`. And it is plain data:
+//! `Clone` and serde are a snapshot.
+//!
+//! No guest action panics: registers that do not exist read as zero or all ones and swallow writes.
+
+pub mod acpi;
+mod control;
+mod flush_hints;
+mod ioapic;
+mod lapic;
+pub mod map;
+mod message;
+mod pci;
+mod pic;
+mod pit;
+mod power;
+mod rtc;
+mod serial;
+
+pub use control::{control_call, debug_exit};
+pub use flush_hints::FlushHints;
+pub use ioapic::IoApic;
+pub use lapic::{LapicEffect, LocalApic};
+pub use message::{Delivery, Destination, Message, Signal, deliver};
+pub use pci::PciConfig;
+pub use pic::Pic;
+pub use pit::Pit;
+pub use power::{Power, PowerEvent};
+pub use rtc::Rtc;
+pub use serial::Serial;
