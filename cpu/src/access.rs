@@ -1,38 +1,349 @@
 //! Guest memory as instructions see it: linear addresses, translated, checked, split at page borders, traced.
 
-use iced_x86::Instruction;
+use iced_x86::{Instruction, OpKind, Register};
 
-use crate::{Bus, Cpu, Fault};
+use crate::{
+    Bus, Cpu, DrainKind, Fault, Page, StoreKind,
+    paging::{Access, is_canonical},
+    state::{REG_RIP, REG_ZERO},
+    tlb::{CODE, PMEM},
+};
+
+/// One page's part of an access, checked and translated.
+#[derive(Clone, Copy)]
+enum Target {
+    Memory {
+        /// Host address of the first byte.
+        host: *mut u8,
+        /// Guest-physical address of the first byte.
+        physical: u64,
+        /// Slow bits of stores.
+        slow: u64,
+    },
+    Device {
+        physical: u64,
+    },
+}
 
 impl<B: Bus> Cpu<B> {
     /// Linear address of the (only) memory operand of `i`: segment base included, 32-bit address size honoured.
     /// Works for string operands, too, when asked with the operand's number.
     pub(crate) fn operand_address(&self, i: &Instruction, operand: u32) -> u64 {
-        let _ = (i, operand);
-        unimplemented!()
+        let rsi = self.state.regs[6];
+        let rdi = self.state.regs[7];
+        let (offset, segment) = match i.op_kind(operand) {
+            OpKind::MemorySegSI => (rsi & 0xffff, i.memory_segment()),
+            OpKind::MemorySegESI => (rsi & 0xffff_ffff, i.memory_segment()),
+            OpKind::MemorySegRSI => (rsi, i.memory_segment()),
+            OpKind::MemorySegDI => (rdi & 0xffff, i.memory_segment()),
+            OpKind::MemorySegEDI => (rdi & 0xffff_ffff, i.memory_segment()),
+            OpKind::MemorySegRDI => (rdi, i.memory_segment()),
+            OpKind::MemoryESDI => (rdi & 0xffff, Register::ES),
+            OpKind::MemoryESEDI => (rdi & 0xffff_ffff, Register::ES),
+            OpKind::MemoryESRDI => (rdi, Register::ES),
+            _ => (self.effective_address(i), i.memory_segment()),
+        };
+        self.add_segment_base(offset, segment)
+    }
+
+    /// The offset that LEA computes: without the segment's base, cut to the address size.
+    ///
+    /// Blocks are decoded once for every linear address at which their page may be mapped, so that iced's own idea of
+    /// RIP means nothing: only the distance to the next instruction counts.
+    pub(crate) fn effective_address(&self, i: &Instruction) -> u64 {
+        let displacement = i.memory_displacement64();
+        let size_mask = match i.memory_base() {
+            Register::RIP => return displacement.wrapping_sub(i.next_ip()).wrapping_add(self.state.regs[REG_RIP]),
+            Register::EIP => {
+                let target = displacement.wrapping_sub(i.next_ip()).wrapping_add(self.state.regs[REG_RIP]);
+                return target & 0xffff_ffff;
+            }
+            base => address_size_mask(i, base),
+        };
+        let base = self.state.regs[gpr(i.memory_base())];
+        let index = self.state.regs[gpr(i.memory_index())];
+        let scaled = index.wrapping_mul(u64::from(i.memory_index_scale()));
+        base.wrapping_add(scaled).wrapping_add(displacement) & size_mask
+    }
+
+    fn add_segment_base(&self, offset: u64, segment: Register) -> u64 {
+        let base = match segment {
+            Register::ES => self.state.segments[0].base,
+            Register::CS => self.state.segments[1].base,
+            Register::SS => self.state.segments[2].base,
+            Register::DS => self.state.segments[3].base,
+            Register::FS => self.state.segments[4].base,
+            Register::GS => self.state.segments[5].base,
+            _ => 0,
+        };
+        if !self.long_code() {
+            return offset.wrapping_add(base) & 0xffff_ffff;
+        }
+        if matches!(segment, Register::FS | Register::GS) { offset.wrapping_add(base) } else { offset }
     }
 
     /// Reads `N` bytes at a linear address with the current privilege. Faults before anything is visible.
+    #[inline(always)]
     pub(crate) fn read<const N: usize>(&mut self, bus: &mut B, linear: u64) -> Result<[u8; N], Fault> {
-        let _ = (bus, linear);
-        unimplemented!()
+        let entry = self.tlb.read.entry(linear, self.privilege);
+        // The last byte's page is compared with the first byte's entry: an access across a border never matches,
+        // because neighbours have different slots.
+        if entry.tag == linear.wrapping_add(N as u64 - 1) & !0xfff {
+            // SAFETY: an entry without slow bits maps its whole page to host memory that lives as long as the bus.
+            return Ok(unsafe { (linear.wrapping_add(entry.addend) as *const [u8; N]).read() });
+        }
+        let mut bytes = [0; N];
+        self.read_slow(bus, linear, &mut bytes)?;
+        Ok(bytes)
     }
 
     /// Writes `N` bytes at a linear address. Either all bytes are written or none and a fault is returned.
+    #[inline(always)]
     pub(crate) fn write<const N: usize>(&mut self, bus: &mut B, linear: u64, value: [u8; N]) -> Result<(), Fault> {
-        let _ = (bus, linear, value);
-        unimplemented!()
+        let entry = self.tlb.write.entry(linear, self.privilege);
+        if entry.tag == linear.wrapping_add(N as u64 - 1) & !0xfff {
+            // SAFETY: as in `read`; entries for writing exist only for pages that the guest may write.
+            unsafe { (linear.wrapping_add(entry.addend) as *mut [u8; N]).write(value) };
+            return Ok(());
+        }
+        self.write_slow(bus, linear, &value, StoreKind::Cached)
     }
 
     /// As [`Cpu::write`] for any length up to 4096, told to the bus as a non-temporal store.
     pub(crate) fn write_non_temporal(&mut self, bus: &mut B, linear: u64, value: &[u8]) -> Result<(), Fault> {
-        let _ = (bus, linear, value);
-        unimplemented!()
+        self.write_slow(bus, linear, value, StoreKind::NonTemporal)
+    }
+
+    /// As [`Cpu::write`] for any length up to 4096, told to the bus as iterations of REP MOVS or REP STOS.
+    pub(crate) fn write_rep(&mut self, bus: &mut B, linear: u64, bytes: &[u8], first: bool) -> Result<(), Fault> {
+        self.write_slow(bus, linear, bytes, StoreKind::CachedRep { first })
     }
 
     /// Checks that `len` bytes at a linear address could be written now, setting accessed and dirty bits.
     pub(crate) fn check_writable(&mut self, bus: &mut B, linear: u64, len: usize) -> Result<(), Fault> {
-        let _ = (bus, linear, len);
-        unimplemented!()
+        let first = bytes_in_page(linear, len);
+        self.write_target(bus, linear)?;
+        if first < len {
+            self.write_target(bus, linear.wrapping_add(first as u64))?;
+        }
+        Ok(())
+    }
+
+    /// Where the byte at `linear` lies on the host, for reading. Good up to the end of its page and until the next
+    /// access. `None` for devices.
+    pub(crate) fn host_read(&mut self, bus: &mut B, linear: u64) -> Result<Option<*const u8>, Fault> {
+        match self.read_target(bus, linear)? {
+            Target::Memory { host, .. } => Ok(Some(host)),
+            Target::Device { .. } => Ok(None),
+        }
+    }
+
+    /// Where the byte at `linear` lies on the host, for writing. Good up to the end of its page and until the next
+    /// access. `None` where a store must be seen: devices, persistent memory, pages with decoded code.
+    pub(crate) fn host_write(&mut self, bus: &mut B, linear: u64) -> Result<Option<*mut u8>, Fault> {
+        match self.write_target(bus, linear)? {
+            Target::Memory { host, slow: 0, .. } => Ok(Some(host)),
+            _ => Ok(None),
+        }
+    }
+
+    /// Tells the drain of a LOCK-prefixed instruction or XCHG with memory: call it after all checks and before the
+    /// instruction's own store.
+    #[inline(always)]
+    pub(crate) fn locked(&mut self, bus: &mut B) {
+        if self.state.drain_pending {
+            self.drain(bus, DrainKind::Locked);
+        }
+    }
+
+    /// Reads any number of bytes up to 4096.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn read_slow(&mut self, bus: &mut B, linear: u64, bytes: &mut [u8]) -> Result<(), Fault> {
+        let (head, tail) = bytes.split_at_mut(bytes_in_page(linear, bytes.len()));
+        let first = self.read_target(bus, linear)?;
+        if tail.is_empty() {
+            self.load(bus, first, head);
+            return Ok(());
+        }
+        let second = self.read_target(bus, linear.wrapping_add(head.len() as u64))?;
+        self.load(bus, first, head);
+        self.load(bus, second, tail);
+        Ok(())
+    }
+
+    /// Writes any number of bytes up to 4096.
+    #[cold]
+    #[inline(never)]
+    fn write_slow(&mut self, bus: &mut B, linear: u64, bytes: &[u8], kind: StoreKind) -> Result<(), Fault> {
+        let (head, tail) = bytes.split_at(bytes_in_page(linear, bytes.len()));
+        let first = self.write_target(bus, linear)?;
+        if tail.is_empty() {
+            self.store(bus, first, head, kind);
+            return Ok(());
+        }
+        let second = self.write_target(bus, linear.wrapping_add(head.len() as u64))?;
+        self.store(bus, first, head, kind);
+        let kind = if let StoreKind::CachedRep { .. } = kind { StoreKind::CachedRep { first: false } } else { kind };
+        self.store(bus, second, tail, kind);
+        Ok(())
+    }
+
+    fn read_target(&mut self, bus: &mut B, linear: u64) -> Result<Target, Fault> {
+        let entry = self.tlb.read.entry(linear, self.privilege);
+        let frame = if entry.is_for(linear) {
+            let frame = self.tlb.read.frame(linear, self.privilege);
+            let host = linear.wrapping_add(entry.addend) as *mut u8;
+            return Ok(Target::Memory { host, physical: frame << 12 | linear & 0xfff, slow: 0 });
+        } else {
+            self.check_canonical(linear)?;
+            self.translate(bus, linear, Access::Read, self.privilege)?
+        };
+        let physical = frame.frame << 12 | linear & 0xfff;
+        match bus.page(frame.frame) {
+            Page::Ram { host } | Page::Pmem { host } => {
+                self.tlb.read.fill(linear, self.privilege, frame.frame, host as u64, 0, frame.global);
+                Ok(Target::Memory { host: host.wrapping_add((linear & 0xfff) as usize), physical, slow: 0 })
+            }
+            Page::Device => Ok(Target::Device { physical }),
+        }
+    }
+
+    fn write_target(&mut self, bus: &mut B, linear: u64) -> Result<Target, Fault> {
+        let entry = self.tlb.write.entry(linear, self.privilege);
+        if entry.is_for(linear) {
+            let frame = self.tlb.write.frame(linear, self.privilege);
+            let host = linear.wrapping_add(entry.addend) as *mut u8;
+            let slow = entry.tag & (PMEM | CODE);
+            return Ok(Target::Memory { host, physical: frame << 12 | linear & 0xfff, slow });
+        }
+        self.check_canonical(linear)?;
+        let translation = self.translate(bus, linear, Access::Write, self.privilege)?;
+        let frame = translation.frame;
+        let physical = frame << 12 | linear & 0xfff;
+        let (host, pmem) = match bus.page(frame) {
+            Page::Ram { host } => (host, 0),
+            Page::Pmem { host } => (host, PMEM),
+            Page::Device => return Ok(Target::Device { physical }),
+        };
+        self.page_dirtied(bus, frame);
+        let slow = pmem | if self.code_pages.contains_key(&frame) { CODE } else { 0 };
+        self.tlb.write.fill(linear, self.privilege, frame, host as u64, slow, translation.global);
+        Ok(Target::Memory { host: host.wrapping_add((linear & 0xfff) as usize), physical, slow })
+    }
+
+    /// Tells the bus before a page changes, once until [`Cpu::forget_writable`].
+    pub(crate) fn page_dirtied(&mut self, bus: &mut B, frame: u64) {
+        if self.dirtied.insert(frame) {
+            bus.page_dirtied(frame);
+        }
+    }
+
+    fn check_canonical(&mut self, linear: u64) -> Result<(), Fault> {
+        if self.long_mode() && !is_canonical(linear) {
+            // The run loop makes it #SS when the operand's segment is the stack's.
+            self.not_canonical = true;
+            return Err(Fault::GP0);
+        }
+        Ok(())
+    }
+
+    fn load(&mut self, bus: &mut B, target: Target, bytes: &mut [u8]) {
+        match target {
+            // SAFETY: `host` and what follows it to the end of its page is valid memory (contract of `Bus::page`),
+            // the caller split `bytes` at the page's end, and `bytes` is ours alone.
+            Target::Memory { host, .. } => unsafe {
+                std::ptr::copy_nonoverlapping(host, bytes.as_mut_ptr(), bytes.len());
+            },
+            Target::Device { physical } => self.load_device(bus, physical, bytes),
+        }
+    }
+
+    fn store(&mut self, bus: &mut B, target: Target, bytes: &[u8], kind: StoreKind) {
+        match target {
+            Target::Memory { host, physical, slow } => {
+                // SAFETY: as in `load`; the page is one that the guest may write.
+                unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), host, bytes.len()) };
+                if slow & CODE != 0 {
+                    self.code_written(physical >> 12, (physical & 0xfff) as usize, bytes.len());
+                }
+                if slow & PMEM != 0 {
+                    self.pmem_stored(bus, physical, bytes, kind);
+                }
+            }
+            Target::Device { physical } => self.store_device(bus, physical, bytes),
+        }
+    }
+
+    /// Tells the bus of a store to persistent memory that has just been made.
+    pub(crate) fn pmem_stored(&mut self, bus: &mut B, physical: u64, bytes: &[u8], kind: StoreKind) {
+        if kind == StoreKind::NonTemporal {
+            self.state.drain_pending = true;
+        }
+        let view = self.view();
+        bus.pmem_store(&view, physical, bytes, kind);
+        self.look_for_attention(bus);
+    }
+
+    fn load_device(&mut self, bus: &mut B, physical: u64, bytes: &mut [u8]) {
+        self.drain_uncached(bus);
+        let view = self.view();
+        let mut at = 0;
+        while at < bytes.len() {
+            let size = device_access_size(bytes.len() - at);
+            let value = bus.mmio_read(&view, physical + at as u64, size);
+            bytes[at..at + size].copy_from_slice(&value.to_le_bytes()[..size]);
+            at += size;
+        }
+        self.device_accessed();
+    }
+
+    fn store_device(&mut self, bus: &mut B, physical: u64, bytes: &[u8]) {
+        self.drain_uncached(bus);
+        let view = self.view();
+        let mut at = 0;
+        while at < bytes.len() {
+            let size = device_access_size(bytes.len() - at);
+            let mut value = [0; 8];
+            value[..size].copy_from_slice(&bytes[at..at + size]);
+            bus.mmio_write(&view, physical + at as u64, size, u64::from_le_bytes(value));
+            at += size;
+        }
+        self.device_accessed();
     }
 }
+
+/// How many of `len` bytes from `linear` lie in its page.
+fn bytes_in_page(linear: u64, len: usize) -> usize {
+    len.min(0x1000 - (linear & 0xfff) as usize)
+}
+
+/// The largest piece, 8 bytes or less, that a device sees of an access with `left` bytes to go. Pieces of a power of
+/// two in size need not be aligned: an unaligned register access is one access.
+fn device_access_size(left: usize) -> usize {
+    match left {
+        8.. => 8,
+        4..8 => 4,
+        2..4 => 2,
+        _ => 1,
+    }
+}
+
+/// Register number of a 64-, 32- or 16-bit general register in an address; none is the register that is always 0.
+fn gpr(register: Register) -> usize {
+    if register.is_gpr() { register.number() } else { REG_ZERO }
+}
+
+fn address_size_mask(i: &Instruction, base: Register) -> u64 {
+    let register = if base == Register::None { i.memory_index() } else { base };
+    let size = match register {
+        Register::None => i.memory_displ_size() as usize,
+        register => register.size(),
+    };
+    match size {
+        2 => 0xffff,
+        4 => 0xffff_ffff,
+        _ => u64::MAX,
+    }
+}
+

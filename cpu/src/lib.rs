@@ -2,20 +2,124 @@
 //!
 //! It does no I/O, reads no host clock and knows no devices: all of that is behind [`Bus`].
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code)] // Guest memory is reached through host addresses that `Bus::page` vouches for.
 
 mod access;
 mod bus;
+mod events;
 mod fault;
+mod integer;
 mod op;
+mod paging;
+mod sse;
 mod state;
+#[cfg(test)]
+mod testing;
+mod tlb;
+mod x87;
+
+use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use bus::{Bus, CpuView, DrainKind, Exit, FlushKind, Page, StoreKind};
 pub use fault::Fault;
+use integer::LazyFlags;
 pub use state::{REG_RIP, REG_ZERO, Segment, State, TableRegister, X87};
+use tlb::{Privilege, Tlb};
 
 /// One processor.
 pub struct Cpu<B: Bus> {
     pub(crate) state: State,
+    /// The arithmetic flags: those in `state.rflags` are stale while instructions run.
+    pub(crate) flags: LazyFlags,
+    pub(crate) tlb: Tlb,
+    /// Whose rights explicit accesses have: follows CPL and RFLAGS.AC.
+    pub(crate) privilege: Privilege,
+    /// Something waits to be looked at before the next instruction: the run loop leaves its block.
+    pub(crate) boundary: bool,
+    /// Retired count at which REP must pause and the run loop stop.
+    pub(crate) limit: u64,
+    /// Linear address of the instruction being executed.
+    pub(crate) at: u64,
+    /// The bus is to be asked for interrupts when they are next enabled.
+    pub(crate) interrupt_check: bool,
+    /// Why the instruction that just returned a fault cannot be executed at all.
+    pub(crate) unsupported: Option<&'static str>,
+    /// The fault just returned is for a non-canonical data address.
+    pub(crate) not_canonical: bool,
+    /// Pages whose content the bus was told of since the last [`Cpu::forget_writable`].
+    pub(crate) dirtied: FxHashSet<u64>,
+    /// Guest-physical pages with decoded instructions: which of their 32 granules of 128 bytes have some.
+    pub(crate) code_pages: FxHashMap<u64, u32>,
+    /// Granules of pages that were written and whose blocks are to be dropped.
+    pub(crate) stale_code: Vec<(u64, u32)>,
     _bus: std::marker::PhantomData<fn(&mut B)>,
+}
+
+impl<B: Bus> Cpu<B> {
+    /// A processor as RESET leaves it (SDM vol. 3, table 9-1), with its index and the seed of its random numbers.
+    /// Real mode is not offered: give it another state before it runs.
+    pub fn new(vcpu: u8, seed: u64) -> Cpu<B> {
+        let state = State::reset(vcpu, seed);
+        Cpu {
+            flags: LazyFlags::load(state.rflags),
+            state,
+            tlb: Tlb::new(),
+            privilege: Privilege::Supervisor,
+            boundary: true,
+            limit: 0,
+            at: 0,
+            interrupt_check: true,
+            unsupported: None,
+            not_canonical: false,
+            dirtied: FxHashSet::default(),
+            code_pages: FxHashMap::default(),
+            stale_code: Vec::new(),
+            _bus: std::marker::PhantomData,
+        }
+    }
+
+    /// Stub.
+    pub fn run(&mut self, _bus: &mut B, _until: u64) -> Exit {
+        Exit::Limit
+    }
+
+    /// The architectural state.
+    pub fn state(&self) -> State {
+        let mut state = self.state.clone();
+        state.rflags = self.flags.fold(state.rflags);
+        state
+    }
+
+    /// Replaces the architectural state. Decoded instructions stay: they belong to memory, not to the processor.
+    pub fn set_state(&mut self, state: State) {
+        self.flags = LazyFlags::load(state.rflags);
+        self.state = state;
+        self.boundary = true;
+        self.unsupported = None;
+        self.flush_tlb();
+        self.privilege_changed();
+    }
+
+    /// Forgets all address translations: after anything behind [`Bus::page`] moved.
+    pub fn flush_tlb(&mut self) {
+        self.tlb.flush();
+    }
+
+    /// Forgets which pages are writable, so that [`Bus::page_dirtied`] is asked anew for each.
+    pub fn forget_writable(&mut self) {
+        self.tlb.forget_writable();
+        self.dirtied.clear();
+    }
+
+    /// Who, when and where.
+    pub fn view(&self) -> CpuView {
+        CpuView {
+            vcpu: self.state.vcpu,
+            cpl: self.state.cpl(),
+            rip: self.at,
+            rsp: self.state.regs[4],
+            retired: self.state.retired,
+            tsc: self.state.tsc(),
+        }
+    }
 }

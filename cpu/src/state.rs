@@ -125,6 +125,53 @@ pub struct State {
 }
 
 impl State {
+    /// What RESET leaves (SDM vol. 3, table 9-1).
+    pub(crate) fn reset(vcpu: u8, seed: u64) -> State {
+        let data = Segment { selector: 0, base: 0, limit: 0xffff, access: 0x93 };
+        let mut regs = [0; 18];
+        regs[REG_RIP] = 0xfff0;
+        regs[2] = 0x5_0654;
+        let mut segments = [data; 6];
+        segments[1] = Segment { selector: 0xf000, base: 0xffff_0000, limit: 0xffff, access: 0x9b };
+        let mut dr = [0; 8];
+        dr[6] = 0xffff_0ff0;
+        dr[7] = 0x400;
+        State {
+            regs,
+            rflags: 2,
+            segments,
+            ldtr: Segment { access: 0x82, limit: 0xffff, ..Segment::default() },
+            tr: Segment { access: 0x8b, limit: 0xffff, ..Segment::default() },
+            gdtr: TableRegister { base: 0, limit: 0xffff },
+            idtr: TableRegister { base: 0, limit: 0xffff },
+            cr0: 0x6000_0010,
+            cr2: 0,
+            cr3: 0,
+            cr4: 0,
+            dr,
+            efer: 0,
+            star: 0,
+            lstar: 0,
+            cstar: 0,
+            fmask: 0,
+            kernel_gs_base: 0,
+            sysenter: [0; 3],
+            pat: 0x0007_0406_0007_0406,
+            tsc_aux: 0,
+            kept_msrs: Vec::new(),
+            xmm: [0; 16],
+            mxcsr: 0x1f80,
+            x87: X87 { control: 0x40, ..X87::default() },
+            retired: 0,
+            tsc_offset: 0,
+            halted: false,
+            interrupt_shadow: false,
+            random: seed,
+            vcpu,
+            drain_pending: false,
+        }
+    }
+
     /// Time stamp counter: one tick a retired instruction, and what halting skipped.
     pub fn tsc(&self) -> u64 {
         self.retired.wrapping_add(self.tsc_offset)
