@@ -1,1 +1,19 @@
-//! See the architecture section of the README.
+//! The machine: memory, boot, clock, run loop, snapshots, and the recording of what happens to persistent memory.
+
+mod board;
+mod boot;
+mod config;
+mod error;
+mod file;
+mod layout;
+mod machine;
+mod memory;
+mod recorder;
+mod symbols;
+mod translate;
+
+pub use config::{MachineConfig, Nvdimm, PlatformCapability};
+pub use error::{Error, Unmapped};
+pub use machine::{Call, Machine, Stop};
+pub use memory::{PAGE, Region};
+pub use symbols::{Symbol, Symbols};

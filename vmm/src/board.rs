@@ -1,0 +1,311 @@
+//! The board: what the processor is plugged into. Memory, devices, and the recorder that listens to both.
+
+use cpu::{Bus, CpuView, Page};
+use devices::{
+    FlushHints, IoApic, LapicEffect, LocalApic, Message, PciConfig, Pic, Pit, Power, PowerEvent, Rtc, Serial, map,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::Stop;
+use crate::memory::{BankKind, Memory, PAGE, Region};
+use crate::recorder::{Recorder, RecorderState};
+
+const MSR_APIC_BASE: u32 = 0x1b;
+const MSR_TSC_DEADLINE: u32 = 0x6e0;
+
+/// What never changes while a machine lives.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Wiring {
+    pub regions: Vec<Region>,
+    pub hints: FlushHints,
+}
+
+/// The chips, all of whose state a snapshot keeps.
+#[derive(Clone, Serialize, Deserialize)]
+struct Chips {
+    lapic: LocalApic,
+    ioapic: IoApic,
+    serial: Serial,
+    pit: Pit,
+    pic: Pic,
+    rtc: Rtc,
+    power: Power,
+    pci: PciConfig,
+}
+
+/// What a snapshot keeps of the board, memory aside.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct BoardState {
+    chips: Chips,
+    recorder: RecorderState,
+}
+
+/// Everything around the processor.
+pub(crate) struct Board {
+    pub(crate) memory: Memory,
+    pub(crate) recorder: Recorder,
+    pub(crate) console: Vec<u8>,
+    pub(crate) wiring: Wiring,
+    chips: Chips,
+    stop: Option<Stop>,
+    call: Option<(CpuView, u32)>,
+    /// A device wants the run loop to look again: its deadline may have moved.
+    recheck: bool,
+}
+
+impl Board {
+    pub(crate) fn new(memory: Memory, wiring: Wiring) -> Board {
+        let chips = Chips {
+            lapic: LocalApic::new(0),
+            ioapic: IoApic::new(),
+            serial: Serial::new(),
+            pit: Pit::new(),
+            pic: Pic::default(),
+            rtc: Rtc::new(Rtc::DEFAULT_START),
+            power: Power::default(),
+            pci: PciConfig::default(),
+        };
+        let (recorder, console) = (Recorder::default(), Vec::new());
+        Board { memory, recorder, console, wiring, chips, stop: None, call: None, recheck: false }
+    }
+
+    pub(crate) fn state(&self) -> BoardState {
+        BoardState { chips: self.chips.clone(), recorder: self.recorder.state.clone() }
+    }
+
+    pub(crate) fn set_state(&mut self, state: BoardState) {
+        self.chips = state.chips;
+        self.recorder.state = state.recorder;
+        self.stop = None;
+        self.call = None;
+        self.recheck = false;
+    }
+
+    /// Why the run must end, if it must. Forgets it.
+    pub(crate) fn take_stop(&mut self) -> Option<Stop> {
+        self.recheck = false;
+        self.stop.take()
+    }
+
+    /// The call of the control port that the processor has just made.
+    pub(crate) fn take_call(&mut self) -> Option<(CpuView, u32)> {
+        self.call.take()
+    }
+
+    /// When the next timer goes off, in TSC ticks.
+    pub(crate) fn deadline(&self) -> Option<u64> {
+        [self.chips.lapic.deadline(), self.chips.pit.deadline()].into_iter().flatten().min()
+    }
+
+    /// Lets timers go off whose time has come.
+    pub(crate) fn expire(&mut self, now: u64) {
+        self.chips.lapic.expire(now);
+        if self.chips.pit.expire(now) {
+            let message = self.chips.ioapic.pulse(map::irq::PIT);
+            self.deliver(message);
+        }
+    }
+
+    /// Bytes arrive on the serial line.
+    pub(crate) fn type_console(&mut self, bytes: &[u8]) -> usize {
+        let taken = self.chips.serial.receive(bytes);
+        self.update_serial_irq();
+        taken
+    }
+
+    fn update_serial_irq(&mut self) {
+        let message = self.chips.ioapic.set_irq(map::irq::SERIAL, self.chips.serial.irq());
+        self.deliver(message);
+    }
+
+    /// Delivers messages. Signals to processors (INIT, start-up, NMI) have no taker on a machine with one.
+    fn deliver(&mut self, messages: impl IntoIterator<Item = Message>) {
+        for message in messages {
+            devices::deliver(std::slice::from_mut(&mut self.chips.lapic), &message);
+        }
+    }
+
+    fn port_read_byte(&mut self, view: &CpuView, port: u16) -> u8 {
+        match port {
+            0x20 | 0x21 | 0xa0 | 0xa1 | 0x4d0 | 0x4d1 => self.chips.pic.read(port),
+            0x40..=0x43 | map::port::SPEAKER => self.chips.pit.read(port, view.tsc),
+            0x70 | 0x71 => self.chips.rtc.read(port, view.tsc),
+            0x3f8..=0x3ff => {
+                let value = self.chips.serial.read((port - map::port::SERIAL) as u8);
+                self.update_serial_irq();
+                value
+            }
+            map::port::KEYBOARD | map::port::SLEEP_CONTROL | map::port::SLEEP_STATUS | map::port::RESET => {
+                self.chips.power.read(port)
+            }
+            _ => 0xff,
+        }
+    }
+
+    fn port_write_byte(&mut self, view: &CpuView, port: u16, value: u8) {
+        match port {
+            0x20 | 0x21 | 0xa0 | 0xa1 | 0x4d0 | 0x4d1 => self.chips.pic.write(port, value),
+            0x40..=0x43 | map::port::SPEAKER => self.chips.pit.write(port, value, view.tsc),
+            0x70 | 0x71 => self.chips.rtc.write(port, value, view.tsc),
+            0x3f8..=0x3ff => {
+                let sent = self.chips.serial.write((port - map::port::SERIAL) as u8, value);
+                self.console.extend(sent);
+                self.update_serial_irq();
+            }
+            map::port::KEYBOARD | map::port::SLEEP_CONTROL | map::port::SLEEP_STATUS | map::port::RESET => {
+                self.stop = match self.chips.power.write(port, value) {
+                    Some(PowerEvent::PowerOff) => Some(Stop::PowerOff),
+                    Some(PowerEvent::Reset) => Some(Stop::Reset),
+                    None => return,
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether `addr` lies in the register page at `base`.
+    fn in_page(addr: u64, base: u64) -> Option<u64> {
+        (addr & !(PAGE - 1) == base).then_some(addr - base)
+    }
+
+    /// An event has been recorded: stop behind it if that was asked for.
+    fn recorded(&mut self, stop: bool) {
+        if stop {
+            self.stop = Some(Stop::Event(self.recorder.next() - 1));
+        }
+    }
+}
+
+impl Bus for Board {
+    fn page(&mut self, page: u64) -> Page {
+        match self.memory.page(page) {
+            Some((BankKind::Ram, host)) => Page::Ram { host },
+            Some((BankKind::Pmem, host)) => Page::Pmem { host },
+            None => Page::Device,
+        }
+    }
+
+    fn page_dirtied(&mut self, page: u64) {
+        self.memory.dirtied(page);
+    }
+
+    fn mmio_read(&mut self, view: &CpuView, addr: u64, size: usize) -> u64 {
+        self.recheck = true;
+        if let Some(offset) = Board::in_page(addr, map::LAPIC) {
+            u64::from(self.chips.lapic.read(offset, view.tsc))
+        } else if let Some(offset) = Board::in_page(addr, map::IOAPIC) {
+            u64::from(self.chips.ioapic.read(offset))
+        } else {
+            u64::MAX >> (64 - 8 * size)
+        }
+    }
+
+    fn mmio_write(&mut self, view: &CpuView, addr: u64, size: usize, value: u64) {
+        self.recheck = true;
+        if let Some(offset) = Board::in_page(addr, map::LAPIC) {
+            match self.chips.lapic.write(offset, value as u32, view.tsc) {
+                LapicEffect::None => {}
+                LapicEffect::EndOfInterrupt { vector } => {
+                    let messages = self.chips.ioapic.end_of_interrupt(vector);
+                    self.deliver(messages);
+                }
+                LapicEffect::Send(message) => self.deliver([message]),
+            }
+        } else if let Some(offset) = Board::in_page(addr, map::IOAPIC) {
+            let messages = self.chips.ioapic.write(offset, value as u32);
+            self.deliver(messages);
+        } else if let Some(dimm) = self.wiring.hints.decode(addr, size) {
+            let stop = self.recorder.flush_hint(view, dimm);
+            self.recorded(stop);
+        }
+    }
+
+    fn port_read(&mut self, view: &CpuView, port: u16, size: usize) -> u32 {
+        self.recheck = true;
+        if (map::port::PCI_ADDRESS..map::port::PCI_ADDRESS + 8).contains(&port) && port != map::port::RESET {
+            return self.chips.pci.read(port, size);
+        }
+        (0..size).fold(0, |value, byte| {
+            let at = port.wrapping_add(byte as u16);
+            value | u32::from(self.port_read_byte(view, at)) << (8 * byte)
+        })
+    }
+
+    fn port_write(&mut self, view: &CpuView, port: u16, size: usize, value: u32) {
+        self.recheck = true;
+        if let Some(number) = devices::control_call(port, size, value) {
+            self.call = Some((*view, number));
+        } else if let Some(value) = devices::debug_exit(port, size, value) {
+            self.stop = Some(Stop::DebugExit(value));
+        } else if (map::port::PCI_ADDRESS..map::port::PCI_ADDRESS + 8).contains(&port)
+            && port != map::port::RESET
+        {
+            self.chips.pci.write(port, size, value);
+        } else {
+            for byte in 0..size {
+                self.port_write_byte(view, port.wrapping_add(byte as u16), (value >> (8 * byte)) as u8);
+            }
+        }
+    }
+
+    fn read_msr(&mut self, view: &CpuView, msr: u32) -> Option<u64> {
+        match msr {
+            MSR_APIC_BASE => Some(self.chips.lapic.base()),
+            MSR_TSC_DEADLINE => Some(self.chips.lapic.tsc_deadline(view.tsc)),
+            _ => None,
+        }
+    }
+
+    fn write_msr(&mut self, view: &CpuView, msr: u32, value: u64) -> Option<()> {
+        self.recheck = true;
+        match msr {
+            MSR_APIC_BASE => self.chips.lapic.set_base(value),
+            MSR_TSC_DEADLINE => {
+                self.chips.lapic.set_tsc_deadline(value, view.tsc);
+                Some(())
+            }
+            _ => None,
+        }
+    }
+
+    fn read_cr8(&mut self) -> u64 {
+        self.chips.lapic.cr8()
+    }
+
+    fn write_cr8(&mut self, _: &CpuView, value: u64) {
+        self.chips.lapic.set_cr8(value);
+    }
+
+    fn interrupt_pending(&mut self) -> bool {
+        self.chips.lapic.pending().is_some()
+    }
+
+    fn take_interrupt(&mut self) -> Option<u8> {
+        self.chips.lapic.acknowledge()
+    }
+
+    fn attention(&self) -> bool {
+        self.recheck || self.stop.is_some() || self.call.is_some()
+    }
+
+    fn pmem_store(&mut self, view: &CpuView, addr: u64, bytes: &[u8], kind: cpu::StoreKind) {
+        let stop = self.recorder.store(view, addr, bytes, kind);
+        self.recorded(stop);
+    }
+
+    fn pmem_flush(&mut self, view: &CpuView, addr: u64, kind: cpu::FlushKind) {
+        let stop = self.recorder.flush(view, addr, kind);
+        self.recorded(stop);
+    }
+
+    fn drain(&mut self, view: &CpuView, kind: cpu::DrainKind) {
+        let stop = self.recorder.drain(view, kind);
+        self.recorded(stop);
+    }
+
+    fn probe(&mut self, view: &CpuView, _: u64) {
+        if let Some(index) = self.recorder.probe(view) {
+            self.stop = Some(Stop::Symbol(index));
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a machine is made of.
+
+pub use devices::acpi::PlatformCapability;
+
+use crate::Error;
+
+const MIB: u64 = 1 << 20;
+/// Regions with struct pages must start and end on this (linux-dax: memremap_compat_align).
+const PMEM_ALIGNMENT: u64 = 2 * MIB;
+/// RAM ends below the hole for devices.
+const MAX_MEMORY: u64 = 3 << 30;
+/// DIMMs that the firmware tables have room for.
+const MAX_NVDIMMS: usize = 8;
+
+/// One NVDIMM, with one region that spans it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Nvdimm {
+    /// Bytes, a multiple of 2 MiB.
+    pub size: u64,
+    /// Number of flush hint addresses, 0 for none.
+    pub flush_hints: u32,
+    /// What the platform says it saves.
+    pub persistence: PlatformCapability,
+}
+
+/// What a machine is made of.
+#[derive(Clone, Debug)]
+pub struct MachineConfig {
+    /// ELF vmlinux.
+    pub kernel: Vec<u8>,
+    /// Initramfs, may be empty.
+    pub initrd: Vec<u8>,
+    /// Kernel command line, up to 2047 bytes.
+    pub command_line: String,
+    /// Bytes of RAM, a multiple of 1 MiB, at most 3 GiB.
+    pub memory: u64,
+    /// NVDIMMs: region N of the guest's kernel is index N.
+    pub nvdimms: Vec<Nvdimm>,
+    /// Everything random in the guest comes from here.
+    pub seed: u64,
+}
+
+impl MachineConfig {
+    pub(crate) fn check(&self) -> Result<(), Error> {
+        if self.memory % MIB != 0 || !(32 * MIB..=MAX_MEMORY).contains(&self.memory) {
+            return Err(Error::Config {
+                what: format!("memory of {} bytes", self.memory),
+                hint: "give a multiple of 1 MiB from 32 MiB to 3 GiB",
+            });
+        }
+        if self.nvdimms.len() > MAX_NVDIMMS {
+            return Err(Error::Config {
+                what: format!("{} NVDIMMs", self.nvdimms.len()),
+                hint: "at most 8 fit the firmware tables",
+            });
+        }
+        for (index, nvdimm) in self.nvdimms.iter().enumerate() {
+            if nvdimm.size == 0 || nvdimm.size % PMEM_ALIGNMENT != 0 || nvdimm.size > 1 << 40 {
+                return Err(Error::Config {
+                    what: format!("NVDIMM {index} of {} bytes", nvdimm.size),
+                    hint: "give a multiple of 2 MiB, at most 1 TiB",
+                });
+            }
+            if nvdimm.flush_hints > 16 {
+                return Err(Error::Config {
+                    what: format!("NVDIMM {index} with {} flush hints", nvdimm.flush_hints),
+                    hint: "at most 16",
+                });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,54 @@
+//! What can go wrong outside the guest.
+
+use std::path::PathBuf;
+
+/// An error of the host's side of the machine: configuration, kernel image, memory, snapshot file.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The configuration asks for something this machine cannot be.
+    #[error("machine configuration: {what}; {hint}")]
+    Config {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The kernel image cannot be loaded.
+    #[error("kernel image: {0}; give an x86-64 ELF vmlinux (a bzImage is unpacked by `images`)")]
+    Kernel(String),
+    /// The host has no memory for the guest.
+    #[error("cannot map {size} bytes of host memory for the guest: {source}")]
+    HostMemory {
+        /// Bytes asked for.
+        size: u64,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A snapshot file cannot be written or read.
+    #[error("snapshot {path}: {source}")]
+    SnapshotFile {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// A snapshot file is damaged or of another version.
+    #[error("snapshot {path}: {what}; delete it, it is made anew")]
+    SnapshotFormat {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// ACPI tables could not be built from the configuration.
+    #[error("ACPI tables: {0}")]
+    Acpi(String),
+}
+
+/// A guest-virtual address that the guest's page tables do not map, or map to something else than memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("guest-virtual address {address:#x} is not mapped to memory")]
+pub struct Unmapped {
+    /// The address.
+    pub address: u64,
+}

@@ -1,0 +1,120 @@
+//! Snapshot files: a small header, then memory as it is, page-aligned and sparse, so that it can be mapped.
+//!
+//! Layout, little-endian: magic (8 bytes), version (u32), length of the header's body (u32), CRC-32 of the body (u32),
+//! the body (postcard), zeros up to a page border, then every memory bank in order.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+use crate::board::{BoardState, Wiring};
+use crate::memory::{BankKind, Memory, PAGE};
+
+const MAGIC: [u8; 8] = *b"PMEMSIM\0";
+const VERSION: u32 = 1;
+const FIXED: usize = 20;
+/// No header is larger than this, whatever a damaged file says.
+const MAX_BODY: u32 = 16 << 20;
+
+/// Everything but memory.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct Body {
+    pub cpu: cpu::State,
+    pub board: BoardState,
+    pub wiring: Wiring,
+    /// Base, size and whether it is persistent.
+    banks: Vec<(u64, u64, bool)>,
+}
+
+/// Writes a snapshot beside `path` and renames it, so that `path` is never half a file.
+pub(crate) fn save(
+    path: &Path,
+    cpu: cpu::State,
+    board: BoardState,
+    wiring: Wiring,
+    memory: &Memory,
+) -> Result<(), Error> {
+    let banks = memory.layout();
+    let body = Body {
+        cpu,
+        board,
+        wiring,
+        banks: banks.iter().map(|&(base, size, kind)| (base, size, kind == BankKind::Pmem)).collect(),
+    };
+    let io = |source| Error::SnapshotFile { path: path.to_owned(), source };
+    let body = postcard::to_stdvec(&body).map_err(|error| io(std::io::Error::other(error)))?;
+    let beside = path.with_extension(format!("partial-{}", std::process::id()));
+    let written = write(&beside, &body, memory, &banks).and_then(|()| std::fs::rename(&beside, path));
+    written.map_err(|source| {
+        let _ = std::fs::remove_file(&beside);
+        io(source)
+    })
+}
+
+fn write(path: &Path, body: &[u8], memory: &Memory, banks: &[(u64, u64, BankKind)]) -> std::io::Result<()> {
+    let mut file = File::create(path)?;
+    file.write_all(&MAGIC)?;
+    file.write_all(&VERSION.to_le_bytes())?;
+    file.write_all(&(body.len() as u32).to_le_bytes())?;
+    file.write_all(&crc32fast::hash(body).to_le_bytes())?;
+    file.write_all(body)?;
+    let mut at = memory_offset(body.len());
+    let mut page = [0; PAGE as usize];
+    for &(base, size, _) in banks {
+        for offset in (0..size).step_by(PAGE as usize) {
+            memory.read(base + offset, &mut page);
+            if page.iter().any(|&byte| byte != 0) {
+                file.seek(SeekFrom::Start(at + offset))?;
+                file.write_all(&page)?;
+            }
+        }
+        at += size;
+    }
+    file.set_len(at)
+}
+
+/// Where memory begins behind a body of this length.
+fn memory_offset(body: usize) -> u64 {
+    (FIXED as u64 + body as u64).next_multiple_of(PAGE)
+}
+
+/// Reads the header and maps memory copy-on-write.
+pub(crate) fn load(path: &Path) -> Result<(Body, Memory), Error> {
+    let io = |source| Error::SnapshotFile { path: path.to_owned(), source };
+    let format = |what: &str| Error::SnapshotFormat { path: path.to_owned(), what: what.to_owned() };
+    let mut file = File::open(path).map_err(io)?;
+    let mut fixed = [0; FIXED];
+    file.read_exact(&mut fixed).map_err(|_| format("shorter than its header"))?;
+    if fixed[..8] != MAGIC {
+        return Err(format("not a snapshot"));
+    }
+    let word = |at: usize| u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
+    if word(8) != VERSION {
+        return Err(format(&std::format!("version {}, this program reads {VERSION}", word(8))));
+    }
+    if word(12) > MAX_BODY {
+        return Err(format("header of impossible length"));
+    }
+    let mut bytes = vec![0; word(12) as usize];
+    file.read_exact(&mut bytes).map_err(|_| format("shorter than its header"))?;
+    if crc32fast::hash(&bytes) != word(16) {
+        return Err(format("header checksum does not match"));
+    }
+    let body: Body = postcard::from_bytes(&bytes).map_err(|error| format(&error.to_string()))?;
+    let start = memory_offset(bytes.len());
+    let size = body.banks.iter().try_fold(start, |sum, bank| sum.checked_add(bank.1));
+    if size != Some(file.metadata().map_err(io)?.len()) || body.banks.iter().any(|bank| bank.1 % PAGE != 0) {
+        return Err(format("memory part of wrong length"));
+    }
+    let banks: Vec<_> = body
+        .banks
+        .iter()
+        .map(|&(base, size, pmem)| (base, size, if pmem { BankKind::Pmem } else { BankKind::Ram }))
+        .collect();
+    let memory = Memory::new(&banks, Some((&Arc::new(file), start)))?;
+    Ok((body, memory))
+}

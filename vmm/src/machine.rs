@@ -1,0 +1,326 @@
+//! The machine: one processor on a board, run until something happens.
+
+use std::ops::Range;
+use std::path::Path;
+
+use cpu::{Cpu, CpuView, Exit};
+use persist::{Event, EventKind};
+
+use crate::board::{Board, BoardState};
+use crate::boot;
+use crate::memory::{Memory, Region};
+use crate::translate::translate;
+use crate::{Error, MachineConfig, Unmapped, file, layout};
+
+/// Why [`Machine::run`] came back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The guest called the control port. Give its result by [`Machine::answer`].
+    Call(Call),
+    /// The budget is used up.
+    Budget,
+    /// The processor is halted and nothing will ever wake it.
+    Idle,
+    /// The guest powered the machine off.
+    PowerOff,
+    /// The guest reset the machine.
+    Reset,
+    /// Triple fault.
+    Shutdown,
+    /// The guest wrote this value to the debug-exit port.
+    DebugExit(u32),
+    /// Right behind the event of [`Machine::stop_at_event`].
+    Event(u64),
+    /// In front of the function with this index in [`Machine::set_watched`].
+    Symbol(u32),
+    /// The guest did something that this machine does not offer.
+    Unsupported {
+        /// Linear address of the instruction.
+        rip: u64,
+        /// What it was.
+        what: String,
+    },
+}
+
+/// A call of the control port: see the guest-protocol crate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// EAX: one of `guest_protocol::call`.
+    pub number: u32,
+    /// RDI
+    pub first: u64,
+    /// RSI
+    pub second: u64,
+}
+
+/// One snapshot level, memory aside.
+struct Level {
+    cpu: cpu::State,
+    board: BoardState,
+    recorded: usize,
+}
+
+/// A whole machine.
+pub struct Machine {
+    cpu: Cpu<Board>,
+    board: Board,
+    levels: Vec<Level>,
+}
+
+impl Machine {
+    /// A machine with `config`'s kernel loaded, in front of its first instruction.
+    pub fn new(config: &MachineConfig) -> Result<Machine, Error> {
+        config.check()?;
+        let plan = layout::Plan::new(config);
+        let mut memory = Memory::new(&plan.banks(), None)?;
+        let rsdp = plan.write_firmware(&mut memory)?;
+        let mut cpu = Cpu::new(0, config.seed);
+        let boot = boot::Boot {
+            kernel: &config.kernel,
+            initrd: &config.initrd,
+            command_line: &config.command_line,
+            low_memory: config.memory,
+            firmware: layout::FIRMWARE,
+            rsdp,
+            seed: config.seed,
+        };
+        let state = boot::load(&mut memory, &boot, cpu.state())?;
+        cpu.set_state(state);
+        memory.take_written();
+        let board = Board::new(memory, plan.wiring());
+        Ok(Machine { cpu, board, levels: Vec::new() })
+    }
+
+    /// Writes the machine as it stands, without its open levels, events and console output, to a file.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let board = &self.board;
+        file::save(path, self.cpu.state(), board.state(), board.wiring.clone(), &board.memory)
+    }
+
+    /// A machine as it was saved. Its memory is a private copy-on-write mapping of the file, which must stay as it
+    /// is while the machine lives.
+    pub fn load(path: &Path) -> Result<Machine, Error> {
+        let (body, memory) = file::load(path)?;
+        let mut cpu = Cpu::new(body.cpu.vcpu, 0);
+        cpu.set_state(body.cpu);
+        let mut board = Board::new(memory, body.wiring);
+        board.set_state(body.board);
+        Ok(Machine { cpu, board, levels: Vec::new() })
+    }
+
+    /// Runs until something happens, or `budget` instructions have retired.
+    pub fn run(&mut self, budget: u64) -> Stop {
+        let end = self.cpu.retired().saturating_add(budget);
+        loop {
+            self.tell_cpu_what_changed();
+            self.board.expire(self.cpu.tsc());
+            let until = match self.board.deadline() {
+                // A deadline is in TSC ticks; while instructions retire the two clocks run in step.
+                Some(deadline) => {
+                    end.min(self.cpu.retired() + deadline.saturating_sub(self.cpu.tsc()).max(1))
+                }
+                None => end,
+            };
+            let exit = self.cpu.run(&mut self.board, until);
+            if let Some(stop) = self.board.take_stop() {
+                return stop;
+            }
+            if let Some((view, number)) = self.board.take_call()
+                && let Some(stop) = self.called(&view, number)
+            {
+                return stop;
+            }
+            match exit {
+                Exit::Limit if self.cpu.retired() >= end => return Stop::Budget,
+                Exit::Limit | Exit::Attention => {}
+                Exit::Halted => match self.board.deadline() {
+                    Some(deadline) => self.cpu.advance_tsc(deadline.saturating_sub(self.cpu.tsc())),
+                    None => return Stop::Idle,
+                },
+                Exit::Shutdown => return Stop::Shutdown,
+                Exit::Unsupported { rip, what } => return Stop::Unsupported { rip, what: what.to_owned() },
+            }
+        }
+    }
+
+    /// A call of the control port: declarations are recorded at once, the rest is for the host to answer.
+    fn called(&mut self, view: &CpuView, number: u32) -> Option<Stop> {
+        let state = self.cpu.state();
+        let (first, second) = (state.regs[7], state.regs[6]);
+        let Some(kind) = declaration(number, first as u32) else {
+            return Some(Stop::Call(Call { number, first, second }));
+        };
+        self.answer(0);
+        let seq = self.board.recorder.next();
+        self.board.recorder.declared(view, kind).then_some(Stop::Event(seq))
+    }
+
+    /// Instructions retired since the start of the machine.
+    pub fn retired(&self) -> u64 {
+        self.cpu.retired()
+    }
+
+    /// Persistent memory, in the order of the configuration.
+    pub fn regions(&self) -> &[Region] {
+        self.board.regions()
+    }
+
+    /// Reads persistent memory (or RAM) at a guest-physical address. Holes read as 0xff.
+    pub fn read_pmem(&self, addr: u64, buffer: &mut [u8]) {
+        if !self.board.memory.read(addr, buffer) {
+            buffer.fill(0xff);
+        }
+    }
+
+    /// Writes persistent memory at a guest-physical address as it was before power-on: no event, nothing pending.
+    /// Holes ignore it.
+    pub fn write_pmem(&mut self, addr: u64, bytes: &[u8]) {
+        self.board.memory.write(addr, bytes);
+    }
+
+    /// Opens a snapshot level: CPU, devices, RAM, persistent memory and the numbering of events.
+    pub fn push(&mut self) {
+        self.tell_cpu_what_changed();
+        self.board.memory.push();
+        self.cpu.forget_writable();
+        self.levels.push(Level {
+            cpu: self.cpu.state(),
+            board: self.board.state(),
+            recorded: self.board.recorder.recorded(),
+        });
+    }
+
+    /// Goes back to the last [`Machine::push`], whose level stays open. Returns how many pages had changed.
+    pub fn rewind(&mut self) -> usize {
+        let Some(level) = self.levels.last() else { return 0 };
+        let pages = self.board.memory.rewind();
+        self.cpu.set_state(level.cpu.clone());
+        self.board.set_state(level.board.clone());
+        self.board.recorder.truncate(level.recorded);
+        self.tell_cpu_what_changed();
+        self.cpu.forget_writable();
+        pages
+    }
+
+    /// Goes back to the last [`Machine::push`] and closes its level. Returns how many pages had changed.
+    pub fn pop(&mut self) -> usize {
+        let pages = self.rewind();
+        self.board.memory.pop();
+        self.levels.pop();
+        self.cpu.forget_writable();
+        pages
+    }
+
+    /// Pages changed since the last [`Machine::push`].
+    pub fn dirty_pages(&self) -> usize {
+        self.board.memory.dirty_pages()
+    }
+
+    /// Records events from now on, or stops doing so.
+    pub fn set_tracing(&mut self, on: bool) {
+        self.board.recorder.on = on;
+    }
+
+    /// The events recorded since the last call.
+    pub fn take_events(&mut self) -> Vec<Event> {
+        self.board.recorder.take()
+    }
+
+    /// Number that the next event gets.
+    pub fn event_count(&self) -> u64 {
+        self.board.recorder.next()
+    }
+
+    /// Stops right behind this event; `None` for no event.
+    pub fn stop_at_event(&mut self, seq: Option<u64>) {
+        self.board.recorder.stop_at = seq;
+    }
+
+    /// Records [`EventKind::Symbol`] with the index in `symbols` whenever the processor is about to execute one of
+    /// these linear addresses.
+    pub fn set_watched(&mut self, symbols: &[u64]) {
+        self.board.recorder.set_watched(symbols);
+        self.cpu.set_probes(&self.board.recorder.probes());
+    }
+
+    /// Additionally stops there.
+    pub fn stop_at_symbols(&mut self, on: bool) {
+        self.board.recorder.stop_at_symbols = on;
+    }
+
+    /// The kernel's flushcache copies, entry to end: stores in them carry the number of their call.
+    pub fn set_copy_functions(&mut self, ranges: &[Range<u64>]) {
+        self.board.recorder.set_copy_functions(ranges);
+        self.cpu.set_probes(&self.board.recorder.probes());
+    }
+
+    /// Guest-physical address of a guest-virtual one under the current page tables.
+    pub fn translate(&self, virt: u64) -> Option<u64> {
+        translate(&self.board.memory, &self.cpu.state(), virt)
+    }
+
+    /// Reads guest-virtual memory.
+    pub fn read_guest(&self, virt: u64, buffer: &mut [u8]) -> Result<(), Unmapped> {
+        let state = self.cpu.state();
+        for piece in crate::memory::split(virt, buffer.len()) {
+            let address = virt.wrapping_add(piece.start as u64);
+            let physical = translate(&self.board.memory, &state, address).ok_or(Unmapped { address })?;
+            if !self.board.memory.read(physical, &mut buffer[piece]) {
+                return Err(Unmapped { address });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes guest-virtual memory, whatever its permissions. In persistent memory that is a store by the host.
+    pub fn write_guest(&mut self, virt: u64, bytes: &[u8]) -> Result<(), Unmapped> {
+        let state = self.cpu.state();
+        for piece in crate::memory::split(virt, bytes.len()) {
+            let address = virt.wrapping_add(piece.start as u64);
+            let physical = translate(&self.board.memory, &state, address).ok_or(Unmapped { address })?;
+            if !self.board.memory.write(physical, &bytes[piece.clone()]) {
+                return Err(Unmapped { address });
+            }
+            if self.board.memory.is_pmem(physical) {
+                self.board.recorder.agent_store(physical, &bytes[piece]);
+            }
+        }
+        Ok(())
+    }
+
+    /// Result of the last [`Stop::Call`], into RAX.
+    pub fn answer(&mut self, value: i64) {
+        self.cpu.set_register(0, value as u64);
+    }
+
+    /// What the guest has written to the serial console since the last call.
+    pub fn take_console(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.board.console)
+    }
+
+    /// Types on the serial console.
+    pub fn type_console(&mut self, bytes: &[u8]) {
+        self.board.type_console(bytes);
+    }
+
+    /// The processor's registers.
+    pub fn cpu_state(&self) -> cpu::State {
+        self.cpu.state()
+    }
+
+    /// Drops what the processor remembers of pages that somebody else wrote.
+    fn tell_cpu_what_changed(&mut self) {
+        for page in self.board.memory.take_written() {
+            self.cpu.memory_changed(page);
+        }
+    }
+}
+
+/// A promise or marker that the guest declares by a call, `None` for calls that the host answers.
+fn declaration(number: u32, id: u32) -> Option<EventKind> {
+    match number {
+        guest_protocol::call::PROMISE => Some(EventKind::Promise { id }),
+        guest_protocol::call::MARKER => Some(EventKind::Marker { id }),
+        _ => None,
+    }
+}

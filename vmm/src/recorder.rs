@@ -1,0 +1,228 @@
+//! Turns what the processor tells its bus into the events of the persistence model.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use cpu::CpuView;
+use persist::{DrainKind, Event, EventKind, FlushKind, Origin, StorePath};
+use rustc_hash::FxHashMap;
+
+/// Bytes of a kernel stack (THREAD_SIZE of x86-64): a copy is told from an interrupting one by its stack.
+const STACK: u64 = 16 << 10;
+
+/// What a snapshot keeps of the recording, so that going back makes the same events again.
+#[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
+pub(crate) struct RecorderState {
+    next: u64,
+    next_copy: u32,
+    next_rep: u64,
+    /// Copy in progress on each kernel stack.
+    copies: BTreeMap<u64, u32>,
+}
+
+/// Records events while it is on.
+#[derive(Default)]
+pub(crate) struct Recorder {
+    pub(crate) on: bool,
+    pub(crate) state: RecorderState,
+    events: Vec<Event>,
+    copy_functions: Vec<Range<u64>>,
+    watched: FxHashMap<u64, u32>,
+    pub(crate) stop_at_symbols: bool,
+    pub(crate) stop_at: Option<u64>,
+}
+
+impl Recorder {
+    pub(crate) fn set_copy_functions(&mut self, ranges: &[Range<u64>]) {
+        self.copy_functions = ranges.to_vec();
+    }
+
+    pub(crate) fn set_watched(&mut self, symbols: &[u64]) {
+        self.watched = symbols.iter().zip(0..).map(|(&address, index)| (address, index)).collect();
+    }
+
+    /// Every address at which [`Recorder::probe`] wants to be called.
+    pub(crate) fn probes(&self) -> Vec<u64> {
+        let mut probes: Vec<u64> = self.copy_functions.iter().map(|range| range.start).collect();
+        probes.extend(self.watched.keys());
+        probes.sort_unstable();
+        probes.dedup();
+        probes
+    }
+
+    pub(crate) fn take(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events)
+    }
+
+    pub(crate) fn next(&self) -> u64 {
+        self.state.next
+    }
+
+    /// Events recorded and not taken yet.
+    pub(crate) fn recorded(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Forgets the events behind the first `len`: the machine went back.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        self.events.truncate(len);
+    }
+
+    fn origin(&self, view: &CpuView) -> Origin {
+        Origin {
+            vcpu: view.vcpu,
+            cpl: view.cpl,
+            rip: view.rip,
+            retired: view.retired,
+            copy_call: self.copy_call(view),
+        }
+    }
+
+    fn copy_call(&self, view: &CpuView) -> u32 {
+        let inside = view.cpl == 0 && self.copy_functions.iter().any(|range| range.contains(&view.rip));
+        if inside { self.state.copies.get(&(view.rsp / STACK)).copied().unwrap_or(0) } else { 0 }
+    }
+
+    /// Appends an event. Returns whether the run should stop right behind it.
+    fn push(&mut self, origin: Origin, kind: EventKind) -> bool {
+        let seq = self.state.next;
+        self.state.next += 1;
+        self.events.push(Event { seq, origin, kind });
+        self.stop_at == Some(seq)
+    }
+
+    /// A store by a processor.
+    pub(crate) fn store(&mut self, view: &CpuView, addr: u64, bytes: &[u8], kind: cpu::StoreKind) -> bool {
+        if !self.on {
+            return false;
+        }
+        let path = match kind {
+            cpu::StoreKind::Cached => StorePath::Cached,
+            cpu::StoreKind::CachedRep { first } => {
+                self.state.next_rep += u64::from(first);
+                StorePath::CachedRep(self.state.next_rep)
+            }
+            cpu::StoreKind::NonTemporal => StorePath::NonTemporal,
+            cpu::StoreKind::PageWalk => StorePath::Agent,
+        };
+        self.push(self.origin(view), EventKind::Store { addr, bytes: bytes.into(), path })
+    }
+
+    /// A store by a device or the host.
+    pub(crate) fn agent_store(&mut self, addr: u64, bytes: &[u8]) {
+        if self.on {
+            let origin = Origin { vcpu: Origin::DEVICE, ..Origin::default() };
+            self.push(origin, EventKind::Store { addr, bytes: bytes.into(), path: StorePath::Agent });
+        }
+    }
+
+    /// A flush of a line.
+    pub(crate) fn flush(&mut self, view: &CpuView, addr: u64, kind: cpu::FlushKind) -> bool {
+        let kind = match kind {
+            cpu::FlushKind::Clflush => FlushKind::Clflush,
+            cpu::FlushKind::Clflushopt => FlushKind::Clflushopt,
+            cpu::FlushKind::Clwb => FlushKind::Clwb,
+        };
+        self.on && self.push(self.origin(view), EventKind::Flush { addr, kind })
+    }
+
+    /// A drain.
+    pub(crate) fn drain(&mut self, view: &CpuView, kind: cpu::DrainKind) -> bool {
+        let kind = match kind {
+            cpu::DrainKind::Sfence => DrainKind::Sfence,
+            cpu::DrainKind::Mfence => DrainKind::Mfence,
+            cpu::DrainKind::Locked => DrainKind::Locked,
+            cpu::DrainKind::Serialising => DrainKind::Serialising,
+            cpu::DrainKind::WriteBackAll => DrainKind::WriteBackAll,
+            cpu::DrainKind::Uncached => DrainKind::Uncached,
+        };
+        self.on && self.push(self.origin(view), EventKind::Drain(kind))
+    }
+
+    /// A write to a flush hint.
+    pub(crate) fn flush_hint(&mut self, view: &CpuView, dimm: u32) -> bool {
+        self.on && self.push(self.origin(view), EventKind::FlushHint { dimm })
+    }
+
+    /// A promise or marker of the guest.
+    pub(crate) fn declared(&mut self, view: &CpuView, kind: EventKind) -> bool {
+        self.on && self.push(self.origin(view), kind)
+    }
+
+    /// The processor is about to enter a function that somebody asked for. Returns the index of the watched symbol
+    /// when the run should stop in front of it.
+    pub(crate) fn probe(&mut self, view: &CpuView) -> Option<u32> {
+        if self.copy_functions.iter().any(|range| range.start == view.rip) {
+            self.state.next_copy += 1;
+            self.state.copies.insert(view.rsp / STACK, self.state.next_copy);
+        }
+        let index = *self.watched.get(&view.rip)?;
+        if self.on {
+            self.push(self.origin(view), EventKind::Symbol { index });
+        }
+        self.stop_at_symbols.then_some(index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(rip: u64, rsp: u64) -> CpuView {
+        CpuView { vcpu: 0, cpl: 0, rip, rsp, retired: 0, tsc: 0 }
+    }
+
+    fn calls(recorder: &mut Recorder) -> Vec<u32> {
+        recorder.take().iter().map(|event| event.origin.copy_call).collect()
+    }
+
+    #[test]
+    fn copies_on_different_stacks_keep_their_own_call_number() {
+        let mut recorder = Recorder { on: true, ..Recorder::default() };
+        recorder.set_copy_functions(&[0x1000..0x1100]);
+        let (first, second) = (10 * STACK + 8, 20 * STACK + 8);
+        let mut store = |recorder: &mut Recorder, rip, rsp| {
+            recorder.store(&view(rip, rsp), 0, &[0; 8], cpu::StoreKind::NonTemporal)
+        };
+        recorder.probe(&view(0x1000, first));
+        store(&mut recorder, 0x1010, first);
+        recorder.probe(&view(0x1000, second));
+        store(&mut recorder, 0x1010, second);
+        store(&mut recorder, 0x1010, first);
+        store(&mut recorder, 0x2000, first);
+        assert_eq!(calls(&mut recorder), [1, 2, 1, 0]);
+    }
+
+    #[test]
+    fn iterations_of_one_rep_execution_share_a_number() {
+        let mut recorder = Recorder { on: true, ..Recorder::default() };
+        for first in [true, false, true] {
+            recorder.store(&view(0, 0), 0, &[0], cpu::StoreKind::CachedRep { first });
+        }
+        let paths: Vec<_> = recorder
+            .take()
+            .into_iter()
+            .map(|event| match event.kind {
+                EventKind::Store { path, .. } => path,
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(paths, [StorePath::CachedRep(1), StorePath::CachedRep(1), StorePath::CachedRep(2)]);
+    }
+
+    #[test]
+    fn it_stops_right_behind_the_chosen_event() {
+        let mut recorder = Recorder { on: true, stop_at: Some(1), ..Recorder::default() };
+        assert!(!recorder.drain(&view(0, 0), cpu::DrainKind::Sfence));
+        assert!(recorder.drain(&view(0, 0), cpu::DrainKind::Sfence));
+        assert!(!recorder.drain(&view(0, 0), cpu::DrainKind::Sfence));
+    }
+
+    #[test]
+    fn nothing_is_recorded_while_it_is_off() {
+        let mut recorder = Recorder::default();
+        recorder.agent_store(0, &[1]);
+        recorder.store(&view(0, 0), 0, &[0], cpu::StoreKind::Cached);
+        assert_eq!((recorder.take().len(), recorder.next()), (0, 0));
+    }
+}
