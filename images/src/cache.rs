@@ -1,0 +1,289 @@
+//! The cache directory: trees of files that are written whole, checked when read, and made anew when damaged.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+
+/// The cache directory of pmemsim. Several processes may use one at the same time.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+/// Name of the file in a tree that lists its files: `BLAKE3 PATH` a line.
+const LIST: &str = ".list";
+
+impl Cache {
+    /// The user's: `$XDG_CACHE_HOME/pmemsim` or `~/.cache/pmemsim`.
+    ///
+    /// # Errors
+    /// [`Error::NoCacheDirectory`] without either variable; [`Error::Io`], [`Error::DiskFull`] when it cannot be made.
+    pub fn open() -> Result<Cache> {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let base = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute());
+        let base = base.or_else(|| variable("HOME").map(|home| home.join(".cache")));
+        Cache::at(&base.ok_or(Error::NoCacheDirectory)?.join("pmemsim"))
+    }
+
+    /// A cache in `root`, made when it is not there.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::DiskFull`].
+    pub fn at(root: &Path) -> Result<Cache> {
+        create_dir(root)?;
+        let root = root.canonicalize().map_err(Error::io("open", root))?;
+        Ok(Cache { root })
+    }
+
+    /// Where it is.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Says on stderr what takes time. Never on stdout: that is for results.
+    pub(crate) fn say(&self, text: &str) {
+        let _ = writeln!(io::stderr(), "pmemsim: {text}");
+    }
+
+    /// Holds the lock `name` until the returned file is dropped.
+    pub(crate) fn lock(&self, name: &str) -> Result<File> {
+        let dir = self.root.join("locks");
+        create_dir(&dir)?;
+        let path = dir.join(name);
+        let file = File::options().create(true).append(true).open(&path).map_err(Error::io("open", &path))?;
+        file.lock().map_err(Error::io("lock", &path))?;
+        Ok(file)
+    }
+
+    /// A directory for work in progress, gone when dropped. On the same file system as everything else here.
+    pub(crate) fn scratch(&self) -> Result<tempfile::TempDir> {
+        let dir = self.root.join("tmp");
+        create_dir(&dir)?;
+        tempfile::tempdir_in(&dir).map_err(Error::io("make a directory in", &dir))
+    }
+
+    /// Writes `bytes` to `path` (below the root) so that it is there whole or not at all, also after a crash.
+    pub(crate) fn write(&self, path: &Path, bytes: &[u8]) -> Result<()> {
+        let dir = path.parent().unwrap_or(&self.root);
+        create_dir(dir)?;
+        let fail = || Error::io("write", path);
+        let mut file = tempfile::NamedTempFile::new_in(dir).map_err(fail())?;
+        file.write_all(bytes).map_err(fail())?;
+        file.as_file().sync_all().map_err(fail())?;
+        file.persist(path).map_err(|error| fail()(error.error))?;
+        Ok(())
+    }
+
+    /// The tree `kind`/`key`. When it is missing or damaged, `make` fills an empty directory with it.
+    pub(crate) fn tree(&self, kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<Tree> {
+        let _lock = self.lock(kind)?;
+        let place = self.root.join(kind).join(key);
+        if place.exists() {
+            match Tree::open(&place).and_then(|tree| tree.verify().map(|()| tree)) {
+                Ok(tree) => return Ok(tree),
+                Err(_) => self.say(&format!("{} is damaged; making it anew", place.display())),
+            }
+            fs::remove_dir_all(&place).map_err(Error::io("remove", &place))?;
+        }
+        let scratch = self.scratch()?;
+        make(scratch.path())?;
+        write_list(scratch.path())?;
+        create_dir(&self.root.join(kind))?;
+        fs::rename(scratch.path(), &place).map_err(Error::io("write", &place))?;
+        Tree::open(&place)
+    }
+
+    /// Removes everything but the locks; returns the bytes freed.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn clean(&self) -> Result<u64> {
+        let mut freed = 0;
+        for path in entries(&self.root)? {
+            if path.file_name().is_some_and(|name| name == "locks") {
+                continue;
+            }
+            freed += size_of(&path)?;
+            let removed = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            removed.map_err(Error::io("remove", &path))?;
+        }
+        Ok(freed)
+    }
+}
+
+/// A directory in the cache whose files are what they were when it was made.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    root: PathBuf,
+    list: BTreeMap<PathBuf, blake3::Hash>,
+}
+
+impl Tree {
+    /// Reads the list and checks that every file of it is there.
+    fn open(root: &Path) -> Result<Tree> {
+        let path = root.join(LIST);
+        let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
+        let mut list = BTreeMap::new();
+        for line in text.lines() {
+            let entry = line.split_once(' ').and_then(|(hash, name)| Some((blake3::Hash::from_hex(hash).ok()?, name)));
+            let (hash, name) = entry.ok_or_else(|| damaged(&path))?;
+            if !root.join(name).is_file() {
+                return Err(damaged(&root.join(name)));
+            }
+            list.insert(PathBuf::from(name), hash);
+        }
+        Ok(Tree { root: root.to_path_buf(), list })
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Paths of all files, relative to the root, in byte order.
+    pub(crate) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.list.keys().map(PathBuf::as_path)
+    }
+
+    /// The file's bytes, after checking that nothing happened to them.
+    pub(crate) fn read(&self, name: &Path) -> Result<Vec<u8>> {
+        let path = self.root.join(name);
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        match self.list.get(name) {
+            Some(hash) if *hash == blake3::hash(&bytes) => Ok(bytes),
+            _ => Err(damaged(&path)),
+        }
+    }
+
+    /// Checks every file.
+    fn verify(&self) -> Result<()> {
+        self.list.keys().try_for_each(|name| self.read(name).map(drop))
+    }
+}
+
+fn damaged(path: &Path) -> Error {
+    Error::io("use", path)(io::Error::new(io::ErrorKind::InvalidData, "its contents changed since it was made"))
+}
+
+pub(crate) fn create_dir(path: &Path) -> Result<()> {
+    fs::create_dir_all(path).map_err(Error::io("make the directory", path))
+}
+
+/// What is in the directory, in byte order of the names.
+pub(crate) fn entries(dir: &Path) -> Result<Vec<PathBuf>> {
+    let fail = || Error::io("list", dir);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(dir).map_err(fail())? {
+        paths.push(entry.map_err(fail())?.path());
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+/// Regular files below `dir`, relative to it, in byte order. Symbolic links are not followed.
+pub(crate) fn files_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    let mut left = vec![dir.to_path_buf()];
+    while let Some(next) = left.pop() {
+        for path in entries(&next)? {
+            let kind = path.symlink_metadata().map_err(Error::io("look at", &path))?.file_type();
+            if kind.is_dir() {
+                left.push(path);
+            } else if kind.is_file() {
+                found.push(path.strip_prefix(dir).expect("it lies below").to_path_buf());
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Bytes of the file, or of everything below the directory.
+pub(crate) fn size_of(path: &Path) -> Result<u64> {
+    let data = path.symlink_metadata().map_err(Error::io("look at", path))?;
+    if !data.is_dir() {
+        return Ok(data.len());
+    }
+    let mut sum = 0;
+    for file in files_below(path)? {
+        let file = path.join(file);
+        sum += file.symlink_metadata().map_err(Error::io("look at", &file))?.len();
+    }
+    Ok(sum)
+}
+
+fn write_list(dir: &Path) -> Result<()> {
+    let mut text = String::new();
+    for name in files_below(dir)? {
+        let path = dir.join(&name);
+        let bytes = fs::read(&path).map_err(Error::io("read", &path))?;
+        File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io("write", &path))?;
+        text += &format!("{} {}\n", blake3::hash(&bytes).to_hex(), name.display());
+    }
+    let path = dir.join(LIST);
+    let write = || {
+        let mut file = File::create(&path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(Error::io("write", &path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn make_one(text: &'static str) -> impl FnOnce(&Path) -> Result<()> {
+        move |dir| fs::write(dir.join("one"), text).map_err(Error::io("write", dir))
+    }
+
+    #[test]
+    fn a_tree_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        cache.tree("things", "key", make_one("first")).unwrap();
+        let again = cache.tree("things", "key", |_| panic!("it is there already")).unwrap();
+        assert_eq!(again.read(Path::new("one")).unwrap(), b"first");
+        assert_eq!(again.files().collect::<Vec<_>>(), [Path::new("one")]);
+    }
+
+    #[test]
+    fn changed_contents_are_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let tree = cache.tree("things", "key", make_one("first")).unwrap();
+        fs::write(tree.root().join("one"), "fir").unwrap();
+        assert!(tree.read(Path::new("one")).is_err());
+        assert!(tree.verify().is_err());
+    }
+
+    #[test]
+    fn a_tree_with_a_missing_file_is_made_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let tree = cache.tree("things", "key", make_one("first")).unwrap();
+        fs::remove_file(tree.root().join("one")).unwrap();
+        let again = cache.tree("things", "key", make_one("second")).unwrap();
+        assert_eq!(again.read(Path::new("one")).unwrap(), b"second");
+    }
+
+    #[test]
+    fn a_failed_make_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        let failed = cache.tree("things", "key", |_| Err(Error::NoCacheDirectory));
+        assert!(matches!(failed, Err(Error::NoCacheDirectory)));
+        assert!(!dir.path().join("things/key").exists());
+    }
+
+    #[test]
+    fn cleaning_frees_what_was_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        cache.tree("things", "key", make_one("first")).unwrap();
+        assert!(cache.clean().unwrap() >= 5);
+        assert!(!dir.path().join("things").exists());
+    }
+}

@@ -1,0 +1,141 @@
+//! The initramfs: the agent as /init, modules with the order to load them in, programs.
+
+use crate::cpio::Archive;
+use crate::error::{Error, Result};
+use crate::modules::Module;
+
+/// The guest agent, a static x86-64 program.
+pub const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-agent"));
+
+/// Modules that make pmem accessible once a region is there: loaded after all regions are unbound.
+const LATE: [&str; 7] = ["nd_btt", "nd_pmem", "nd_e820", "device_dax", "dax_pmem", "kmem", "virtio_pmem"];
+
+/// What an initramfs holds besides the agent.
+#[derive(Clone, Debug, Default)]
+pub struct Initramfs {
+    archive: Archive,
+    modules: Vec<Module>,
+}
+
+impl Initramfs {
+    /// One with the agent and nothing else.
+    pub fn new() -> Initramfs {
+        let mut archive = Archive::default();
+        archive.file("init", 0o755, AGENT.to_vec());
+        // /init has no input and output without it: devtmpfs is mounted by /init itself.
+        archive.character_device("dev/console", 5, 1);
+        archive.character_device("dev/null", 1, 3);
+        for path in ["proc", "sys", "tmp", "mnt/pmem", "modules"] {
+            archive.directory(path);
+        }
+        Initramfs { archive, modules: Vec::new() }
+    }
+
+    /// Adds modules; they are loaded in this order, but those that would touch pmem are loaded last (see
+    /// [`manifest`]).
+    pub fn modules(&mut self, modules: Vec<Module>) -> &mut Self {
+        self.modules.extend(modules);
+        self
+    }
+
+    /// Adds a file. `path` is absolute; `permissions` are mode bits.
+    ///
+    /// # Errors
+    /// [`Error::BadProgram`] when the path is relative, climbs up or is taken by the agent.
+    pub fn file(&mut self, path: &str, permissions: u32, data: Vec<u8>) -> Result<&mut Self> {
+        let inner = self.free(path)?;
+        self.archive.file(&inner, permissions, data);
+        Ok(self)
+    }
+
+    /// Adds a symbolic link, with the same rules as for a file.
+    ///
+    /// # Errors
+    /// As [`Initramfs::file`].
+    pub fn symlink(&mut self, path: &str, target: &str) -> Result<&mut Self> {
+        let inner = self.free(path)?;
+        self.archive.symlink(&inner, target);
+        Ok(self)
+    }
+
+    fn free(&self, path: &str) -> Result<String> {
+        let bad = |why: &str| Error::BadProgram { program: path.into(), why: why.into() };
+        let inner = path.strip_prefix('/').ok_or_else(|| bad("its path in the guest must be absolute"))?;
+        if inner.split('/').any(|part| ["", ".", ".."].contains(&part)) {
+            return Err(bad("its path in the guest must not have empty parts, . or .."));
+        }
+        if ["init", "dev/console", "dev/null"].contains(&inner) || inner.starts_with("modules/") {
+            return Err(bad("its path in the guest is taken"));
+        }
+        Ok(inner.into())
+    }
+
+    /// The newc archive. The same contents give the same bytes.
+    pub fn finish(&self) -> Vec<u8> {
+        let mut archive = self.archive.clone();
+        for (number, module) in self.modules.iter().enumerate() {
+            archive.file(&file_name(number, module), 0o644, module.ko.clone());
+        }
+        archive.file("modules/manifest", 0o644, manifest(&self.modules).into_bytes());
+        archive.finish()
+    }
+}
+
+fn file_name(number: usize, module: &Module) -> String {
+    format!("modules/{number:03}-{}.ko", module.name)
+}
+
+/// What the agent does with the modules, a line each: `load PATH`, and once `unbind`.
+///
+/// libnvdimm binds a region as soon as nfit finds it, and a namespace as soon as a driver for it is there. So the
+/// drivers come after the regions are unbound: nothing reads pmem before the base snapshot.
+fn manifest(modules: &[Module]) -> String {
+    let (mut early, mut late) = (String::new(), String::new());
+    for (number, module) in modules.iter().enumerate() {
+        let part = if LATE.contains(&module.name.as_str()) { &mut late } else { &mut early };
+        *part += &format!("load /{}\n", file_name(number, module));
+    }
+    early + "unbind\n" + &late
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn module(name: &str) -> Module {
+        Module { name: name.into(), ko: vec![1, 2, 3] }
+    }
+
+    #[test]
+    fn drivers_of_namespaces_are_loaded_after_unbinding() {
+        let text = manifest(&["libnvdimm", "nd_btt", "nd_pmem", "nfit"].map(module));
+        let expected = "load /modules/000-libnvdimm.ko\nload /modules/003-nfit.ko\nunbind\n\
+                        load /modules/001-nd_btt.ko\nload /modules/002-nd_pmem.ko\n";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn the_same_contents_give_the_same_bytes() {
+        let make = || {
+            let mut initramfs = Initramfs::new();
+            initramfs.modules(vec![module("nfit")]).file("/bin/true", 0o755, vec![0]).unwrap();
+            initramfs.finish()
+        };
+        assert!(make() == make());
+    }
+
+    #[test]
+    fn paths_that_would_break_the_agent_are_refused() {
+        for path in ["bin/sh", "/init", "/../x", "/modules/manifest", "//x"] {
+            assert!(Initramfs::new().file(path, 0o644, Vec::new()).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn the_agent_is_a_static_program() {
+        use object::{Object, ObjectSection};
+        let file = object::File::parse(AGENT).unwrap();
+        assert_eq!(file.architecture(), object::Architecture::X86_64);
+        assert!(file.sections().all(|section| section.name() != Ok(".interp")));
+    }
+}
