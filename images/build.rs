@@ -31,7 +31,9 @@ fn main() {
 fn agent_build(workspace: &Path, target_dir: &Path) -> Command {
     let mut cargo = Command::new(variable("CARGO"));
     // What the outer build is (clippy, coverage, a wrapper) must not reach the inner one.
-    for name in ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"] {
+    for name in
+        ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "CARGO_TARGET_DIR", "CARGO_BUILD_TARGET"]
+    {
         cargo.env_remove(name);
     }
     // Paths of this machine must not reach the program: guests would differ from checkout to checkout.
@@ -40,14 +42,22 @@ fn agent_build(workspace: &Path, target_dir: &Path) -> Command {
         "-Crelocation-model=static".to_string(),
         format!("--remap-path-prefix={}=pmemsim", workspace.display()),
     ];
-    let home = env::var("CARGO_HOME").ok().or_else(|| env::var("HOME").ok().map(|home| format!("{home}/.cargo")));
+    let home =
+        env::var("CARGO_HOME").ok().or_else(|| env::var("HOME").ok().map(|home| format!("{home}/.cargo")));
     flags.extend(home.map(|home| format!("--remap-path-prefix={home}=cargo")));
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
-    cargo.args(["build", "--release", "--target", TARGET, "--package", "guest-agent", "--target-dir"]).arg(target_dir);
+    cargo
+        .args(["build", "--release", "--target", TARGET, "--package", "guest-agent", "--target-dir"])
+        .arg(target_dir);
     cargo.arg("--manifest-path").arg(workspace.join("guest/agent/Cargo.toml"));
-    for setting in
-        ["panic=\"abort\"", "opt-level=\"s\"", "lto=\"fat\"", "codegen-units=1", "debug=0", "strip=\"symbols\""]
-    {
+    for setting in [
+        "panic=\"abort\"",
+        "opt-level=\"s\"",
+        "lto=\"fat\"",
+        "codegen-units=1",
+        "debug=0",
+        "strip=\"symbols\"",
+    ] {
         cargo.args(["--config", &format!("profile.release.{setting}")]);
     }
     cargo

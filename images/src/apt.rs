@@ -34,7 +34,8 @@ pub(crate) struct Apt<'a> {
 
 impl<'a> Apt<'a> {
     pub(crate) fn new(cache: &'a Cache) -> Apt<'a> {
-        let mirror = variable("PMEMSIM_DEBIAN_MIRROR").unwrap_or_else(|| "http://deb.debian.org/debian".into());
+        let mirror =
+            variable("PMEMSIM_DEBIAN_MIRROR").unwrap_or_else(|| "http://deb.debian.org/debian".into());
         Apt { cache, root: cache.root().join("apt"), mirror }
     }
 
@@ -111,10 +112,15 @@ impl<'a> Apt<'a> {
         }
         let files = entries(scratch.path())?;
         let file = files.iter().find(|path| path.extension().is_some_and(|suffix| suffix == "deb"));
-        let file = file.ok_or_else(|| Error::Tool { tool: "apt-get".into(), detail: "it downloaded nothing".into() })?;
+        let file = file
+            .ok_or_else(|| Error::Tool { tool: "apt-get".into(), detail: "it downloaded nothing".into() })?;
         let found = sha256(file)?;
         if found != package.sha256 {
-            return Err(Error::Damaged { package: package.name.clone(), expected: package.sha256.clone(), found });
+            return Err(Error::Damaged {
+                package: package.name.clone(),
+                expected: package.sha256.clone(),
+                found,
+            });
         }
         create_dir(&dir)?;
         fs::File::open(file).and_then(|file| file.sync_all()).map_err(Error::io("write", &place))?;
@@ -180,7 +186,8 @@ impl<'a> Apt<'a> {
             command.stdout(Stdio::piped());
         }
         let child = command.stderr(Stdio::piped()).spawn();
-        let output = child.and_then(|child| child.wait_with_output()).map_err(|error| missing(&tool, error))?;
+        let output =
+            child.and_then(|child| child.wait_with_output()).map_err(|error| missing(&tool, error))?;
         if output.status.success() {
             return Ok(output);
         }
@@ -190,8 +197,16 @@ impl<'a> Apt<'a> {
         if ["No space left", "enough free space"].iter().any(|words| stderr.contains(words)) {
             return Err(Error::DiskFull { path: self.root.clone() });
         }
-        let unreachable = ["Could not resolve", "Could not connect", "Unable to connect", "Connection failed",
-            "Temporary failure", "Failed to fetch", "Network is unreachable", "Connection timed out"];
+        let unreachable = [
+            "Could not resolve",
+            "Could not connect",
+            "Unable to connect",
+            "Connection failed",
+            "Temporary failure",
+            "Failed to fetch",
+            "Network is unreachable",
+            "Connection timed out",
+        ];
         if unreachable.iter().any(|words| stderr.contains(words)) && !stderr.contains("404") {
             return Err(self.network(&detail));
         }
@@ -206,13 +221,15 @@ impl<'a> Apt<'a> {
         for dir in ["state/lists/partial", "cache/archives/partial", "etc/none"] {
             create_dir(&self.root.join(dir))?;
         }
-        let security =
-            variable("PMEMSIM_DEBIAN_SECURITY_MIRROR").unwrap_or_else(|| "http://deb.debian.org/debian-security".into());
+        let security = variable("PMEMSIM_DEBIAN_SECURITY_MIRROR")
+            .unwrap_or_else(|| "http://deb.debian.org/debian-security".into());
         let mut sources = String::new();
         for (mirror, suite) in [(&self.mirror, ""), (&self.mirror, "-updates"), (&security, "-security")] {
             sources += &format!("deb [arch=amd64 signed-by={KEYRING}] {mirror} {RELEASE}{suite} main\n");
         }
-        for (name, text) in [("state/status", ""), ("etc/sources.list", &sources), ("apt.conf", &self.settings())] {
+        for (name, text) in
+            [("state/status", ""), ("etc/sources.list", &sources), ("apt.conf", &self.settings())]
+        {
             let path = self.root.join(name);
             if fs::read(&path).ok().as_deref() != Some(text.as_bytes()) {
                 self.cache.write(&path, text.as_bytes())?;
@@ -240,7 +257,8 @@ impl<'a> Apt<'a> {
         ] {
             text += &format!("{name} \"{root}/{value}\";\n");
         }
-        text += "APT::Architecture \"amd64\";\nAPT::Architectures { \"amd64\"; };\nAPT::Sandbox::User \"\";\n";
+        text +=
+            "APT::Architecture \"amd64\";\nAPT::Architectures { \"amd64\"; };\nAPT::Sandbox::User \"\";\n";
         text += "Acquire::Languages \"none\";\nAcquire::Retries \"2\";\nDebug::NoLocking \"true\";\n";
         text + &host_network_settings()
     }
@@ -268,13 +286,20 @@ fn missing(tool: &str, error: std::io::Error) -> Error {
 }
 
 fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().map(|value| value.trim_end_matches('/').to_string()).filter(|value| !value.is_empty())
+    std::env::var(name)
+        .ok()
+        .map(|value| value.trim_end_matches('/').to_string())
+        .filter(|value| !value.is_empty())
 }
 
 fn parse_resolved(line: &str) -> Option<Package> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [name, version, sha256] = words[..] else { return None };
-    (sha256.len() == 64).then(|| Package { name: name.into(), version: version.into(), sha256: sha256.into() })
+    (sha256.len() == 64).then(|| Package {
+        name: name.into(),
+        version: version.into(),
+        sha256: sha256.into(),
+    })
 }
 
 /// The packages in what `apt-cache show` prints.

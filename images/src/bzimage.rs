@@ -38,7 +38,11 @@ fn payload(file: &[u8]) -> Result<&[u8], String> {
     let (offset, length) = field(0x248).zip(field(0x24c)).ok_or("it ends inside its header")?;
     let start = (sectors + 1) * 512 + offset;
     file.get(start..start + length).ok_or_else(|| {
-        format!("it is truncated: the kernel inside ends at byte {}, the file at {}", start + length, file.len())
+        format!(
+            "it is truncated: the kernel inside ends at byte {}, the file at {}",
+            start + length,
+            file.len()
+        )
     })
 }
 
@@ -48,9 +52,10 @@ fn unpack(payload: &[u8]) -> Result<Vec<u8>, String> {
         [0xfd, b'7', b'z', b'X', b'Z', 0, ..] => xz(payload),
         [0x02, 0x21, 0x4c, 0x18, ..] => lz4_legacy(&payload[4..]),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => zstd(payload),
-        [b'B', b'Z', b'h', ..] | [0x5d, 0, 0, ..] | [0x89, b'L', b'Z', b'O', ..] => {
-            Err("it is compressed with bzip2, lzma or lzo; gzip, xz, lz4 and zstd are known. Give its vmlinux".into())
-        }
+        [b'B', b'Z', b'h', ..] | [0x5d, 0, 0, ..] | [0x89, b'L', b'Z', b'O', ..] => Err(
+            "it is compressed with bzip2, lzma or lzo; gzip, xz, lz4 and zstd are known. Give its vmlinux"
+                .into(),
+        ),
         [0x7f, b'E', b'L', b'F', ..] => Ok(payload.to_vec()),
         _ => Err("the payload is compressed in an unknown way".into()),
     }?;
@@ -63,7 +68,8 @@ fn gzip(payload: &[u8]) -> Result<Vec<u8>, String> {
 
 fn xz(payload: &[u8]) -> Result<Vec<u8>, String> {
     // The kernel's build appends the unpacked size (4 bytes): one stream, not a file of several.
-    let stream = liblzma::stream::Stream::new_stream_decoder(LARGEST as u64, 0).map_err(|error| error.to_string())?;
+    let stream =
+        liblzma::stream::Stream::new_stream_decoder(LARGEST as u64, 0).map_err(|error| error.to_string())?;
     read_all(liblzma::read::XzDecoder::new_stream(payload, stream))
 }
 
@@ -79,7 +85,8 @@ fn lz4_legacy(mut rest: &[u8]) -> Result<Vec<u8>, String> {
         let (size, blocks) = rest.split_at(4);
         let size = u32::from_le_bytes(size.try_into().expect("4 bytes")) as usize;
         let block = blocks.get(..size).ok_or("it is truncated: its last LZ4 block is not whole")?;
-        let unpacked = lz4_flex::block::decompress(block, 8 << 20).map_err(|error| format!("it is damaged: {error}"))?;
+        let unpacked =
+            lz4_flex::block::decompress(block, 8 << 20).map_err(|error| format!("it is damaged: {error}"))?;
         all.extend(unpacked);
         if all.len() > LARGEST {
             return Err("the kernel inside is larger than 1 GiB".into());
@@ -91,7 +98,10 @@ fn lz4_legacy(mut rest: &[u8]) -> Result<Vec<u8>, String> {
 
 fn read_all(reader: impl Read) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    reader.take(LARGEST as u64).read_to_end(&mut bytes).map_err(|error| format!("it is truncated or damaged: {error}"))?;
+    reader
+        .take(LARGEST as u64)
+        .read_to_end(&mut bytes)
+        .map_err(|error| format!("it is truncated or damaged: {error}"))?;
     Ok(bytes)
 }
 
@@ -106,12 +116,15 @@ fn check(elf: &[u8]) -> Result<(), String> {
         return Err("it is not for x86-64".into());
     }
     let segments = header.program_headers(endian, elf).map_err(damaged)?;
-    let mut loadable = segments.iter().filter(|segment| segment.p_type(endian) == object::elf::PT_LOAD).peekable();
+    let mut loadable =
+        segments.iter().filter(|segment| segment.p_type(endian) == object::elf::PT_LOAD).peekable();
     if loadable.peek().is_none() {
         return Err("it has nothing to load (an object file, not a linked kernel?)".into());
     }
     for segment in loadable {
-        segment.data(endian, elf).map_err(|()| "it is truncated: a segment lies behind the end of the file".to_string())?;
+        segment
+            .data(endian, elf)
+            .map_err(|()| "it is truncated: a segment lies behind the end of the file".to_string())?;
     }
     Ok(())
 }

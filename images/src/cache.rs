@@ -128,7 +128,9 @@ impl Tree {
         let text = fs::read_to_string(&path).map_err(Error::io("read", &path))?;
         let mut list = BTreeMap::new();
         for line in text.lines() {
-            let entry = line.split_once(' ').and_then(|(hash, name)| Some((blake3::Hash::from_hex(hash).ok()?, name)));
+            let entry = line
+                .split_once(' ')
+                .and_then(|(hash, name)| Some((blake3::Hash::from_hex(hash).ok()?, name)));
             let (hash, name) = entry.ok_or_else(|| damaged(&path))?;
             if !root.join(name).is_file() {
                 return Err(damaged(&root.join(name)));
@@ -164,7 +166,10 @@ impl Tree {
 }
 
 fn damaged(path: &Path) -> Error {
-    Error::io("use", path)(io::Error::new(io::ErrorKind::InvalidData, "its contents changed since it was made"))
+    Error::io("use", path)(io::Error::new(
+        io::ErrorKind::InvalidData,
+        "its contents changed since it was made",
+    ))
 }
 
 pub(crate) fn create_dir(path: &Path) -> Result<()> {

@@ -111,8 +111,14 @@ mod tests {
         archive.character_device("dev/console", 5, 1);
         let found = read(&archive.finish());
         let paths: Vec<_> = found.iter().map(|(mode, path, _)| (path.as_str(), *mode)).collect();
-        let expected =
-            [("a", 0o120_777), ("b", 0o040_755), ("b/c", 0o040_755), ("b/c/d", 0o100_755), ("dev", 0o040_755), ("dev/console", 0o020_600)];
+        let expected = [
+            ("a", 0o120_777),
+            ("b", 0o040_755),
+            ("b/c", 0o040_755),
+            ("b/c/d", 0o100_755),
+            ("dev", 0o040_755),
+            ("dev/console", 0o020_600),
+        ];
         assert_eq!(paths, expected);
         assert_eq!(found[0].2, b"b/c");
         assert_eq!(found[3].2, b"12345");

@@ -21,7 +21,11 @@ pub(crate) enum Content {
 }
 
 /// Calls `take` for every file and link of the package that `wanted` wants. Directories are not told.
-pub(crate) fn read(deb: &Path, wanted: impl Fn(&Path) -> bool, mut take: impl FnMut(Member) -> Result<()>) -> Result<()> {
+pub(crate) fn read(
+    deb: &Path,
+    wanted: impl Fn(&Path) -> bool,
+    mut take: impl FnMut(Member) -> Result<()>,
+) -> Result<()> {
     let mut dpkg = Command::new("dpkg-deb");
     dpkg.arg("--fsys-tarfile").arg(deb).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = dpkg.spawn().map_err(missing)?;
@@ -47,7 +51,8 @@ fn members(
     let fail = || Error::io("read", deb);
     for entry in archive.entries().map_err(fail())? {
         let mut entry = entry.map_err(fail())?;
-        let path: PathBuf = entry.path().map_err(fail())?.components().filter(|part| *part != Component::CurDir).collect();
+        let path: PathBuf =
+            entry.path().map_err(fail())?.components().filter(|part| *part != Component::CurDir).collect();
         let tame = path.components().all(|part| matches!(part, Component::Normal(_)));
         if !tame || !wanted(&path) {
             continue;
@@ -65,7 +70,9 @@ fn members(
             },
             // A hard link's target stands earlier in the archive under its full name: say it as a symbolic link.
             tar::EntryType::Link => match entry.link_name().map_err(fail())? {
-                Some(target) => Content::Symlink(Path::new("/").join(target.strip_prefix("./").unwrap_or(&target))),
+                Some(target) => {
+                    Content::Symlink(Path::new("/").join(target.strip_prefix("./").unwrap_or(&target)))
+                }
                 None => continue,
             },
             _ => continue,
@@ -77,15 +84,22 @@ fn members(
 
 /// A field of the package's control file, empty when it has none.
 pub(crate) fn field(deb: &Path, name: &str) -> Result<String> {
-    let output = Command::new("dpkg-deb").arg("--field").arg(deb).arg(name).stdin(Stdio::null()).output().map_err(missing)?;
+    let output = Command::new("dpkg-deb")
+        .arg("--field")
+        .arg(deb)
+        .arg(name)
+        .stdin(Stdio::null())
+        .output()
+        .map_err(missing)?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
 }
 
 fn missing(error: std::io::Error) -> Error {
     match error.kind() {
-        ErrorKind::NotFound => {
-            Error::MissingTool { tool: "dpkg-deb", why: "Debian packages are unpacked with it; install the package dpkg" }
-        }
+        ErrorKind::NotFound => Error::MissingTool {
+            tool: "dpkg-deb",
+            why: "Debian packages are unpacked with it; install the package dpkg",
+        },
         _ => Error::Tool { tool: "dpkg-deb".into(), detail: error.to_string() },
     }
 }

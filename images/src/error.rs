@@ -40,7 +40,9 @@ pub enum Error {
         path: PathBuf,
     },
     /// The Debian mirror could not be reached.
-    #[error("cannot reach the Debian mirror {mirror}: {detail}\nCheck the network, or set PMEMSIM_DEBIAN_MIRROR to a mirror that can be reached")]
+    #[error(
+        "cannot reach the Debian mirror {mirror}: {detail}\nCheck the network, or set PMEMSIM_DEBIAN_MIRROR to a mirror that can be reached"
+    )]
     Network {
         /// Its address.
         mirror: String,
@@ -64,7 +66,9 @@ pub enum Error {
         available: Vec<String>,
     },
     /// A downloaded package is not what Debian's index says.
-    #[error("{package} arrived damaged: its SHA-256 is {found}, Debian's index says {expected}; try again, or another mirror")]
+    #[error(
+        "{package} arrived damaged: its SHA-256 is {found}, Debian's index says {expected}; try again, or another mirror"
+    )]
     Damaged {
         /// Name of the package.
         package: String,
@@ -74,7 +78,9 @@ pub enum Error {
         found: String,
     },
     /// The name of a kernel makes no sense.
-    #[error("unknown kernel {name:?}: give debian-6.1, debian-6.12, debian-6.1@VERSION, or a path to a vmlinux or bzImage")]
+    #[error(
+        "unknown kernel {name:?}: give debian-6.1, debian-6.12, debian-6.1@VERSION, or a path to a vmlinux or bzImage"
+    )]
     UnknownKernel {
         /// The name.
         name: String,

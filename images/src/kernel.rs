@@ -98,8 +98,11 @@ impl Kernel {
 pub(crate) fn resolve(apt: &Apt, name: &str) -> Result<Package> {
     let unknown = || Error::UnknownKernel { name: name.into() };
     let rest = name.strip_prefix("debian-").ok_or_else(unknown)?;
-    let (series, wanted) = rest.split_once('@').map_or((rest, None), |(series, version)| (series, Some(version)));
-    let tame = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".+~-".contains(c));
+    let (series, wanted) =
+        rest.split_once('@').map_or((rest, None), |(series, version)| (series, Some(version)));
+    let tame = |text: &str| {
+        !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || ".+~-".contains(c))
+    };
     if !["6.1", "6.12"].contains(&series) || !wanted.is_none_or(tame) {
         return Err(unknown());
     }
@@ -109,7 +112,9 @@ pub(crate) fn resolve(apt: &Apt, name: &str) -> Result<Package> {
         found.sort_by(|a, b| version::compare(&a.version, &b.version));
         let matches = |package: &&Package| match wanted {
             None => true,
-            Some(wanted) => package.version == wanted || release_of(package).starts_with(&format!("{wanted}-")),
+            Some(wanted) => {
+                package.version == wanted || release_of(package).starts_with(&format!("{wanted}-"))
+            }
         };
         found.iter().rev().find(matches).cloned().ok_or_else(|| Error::NoSuchPackage {
             wanted: format!("kernel {name}"),
@@ -127,7 +132,9 @@ fn unpacked(cache: &Cache, package: &Package) -> Result<Tree> {
     cache.tree("kernels", &package.sha256, |dir| {
         let deb = Apt::new(cache).fetch(package)?;
         cache.say(&format!("unpacking {}", package.name));
-        let wanted = |path: &Path| path.starts_with("boot") || path.components().any(|part| part.as_os_str() == "modules");
+        let wanted = |path: &Path| {
+            path.starts_with("boot") || path.components().any(|part| part.as_os_str() == "modules")
+        };
         let mut kernel = None;
         deb::read(&deb, wanted, |member| {
             let text = member.path.to_string_lossy().into_owned();
@@ -142,7 +149,8 @@ fn unpacked(cache: &Cache, package: &Package) -> Result<Tree> {
             }
             Ok(())
         })?;
-        let missing = || Error::BadKernel { what: package.name.clone(), why: "it has no boot/vmlinuz-*".into() };
+        let missing =
+            || Error::BadKernel { what: package.name.clone(), why: "it has no boot/vmlinuz-*".into() };
         let vmlinux = bzimage::vmlinux(&package.name, kernel.ok_or_else(missing)?)?;
         let path = dir.join("vmlinux");
         fs::write(&path, vmlinux).map_err(Error::io("write", &path))

@@ -18,7 +18,10 @@ pub struct Module {
 
 /// `wanted` and all that they depend on, each after what it depends on. Names that `find` does not know are left
 /// out: what is not a module is built into the kernel, or the kernel cannot do it and the guest will say so.
-pub(crate) fn closure(wanted: &[&str], mut find: impl FnMut(&str) -> Result<Option<Vec<u8>>>) -> Result<Vec<Module>> {
+pub(crate) fn closure(
+    wanted: &[&str],
+    mut find: impl FnMut(&str) -> Result<Option<Vec<u8>>>,
+) -> Result<Vec<Module>> {
     let mut ordered = Vec::new();
     let mut seen = BTreeMap::new();
     for name in wanted {
@@ -35,7 +38,9 @@ fn visit(
 ) -> Result<()> {
     match seen.get(name) {
         Some(true) => return Ok(()),
-        Some(false) => return Err(Error::BadModule { module: name.into(), why: "it depends on itself".into() }),
+        Some(false) => {
+            return Err(Error::BadModule { module: name.into(), why: "it depends on itself".into() });
+        }
         None => seen.insert(name.into(), false),
     };
     if let Some(ko) = find(name)? {
@@ -65,7 +70,9 @@ pub(crate) fn plain(name: &str, file: Vec<u8>) -> Result<Vec<u8>> {
     use std::io::Read;
     let mut plain = Vec::new();
     let result = match &file[..] {
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => liblzma::read::XzDecoder::new(&file[..]).read_to_end(&mut plain),
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => {
+            liblzma::read::XzDecoder::new(&file[..]).read_to_end(&mut plain)
+        }
         [0x1f, 0x8b, ..] => flate2::read::GzDecoder::new(&file[..]).read_to_end(&mut plain),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => match ruzstd::decoding::StreamingDecoder::new(&file[..]) {
             Ok(mut decoder) => decoder.read_to_end(&mut plain),
@@ -73,7 +80,10 @@ pub(crate) fn plain(name: &str, file: Vec<u8>) -> Result<Vec<u8>> {
         },
         _ => return Ok(file),
     };
-    result.map_err(|error| Error::BadModule { module: name.into(), why: format!("cannot be unpacked: {error}") })?;
+    result.map_err(|error| Error::BadModule {
+        module: name.into(),
+        why: format!("cannot be unpacked: {error}"),
+    })?;
     Ok(plain)
 }
 
@@ -120,14 +130,23 @@ mod tests {
     }
 
     fn order(wanted: &[&str], modules: &[(&str, &str)]) -> Result<Vec<String>> {
-        let find = |name: &str| Ok(modules.iter().find(|(other, _)| *other == name).map(|(_, depends)| ko(depends)));
+        let find =
+            |name: &str| Ok(modules.iter().find(|(other, _)| *other == name).map(|(_, depends)| ko(depends)));
         Ok(closure(wanted, find)?.into_iter().map(|module| module.name).collect())
     }
 
     #[test]
     fn dependencies_come_first_and_once() {
-        let modules = [("nd_pmem", "nd-btt,libnvdimm"), ("nd_btt", "libnvdimm"), ("libnvdimm", ""), ("nfit", "libnvdimm")];
-        assert_eq!(order(&["nfit", "nd-pmem"], &modules).unwrap(), ["libnvdimm", "nfit", "nd_btt", "nd_pmem"]);
+        let modules = [
+            ("nd_pmem", "nd-btt,libnvdimm"),
+            ("nd_btt", "libnvdimm"),
+            ("libnvdimm", ""),
+            ("nfit", "libnvdimm"),
+        ];
+        assert_eq!(
+            order(&["nfit", "nd-pmem"], &modules).unwrap(),
+            ["libnvdimm", "nfit", "nd_btt", "nd_pmem"]
+        );
     }
 
     #[test]

@@ -10,7 +10,8 @@ pub(crate) fn release(vmlinux: &[u8]) -> String {
     let mut at = 0;
     while let Some(found) = find(&vmlinux[at..], START) {
         at += found + START.len();
-        let word: Vec<u8> = vmlinux[at..].iter().copied().take_while(|c| c.is_ascii_graphic()).take(64).collect();
+        let word: Vec<u8> =
+            vmlinux[at..].iter().copied().take_while(|c| c.is_ascii_graphic()).take(64).collect();
         // A format string of the kernel begins with the same words.
         if word.first().is_some_and(u8::is_ascii_digit) {
             return String::from_utf8_lossy(&word).into_owned();
@@ -80,7 +81,16 @@ mod tests {
 
     #[test]
     fn versions_are_ordered_as_dpkg_orders_them() {
-        let ordered = ["6.1~rc1", "6.1", "6.1.9-1", "6.1.10-1", "6.1.192-2", "6.12.90-1~deb12u1", "6.12.90-1", "6.12.90+deb12"];
+        let ordered = [
+            "6.1~rc1",
+            "6.1",
+            "6.1.9-1",
+            "6.1.10-1",
+            "6.1.192-2",
+            "6.12.90-1~deb12u1",
+            "6.12.90-1",
+            "6.12.90+deb12",
+        ];
         for (low, a) in ordered.iter().enumerate() {
             for (high, b) in ordered.iter().enumerate() {
                 assert_eq!(compare(a, b), low.cmp(&high), "{a} {b}");

@@ -1,0 +1,65 @@
+//! The nvdimm bus: regions are bound to their driver to attach pmem, and unbound to let go of it.
+
+use std::fs;
+use std::io::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+const DEVICES: &str = "/sys/bus/nd/devices";
+const DRIVER: &str = "/sys/bus/nd/drivers/nd_region";
+
+/// Unbinds every region and waits until what hung on them is gone.
+pub fn unbind_all() {
+    settle();
+    for name in names(DRIVER).into_iter().filter(|name| name.starts_with("region")) {
+        if let Err(error) = fs::write(format!("{DRIVER}/unbind"), &name) {
+            println!("agent: unbinding {name}: {error}");
+        }
+    }
+    settle();
+}
+
+/// Binds the region and waits for its block device; returns the device's path.
+pub fn attach(region: u32) -> Result<PathBuf> {
+    if !Path::new(&format!("{DRIVER}/region{region}")).exists() {
+        fs::write(format!("{DRIVER}/bind"), format!("region{region}"))?;
+    }
+    // Devices below a region come one after the other: namespace, then what its info block says, then the disk.
+    for _ in 0..2000 {
+        settle();
+        if let Some(device) = block_device(region) {
+            return Ok(device);
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Err(Error::from_raw_os_error(libc::ENODEV))
+}
+
+/// The block device of the region, once it can be opened.
+pub fn block_device(region: u32) -> Option<PathBuf> {
+    let part = format!("/region{region}/");
+    for name in names("/sys/block") {
+        let place = fs::canonicalize(format!("/sys/block/{name}")).ok()?;
+        let device = Path::new("/dev").join(&name);
+        if place.to_string_lossy().contains(&part) && device.exists() {
+            return Some(device);
+        }
+    }
+    None
+}
+
+/// Waits until probing and removing on every nvdimm bus has come to rest (`wait_probe`, drivers/nvdimm/core.c).
+fn settle() {
+    for name in names(DEVICES).into_iter().filter(|name| name.starts_with("ndbus")) {
+        let _ = fs::read(format!("{DEVICES}/{name}/wait_probe"));
+    }
+}
+
+/// Names in a directory, sorted; none when there is no such directory.
+fn names(dir: &str) -> Vec<String> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}

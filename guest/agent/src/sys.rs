@@ -1,0 +1,128 @@
+//! System calls that the standard library does not offer.
+#![allow(unsafe_code)] // The raw system calls, each with its proof.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{Error, ErrorKind, Result};
+use std::os::fd::AsRawFd;
+
+fn check(result: impl Into<i64>) -> Result<i64> {
+    let result = result.into();
+    if result < 0 { Err(Error::last_os_error()) } else { Ok(result) }
+}
+
+fn string(text: &str) -> Result<CString> {
+    CString::new(text).map_err(|_| Error::from(ErrorKind::InvalidInput))
+}
+
+/// mount(2)
+pub fn mount(device: &str, place: &str, kind: &str, flags: u64, data: &str) -> Result<()> {
+    let (device, place, kind, data) = (string(device)?, string(place)?, string(kind)?, string(data)?);
+    // SAFETY: all pointers are to strings ended by zero that live until the call returns.
+    check(unsafe { libc::mount(device.as_ptr(), place.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) })
+        .map(drop)
+}
+
+/// umount(2)
+pub fn umount(place: &str) -> Result<()> {
+    let place = string(place)?;
+    // SAFETY: the pointer is to a string ended by zero.
+    check(unsafe { libc::umount2(place.as_ptr(), 0) }).map(drop)
+}
+
+/// finit_module(2) without parameters.
+pub fn load_module(file: &File) -> Result<()> {
+    // SAFETY: the descriptor is open and the parameters are a string ended by zero.
+    check(unsafe { libc::syscall(libc::SYS_finit_module, file.as_raw_fd(), c"".as_ptr(), 0) }).map(drop)
+}
+
+/// fallocate(2)
+pub fn fallocate(file: &File, mode: i32, at: i64, len: i64) -> Result<()> {
+    // SAFETY: touches no memory of ours.
+    check(unsafe { libc::fallocate(file.as_raw_fd(), mode, at, len) }).map(drop)
+}
+
+/// sync(2)
+pub fn sync() {
+    // SAFETY: touches no memory of ours.
+    unsafe { libc::sync() }
+}
+
+/// syncfs(2)
+pub fn syncfs(file: &File) -> Result<()> {
+    // SAFETY: touches no memory of ours.
+    check(unsafe { libc::syncfs(file.as_raw_fd()) }).map(drop)
+}
+
+/// Lets this process use I/O ports.
+pub fn allow_ports() -> Result<()> {
+    // SAFETY: touches no memory of ours.
+    check(unsafe { libc::iopl(3) }).map(drop)
+}
+
+/// Collects children that ended after their parents.
+pub fn reap() {
+    // SAFETY: a null status pointer is allowed.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
+}
+
+/// Powers off; when the kernel cannot, waits for ever.
+pub fn power_off() -> ! {
+    loop {
+        // SAFETY: touches no memory of ours; needs no sync, which is what the simulator wants.
+        unsafe { libc::reboot(libc::RB_POWER_OFF) };
+        std::thread::sleep(std::time::Duration::from_secs(3600));
+    }
+}
+
+/// Address space with nothing in it.
+pub fn reserve(len: usize) -> Result<usize> {
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+    // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing of ours.
+    let address = unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_NONE, flags, -1, 0) };
+    mapped(address)
+}
+
+/// Maps a file over address space from [`reserve`], read and write. `flags` as for mmap(2), MAP_FIXED aside.
+pub fn map_over(address: usize, len: usize, flags: i32, file: &File, at: i64) -> Result<usize> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = flags | libc::MAP_FIXED;
+    // SAFETY: the caller reserved the range, so that nothing else lies there.
+    let address = unsafe { libc::mmap(address as *mut _, len, protection, flags, file.as_raw_fd(), at) };
+    mapped(address)
+}
+
+/// Maps a whole file, shared, read-only, all pages present.
+pub fn map_to_read(file: &File, len: usize) -> Result<usize> {
+    let flags = libc::MAP_SHARED | libc::MAP_POPULATE;
+    // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing of ours.
+    let address =
+        unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ, flags, file.as_raw_fd(), 0) };
+    mapped(address)
+}
+
+/// Memory whose pages are present and stay so: shared, so that no fork makes them copy-on-write.
+pub fn resident(len: usize) -> Result<&'static mut [u8]> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_SHARED | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+    // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing of ours.
+    let address = mapped(unsafe { libc::mmap(std::ptr::null_mut(), len, protection, flags, -1, 0) })?;
+    // SAFETY: `len` bytes are mapped there, are zero, are never unmapped, and only this slice refers to them.
+    Ok(unsafe { std::slice::from_raw_parts_mut(address as *mut u8, len) })
+}
+
+/// munmap(2) of a range that came from [`reserve`] or [`map_to_read`].
+pub fn unmap(address: usize, len: usize) -> Result<()> {
+    // SAFETY: the range is one of the two kinds above; nothing of Rust's refers to it.
+    check(unsafe { libc::munmap(address as *mut _, len) }).map(drop)
+}
+
+/// msync(2) with MS_SYNC.
+pub fn msync(address: usize, len: usize) -> Result<()> {
+    // SAFETY: changes no memory.
+    check(unsafe { libc::msync(address as *mut _, len, libc::MS_SYNC) }).map(drop)
+}
+
+fn mapped(address: *mut libc::c_void) -> Result<usize> {
+    if address == libc::MAP_FAILED { Err(Error::last_os_error()) } else { Ok(address as usize) }
+}
