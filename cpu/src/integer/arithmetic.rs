@@ -26,8 +26,7 @@ pub(super) fn binary<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resul
         alu::binary(kind, &mut cpu.flags, bits, a, b);
         return Ok(());
     }
-    destination
-        .modify(cpu, bus, i.has_lock_prefix(), |cpu, a| alu::binary(kind, &mut cpu.flags, bits, a, b))
+    destination.modify(cpu, bus, i.has_lock_prefix(), |cpu, a| alu::binary(kind, &mut cpu.flags, bits, a, b))
 }
 
 pub(super) fn binary_of(mnemonic: Mnemonic) -> Binary {
@@ -63,9 +62,8 @@ pub(super) fn unary<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result
         _ => Unary::Not,
     };
     let destination = Operand::new(cpu, i, 0);
-    destination.modify(cpu, bus, i.has_lock_prefix(), |cpu, a| {
-        alu::unary(kind, &mut cpu.flags, destination.bits, a)
-    })
+    destination
+        .modify(cpu, bus, i.has_lock_prefix(), |cpu, a| alu::unary(kind, &mut cpu.flags, destination.bits, a))
 }
 
 /// ROL, ROR, RCL, RCR, SHL, SHR, SAR
@@ -74,9 +72,8 @@ pub(super) fn shift<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result
     let kind = shift_of(i.mnemonic());
     let destination = Operand::new(cpu, i, 0);
     let count = Operand::new(cpu, i, 1).read(cpu, bus)?;
-    destination.modify(cpu, bus, false, |cpu, a| {
-        shift::shift(kind, &mut cpu.flags, destination.bits, a, count)
-    })
+    destination
+        .modify(cpu, bus, false, |cpu, a| shift::shift(kind, &mut cpu.flags, destination.bits, a, count))
 }
 
 pub(super) fn shift_of(mnemonic: Mnemonic) -> Shift {

@@ -26,9 +26,8 @@ pub(super) fn bit_test<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Res
         alu::bit_test(change, &mut cpu.flags, bits, a, index);
         return Ok(());
     }
-    destination.modify(cpu, bus, i.has_lock_prefix(), |cpu, a| {
-        alu::bit_test(change, &mut cpu.flags, bits, a, index)
-    })
+    destination
+        .modify(cpu, bus, i.has_lock_prefix(), |cpu, a| alu::bit_test(change, &mut cpu.flags, bits, a, index))
 }
 
 /// The operand that holds bit `index`: with the index in a register, memory is a string of bits that reaches in

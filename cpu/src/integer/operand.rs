@@ -130,6 +130,7 @@ impl Operand {
 }
 
 /// Reads `bits` (8, 16, 32 or 64) at a linear address, zero-extended.
+#[inline(always)]
 pub(super) fn load<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, bits: u32, linear: u64) -> Result<u64, Fault> {
     Ok(match bits {
         8 => cpu.read::<1>(bus, linear)?[0] as u64,
@@ -140,6 +141,7 @@ pub(super) fn load<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, bits: u32, linear: u64
 }
 
 /// Writes the low `bits` (8, 16, 32 or 64) of `value` at a linear address.
+#[inline(always)]
 pub(super) fn store<B: Bus>(
     cpu: &mut Cpu<B>,
     bus: &mut B,

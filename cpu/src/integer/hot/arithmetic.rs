@@ -1,0 +1,304 @@
+//! ADD to CMP, TEST, INC to NOT, shifts, IMUL, BT.
+
+use iced_x86::{Instruction, Mnemonic};
+
+use super::{
+    super::{
+        alu::{self, Binary, BitChange, Unary},
+        operand::{register, set_register},
+        shift::{self, Shift},
+    },
+    Kinds, Shape, for_bits, for_wide_bits,
+    operands::{modify, read},
+};
+use crate::{
+    Bus, Cpu, Fault,
+    op::{Handler, Op},
+};
+
+const RCX: u8 = 1;
+
+pub(super) fn select<B: Bus>(i: &Instruction, shape: &Shape) -> Option<Handler<B>> {
+    let bits = shape.bits;
+    match i.mnemonic() {
+        Mnemonic::Add => binary::<B, 0>(shape),
+        Mnemonic::Or => binary::<B, 1>(shape),
+        Mnemonic::Adc => binary::<B, 2>(shape),
+        Mnemonic::Sbb => binary::<B, 3>(shape),
+        Mnemonic::And => binary::<B, 4>(shape),
+        Mnemonic::Sub => binary::<B, 5>(shape),
+        Mnemonic::Xor => binary::<B, 6>(shape),
+        Mnemonic::Cmp => binary::<B, 7>(shape),
+        Mnemonic::Test => match shape.kinds {
+            Kinds::RR => for_bits!(bits, test_rr),
+            Kinds::RI => for_bits!(bits, test_ri),
+            Kinds::MR => for_bits!(bits, test_mr),
+            Kinds::MI => for_bits!(bits, test_mi),
+            _ => None,
+        },
+        Mnemonic::Inc => unary::<B, 0>(shape),
+        Mnemonic::Dec => unary::<B, 1>(shape),
+        Mnemonic::Neg => unary::<B, 2>(shape),
+        Mnemonic::Not => unary::<B, 3>(shape),
+        Mnemonic::Rol => shift::<B, 0>(i, shape),
+        Mnemonic::Ror => shift::<B, 1>(i, shape),
+        Mnemonic::Shl | Mnemonic::Sal => shift::<B, 4>(i, shape),
+        Mnemonic::Shr => shift::<B, 5>(i, shape),
+        Mnemonic::Sar => shift::<B, 6>(i, shape),
+        Mnemonic::Imul => match shape.kinds {
+            Kinds::RR => for_wide_bits!(bits, imul_rr),
+            Kinds::RM => for_wide_bits!(bits, imul_rm),
+            Kinds::RRI => for_wide_bits!(bits, imul_rri),
+            Kinds::RMI => for_wide_bits!(bits, imul_rmi),
+            _ => None,
+        },
+        Mnemonic::Bt => match shape.kinds {
+            Kinds::RR => for_wide_bits!(bits, bt_rr),
+            Kinds::RI => for_wide_bits!(bits, bt_ri),
+            _ => None,
+        },
+        _ => None,
+    }
+}
+
+const fn binary_of(number: u8) -> Binary {
+    match number {
+        0 => Binary::Add,
+        1 => Binary::Or,
+        2 => Binary::Adc,
+        3 => Binary::Sbb,
+        4 => Binary::And,
+        5 => Binary::Sub,
+        6 => Binary::Xor,
+        _ => Binary::Cmp,
+    }
+}
+
+fn binary<B: Bus, const OP: u8>(shape: &Shape) -> Option<Handler<B>> {
+    match shape.kinds {
+        Kinds::RR => for_bits!(shape.bits, binary_rr, OP),
+        Kinds::RI => for_bits!(shape.bits, binary_ri, OP),
+        Kinds::RM => for_bits!(shape.bits, binary_rm, OP),
+        Kinds::MR => for_bits!(shape.bits, binary_mr, OP),
+        Kinds::MI => for_bits!(shape.bits, binary_mi, OP),
+        _ => None,
+    }
+}
+
+/// Computes with register `dst` and stores there, except for CMP.
+#[inline(always)]
+fn binary_into_register<B: Bus, const OP: u8, const BITS: u32>(cpu: &mut Cpu<B>, dst: u8, b: u64) {
+    let a = register(cpu, BITS, dst);
+    let result = alu::binary(binary_of(OP), &mut cpu.flags, BITS, a, b);
+    if !matches!(binary_of(OP), Binary::Cmp) {
+        set_register(cpu, BITS, dst, result);
+    }
+}
+
+fn binary_rr<B: Bus, const OP: u8, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    _: &mut B,
+    op: &Op<B>,
+) -> Result<(), Fault> {
+    let b = register(cpu, BITS, op.src);
+    binary_into_register::<B, OP, BITS>(cpu, op.dst, b);
+    Ok(())
+}
+
+fn binary_ri<B: Bus, const OP: u8, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    _: &mut B,
+    op: &Op<B>,
+) -> Result<(), Fault> {
+    binary_into_register::<B, OP, BITS>(cpu, op.dst, op.imm);
+    Ok(())
+}
+
+fn binary_rm<B: Bus, const OP: u8, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    op: &Op<B>,
+) -> Result<(), Fault> {
+    let b = read::<B, BITS>(cpu, bus, &op.mem)?;
+    binary_into_register::<B, OP, BITS>(cpu, op.dst, b);
+    Ok(())
+}
+
+/// Computes with memory and stores there, except for CMP.
+#[inline(always)]
+fn binary_into_memory<B: Bus, const OP: u8, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    op: &Op<B>,
+    b: u64,
+) -> Result<(), Fault> {
+    if matches!(binary_of(OP), Binary::Cmp) {
+        let a = read::<B, BITS>(cpu, bus, &op.mem)?;
+        alu::binary(Binary::Cmp, &mut cpu.flags, BITS, a, b);
+        return Ok(());
+    }
+    modify::<B, BITS>(cpu, bus, &op.mem, |cpu, a| alu::binary(binary_of(OP), &mut cpu.flags, BITS, a, b))
+}
+
+fn binary_mr<B: Bus, const OP: u8, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    op: &Op<B>,
+) -> Result<(), Fault> {
+    let b = register(cpu, BITS, op.src);
+    binary_into_memory::<B, OP, BITS>(cpu, bus, op, b)
+}
+
+fn binary_mi<B: Bus, const OP: u8, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    op: &Op<B>,
+) -> Result<(), Fault> {
+    binary_into_memory::<B, OP, BITS>(cpu, bus, op, op.imm)
+}
+
+fn test_rr<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let (a, b) = (register(cpu, BITS, op.dst), register(cpu, BITS, op.src));
+    alu::binary(Binary::And, &mut cpu.flags, BITS, a, b);
+    Ok(())
+}
+
+fn test_ri<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let a = register(cpu, BITS, op.dst);
+    alu::binary(Binary::And, &mut cpu.flags, BITS, a, op.imm);
+    Ok(())
+}
+
+fn test_mr<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let a = read::<B, BITS>(cpu, bus, &op.mem)?;
+    let b = register(cpu, BITS, op.src);
+    alu::binary(Binary::And, &mut cpu.flags, BITS, a, b);
+    Ok(())
+}
+
+fn test_mi<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let a = read::<B, BITS>(cpu, bus, &op.mem)?;
+    alu::binary(Binary::And, &mut cpu.flags, BITS, a, op.imm);
+    Ok(())
+}
+
+const fn unary_of(number: u8) -> Unary {
+    match number {
+        0 => Unary::Inc,
+        1 => Unary::Dec,
+        2 => Unary::Neg,
+        _ => Unary::Not,
+    }
+}
+
+fn unary<B: Bus, const OP: u8>(shape: &Shape) -> Option<Handler<B>> {
+    match shape.kinds {
+        Kinds::R => for_bits!(shape.bits, unary_r, OP),
+        Kinds::M => for_bits!(shape.bits, unary_m, OP),
+        _ => None,
+    }
+}
+
+fn unary_r<B: Bus, const OP: u8, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    _: &mut B,
+    op: &Op<B>,
+) -> Result<(), Fault> {
+    let a = register(cpu, BITS, op.dst);
+    let result = alu::unary(unary_of(OP), &mut cpu.flags, BITS, a);
+    set_register(cpu, BITS, op.dst, result);
+    Ok(())
+}
+
+fn unary_m<B: Bus, const OP: u8, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    op: &Op<B>,
+) -> Result<(), Fault> {
+    modify::<B, BITS>(cpu, bus, &op.mem, |cpu, a| alu::unary(unary_of(OP), &mut cpu.flags, BITS, a))
+}
+
+const fn shift_of(number: u8) -> Shift {
+    match number {
+        0 => Shift::Rol,
+        1 => Shift::Ror,
+        4 => Shift::Shl,
+        5 => Shift::Shr,
+        _ => Shift::Sar,
+    }
+}
+
+fn shift<B: Bus, const OP: u8>(i: &Instruction, shape: &Shape) -> Option<Handler<B>> {
+    match shape.kinds {
+        Kinds::RI => for_wide_bits!(shape.bits, shift_ri, OP),
+        Kinds::RR if i.op1_register() == iced_x86::Register::CL => {
+            for_wide_bits!(shape.bits, shift_rcl, OP)
+        }
+        _ => None,
+    }
+}
+
+fn shift_ri<B: Bus, const OP: u8, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    _: &mut B,
+    op: &Op<B>,
+) -> Result<(), Fault> {
+    let a = register(cpu, BITS, op.dst);
+    let result = shift::shift(shift_of(OP), &mut cpu.flags, BITS, a, op.imm);
+    set_register(cpu, BITS, op.dst, result);
+    Ok(())
+}
+
+fn shift_rcl<B: Bus, const OP: u8, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    _: &mut B,
+    op: &Op<B>,
+) -> Result<(), Fault> {
+    let (a, count) = (register(cpu, BITS, op.dst), register(cpu, 8, RCX));
+    let result = shift::shift(shift_of(OP), &mut cpu.flags, BITS, a, count);
+    set_register(cpu, BITS, op.dst, result);
+    Ok(())
+}
+
+#[inline(always)]
+fn multiply<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, dst: u8, a: u64, b: u64) {
+    let (product, _) = alu::imul(&mut cpu.flags, BITS, a, b);
+    set_register(cpu, BITS, dst, product);
+}
+
+fn imul_rr<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let (a, b) = (register(cpu, BITS, op.dst), register(cpu, BITS, op.src));
+    multiply::<B, BITS>(cpu, op.dst, a, b);
+    Ok(())
+}
+
+fn imul_rm<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let b = read::<B, BITS>(cpu, bus, &op.mem)?;
+    let a = register(cpu, BITS, op.dst);
+    multiply::<B, BITS>(cpu, op.dst, a, b);
+    Ok(())
+}
+
+fn imul_rri<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let a = register(cpu, BITS, op.src);
+    multiply::<B, BITS>(cpu, op.dst, a, op.imm);
+    Ok(())
+}
+
+fn imul_rmi<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let a = read::<B, BITS>(cpu, bus, &op.mem)?;
+    multiply::<B, BITS>(cpu, op.dst, a, op.imm);
+    Ok(())
+}
+
+fn bt_rr<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let (a, index) = (register(cpu, BITS, op.dst), register(cpu, BITS, op.src));
+    alu::bit_test(BitChange::None, &mut cpu.flags, BITS, a, index);
+    Ok(())
+}
+
+fn bt_ri<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let a = register(cpu, BITS, op.dst);
+    alu::bit_test(BitChange::None, &mut cpu.flags, BITS, a, op.imm);
+    Ok(())
+}

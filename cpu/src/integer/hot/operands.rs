@@ -1,0 +1,99 @@
+//! Registers and memory of the specialised handlers.
+
+use super::super::operand::{load, store};
+use crate::{Bus, Cpu, Fault, op::Mem};
+
+/// Linear address of a memory operand.
+#[inline(always)]
+pub(super) fn linear<B: Bus>(cpu: &Cpu<B>, mem: &Mem) -> u64 {
+    let address = effective(cpu, mem);
+    match mem.segment {
+        None => address,
+        Some(segment) => address.wrapping_add(cpu.state.segments[segment as usize].base),
+    }
+}
+
+/// Offset of a memory operand in its segment.
+#[inline(always)]
+pub(super) fn effective<B: Bus>(cpu: &Cpu<B>, mem: &Mem) -> u64 {
+    let regs = &cpu.state.regs;
+    regs[mem.base as usize]
+        .wrapping_add(regs[mem.index as usize] << (mem.scale & 3))
+        .wrapping_add(mem.disp as i64 as u64)
+}
+
+/// Reads the memory operand, zero-extended.
+#[inline(always)]
+pub(super) fn read<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, mem: &Mem) -> Result<u64, Fault> {
+    let address = linear(cpu, mem);
+    load(cpu, bus, BITS, address)
+}
+
+/// Writes the memory operand.
+#[inline(always)]
+pub(super) fn write<B: Bus, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    mem: &Mem,
+    value: u64,
+) -> Result<(), Fault> {
+    let address = linear(cpu, mem);
+    store(cpu, bus, BITS, address, value)
+}
+
+/// Reads the memory operand, then writes what `change` makes of it; `change` runs only when nothing can fault any
+/// more, so it may set flags.
+#[inline(always)]
+pub(super) fn modify<B: Bus, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    mem: &Mem,
+    change: impl FnOnce(&mut Cpu<B>, u64) -> u64,
+) -> Result<(), Fault> {
+    let address = linear(cpu, mem);
+    let entry = cpu.tlb.write.entry(address, cpu.privilege);
+    if entry.tag != address.wrapping_add(BITS as u64 / 8 - 1) & !0xfff {
+        return modify_slow::<B, BITS>(cpu, bus, address, change);
+    }
+    let host = address.wrapping_add(entry.addend);
+    // SAFETY: an entry for writing without slow bits maps its whole page to host memory that lives as long as the bus
+    // and may be read and written, and all bytes of the operand are in that page.
+    unsafe {
+        match BITS {
+            8 => {
+                let old = (host as *const u8).read();
+                let new = change(cpu, old as u64);
+                (host as *mut u8).write(new as u8);
+            }
+            16 => {
+                let old = (host as *const u16).read_unaligned();
+                let new = change(cpu, u16::from_le(old) as u64);
+                (host as *mut u16).write_unaligned((new as u16).to_le());
+            }
+            32 => {
+                let old = (host as *const u32).read_unaligned();
+                let new = change(cpu, u32::from_le(old) as u64);
+                (host as *mut u32).write_unaligned((new as u32).to_le());
+            }
+            _ => {
+                let old = (host as *const u64).read_unaligned();
+                let new = change(cpu, u64::from_le(old));
+                (host as *mut u64).write_unaligned(new.to_le());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cold]
+fn modify_slow<B: Bus, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    address: u64,
+    change: impl FnOnce(&mut Cpu<B>, u64) -> u64,
+) -> Result<(), Fault> {
+    cpu.check_writable(bus, address, BITS as usize / 8)?;
+    let old = load(cpu, bus, BITS, address)?;
+    let new = change(cpu, old);
+    store(cpu, bus, BITS, address, new)
+}
