@@ -110,7 +110,7 @@ impl Timer {
         self.expiry = match self.mode {
             Mode::Periodic if self.initial_count != 0 => {
                 let missed = (now - expiry) / self.period();
-                expiry.checked_add((missed + 1) * self.period())
+                (missed + 1).checked_mul(self.period()).and_then(|span| expiry.checked_add(span))
             }
             _ => None,
         };
