@@ -125,3 +125,10 @@ pub enum DrainKind {
     /// Uncached access, IN or OUT.
     Uncached,
 }
+
+impl DrainKind {
+    /// Whether it is one of the instructions made for this: SFENCE and MFENCE.
+    pub(crate) fn is_fence(self) -> bool {
+        matches!(self, DrainKind::Sfence | DrainKind::Mfence)
+    }
+}

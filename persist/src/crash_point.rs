@@ -1,0 +1,379 @@
+//! What could be on the media at one moment.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::sync::{Arc, OnceLock};
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use rustc_hash::FxHashMap;
+
+use crate::choice::{Choice, StateCount};
+use crate::count::{contents, count_sets};
+use crate::domain::Line;
+use crate::durable::{DurableLines, Media, StateId, line_id};
+use crate::groups::{Group, groups};
+use crate::order::{Entry, Kind, Missing, exclude_successors, include_predecessors};
+use crate::part::{Part, line_of, sector_of};
+use crate::settings::Settings;
+
+/// What could be on the media if the power went at one moment: the durable content and the parts in flight.
+///
+/// A crash state is a [`Choice`] of parts in flight that is *order-closed*: it contains, of each of its parts, all
+/// that come before.
+#[derive(Clone)]
+pub struct CrashPoint {
+    nt_evicts: bool,
+    media: Arc<dyn Media>,
+    durable: DurableLines,
+    parts: Vec<Arc<Part>>,
+    /// Lines with parts in flight, sorted by address.
+    lines: Vec<LineInFlight>,
+    entries: Vec<Entry>,
+    /// Index in `parts` of each entry.
+    indexes: Vec<u32>,
+    /// What each line with all its parts adds to the id of the durable content.
+    everything: OnceLock<Vec<u128>>,
+}
+
+#[derive(Clone)]
+struct LineInFlight {
+    addr: u64,
+    durable: [u8; 64],
+    /// Its entries, in coherence order.
+    range: Range<usize>,
+}
+
+impl CrashPoint {
+    pub(crate) fn new(
+        settings: &Settings,
+        media: Arc<dyn Media>,
+        durable: DurableLines,
+        lines_in_flight: &BTreeMap<u64, Line>,
+    ) -> Self {
+        let mut parts: Vec<Arc<Part>> = Vec::new();
+        for (&addr, line) in lines_in_flight {
+            parts.extend(line.parts.iter().filter(|part| part.line() == addr).cloned());
+        }
+        parts.sort_unstable_by_key(|part| (part.event, part.cut));
+        let (mut lines, mut entries, mut indexes) = (Vec::new(), Vec::new(), Vec::new());
+        for (&addr, line) in lines_in_flight {
+            let start = entries.len();
+            entries.extend_from_slice(&line.entries);
+            indexes.extend(line.parts.iter().map(|part| {
+                let index =
+                    parts.binary_search_by_key(&(part.event, part.cut), |part| (part.event, part.cut));
+                index.expect("every part was collected") as u32
+            }));
+            let durable = durable.get(addr).unwrap_or_else(|| media.line(addr));
+            lines.push(LineInFlight { addr, durable, range: start..entries.len() });
+        }
+        let nt_evicts = settings.nt_evicts;
+        Self { nt_evicts, media, durable, parts, lines, entries, indexes, everything: OnceLock::new() }
+    }
+
+    /// Every part that is in some crash states and not in others, in event order.
+    pub fn in_flight(&self) -> &[Arc<Part>] {
+        &self.parts
+    }
+
+    /// The parts in flight by what stored them.
+    pub fn groups(&self) -> Vec<Group> {
+        groups(&self.parts)
+    }
+
+    /// How many order-closed sets there are.
+    pub fn count(&self) -> StateCount {
+        let mut counted: FxHashMap<Vec<Entry>, StateCount> = FxHashMap::default();
+        let mut count_line = |entries: &[Entry]| {
+            let shape = shape(entries);
+            *counted.entry(shape).or_insert_with_key(|shape| count_sets(shape, self.nt_evicts))
+        };
+        let mut count = StateCount::ONE;
+        for lines in self.lines.chunk_by(|one, next| sector_of(one.addr) == sector_of(next.addr)) {
+            count = count.times(self.count_sector(lines, &mut count_line));
+        }
+        count
+    }
+
+    /// A whole sector comes after everything before it in all its lines and before everything behind it: the newest
+    /// one in the set decides between which two the rest can vary.
+    fn count_sector(
+        &self,
+        lines: &[LineInFlight],
+        count: &mut impl FnMut(&[Entry]) -> StateCount,
+    ) -> StateCount {
+        let split = |line: &LineInFlight| {
+            let entries = &self.entries[line.range.clone()];
+            entries.split(|entry| entry.kind == Kind::Sector).map(<[Entry]>::to_vec).collect::<Vec<_>>()
+        };
+        let lines: Vec<Vec<Vec<Entry>>> = lines.iter().map(split).collect();
+        let between = lines.iter().map(Vec::len).max().unwrap_or(0);
+        let mut sum = StateCount::ZERO;
+        for stretch in 0..between {
+            let stretches = lines.iter().map(|line| &line[stretch]);
+            sum = sum.plus(stretches.fold(StateCount::ONE, |product, entries| product.times(count(entries))));
+        }
+        sum
+    }
+
+    /// The choice without any part in flight.
+    pub fn nothing(&self) -> Choice {
+        Choice::none(self.parts.len())
+    }
+
+    /// The choice of all parts in flight.
+    pub fn everything(&self) -> Choice {
+        let mut choice = self.nothing();
+        (0..self.parts.len()).for_each(|index| choice.set(index, true));
+        choice
+    }
+
+    /// The smallest order-closed set that contains the parts with these indexes.
+    pub fn closure(&self, wanted: impl IntoIterator<Item = usize>) -> Choice {
+        let mut choice = self.nothing();
+        wanted
+            .into_iter()
+            .filter(|&index| index < self.parts.len())
+            .for_each(|index| choice.set(index, true));
+        self.close(choice, true, include_predecessors)
+    }
+
+    /// The largest order-closed set that contains none of the parts with these indexes.
+    pub fn without(&self, lost: impl IntoIterator<Item = usize>) -> Choice {
+        let mut choice = self.everything();
+        lost.into_iter().filter(|&index| index < self.parts.len()).for_each(|index| choice.set(index, false));
+        self.close(choice, false, exclude_successors)
+    }
+
+    /// Whether the set contains, of each of its parts, all that come before.
+    pub fn is_closed(&self, choice: &Choice) -> bool {
+        self.closure(choice.iter()) == *choice
+    }
+
+    /// Marks parts as `value` until the orders hold. `spread` spreads marks along one line. A whole sector is in
+    /// eight lines and spreads to everything on one side of it: a second round takes it to the lines that the first
+    /// had passed.
+    fn close(&self, mut choice: Choice, value: bool, spread: fn(&[Entry], &mut [bool], bool)) -> Choice {
+        let rounds = if self.entries.iter().any(|entry| entry.kind == Kind::Sector) { 2 } else { 1 };
+        for _ in 0..rounds {
+            for line in &self.lines {
+                let indexes = &self.indexes[line.range.clone()];
+                let mut marks: Vec<bool> =
+                    indexes.iter().map(|&index| choice.contains(index as usize) == value).collect();
+                spread(&self.entries[line.range.clone()], &mut marks, self.nt_evicts);
+                for (&index, _) in indexes.iter().zip(marks).filter(|(_, mark)| *mark) {
+                    choice.set(index as usize, value);
+                }
+            }
+        }
+        choice
+    }
+
+    /// Every order-closed set, each once, starting with the empty one. For use when [`CrashPoint::count`] is small.
+    pub fn all(&self) -> impl Iterator<Item = Choice> {
+        std::iter::successors(Some(self.nothing()), |choice| self.next_set(choice))
+    }
+
+    /// The set after this one when sets are sorted as binary numbers whose highest digit is the first part in event
+    /// order, which no order contradicts: the last missing part that may be added is, and all behind it go.
+    fn next_set(&self, choice: &Choice) -> Option<Choice> {
+        let mut allowed = vec![true; self.parts.len()];
+        for line in &self.lines {
+            let mut missing = Missing::default();
+            for (entry, &index) in self.entries_of(line) {
+                allowed[index as usize] &= missing.allows(entry, self.nt_evicts);
+                if !choice.contains(index as usize) {
+                    missing.add(entry);
+                }
+            }
+        }
+        let added = (0..self.parts.len()).rev().find(|&index| allowed[index] && !choice.contains(index))?;
+        let mut next = choice.clone();
+        next.truncate(added);
+        next.set(added, true);
+        Some(next)
+    }
+
+    /// The `number`th random order-closed set of a seed. Every set can come out, not all equally likely: a line, and
+    /// all of them together, leans towards having everything or nothing.
+    pub fn random(&self, seed: u64, number: u64) -> Choice {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        rng.set_stream(number);
+        let bias = rng.next_u32() % 257;
+        let keep = rng.next_u32() & 1 == 0;
+        let mut choice = self.nothing();
+        for line in &self.lines {
+            self.random_line(line, bias, &mut rng, &mut choice);
+        }
+        if keep {
+            self.close(choice, true, include_predecessors)
+        } else {
+            self.close(choice, false, exclude_successors)
+        }
+    }
+
+    /// Draws, for one line, up to which batch cached parts are in, and each other part on its own.
+    fn random_line(&self, line: &LineInFlight, bias: u32, rng: &mut ChaCha8Rng, choice: &mut Choice) {
+        let mut batches: Vec<u64> = self.entries_of(line).filter_map(|(entry, _)| batch_of(entry)).collect();
+        batches.dedup();
+        let last = rng.next_u64() % (batches.len() as u64 + 1);
+        let last = batches.get(last as usize).copied();
+        for (entry, &index) in self.entries_of(line) {
+            let coin = rng.next_u32() % 256 < bias;
+            let included = match batch_of(entry) {
+                Some(batch) => {
+                    last.is_none_or(|last| batch < last || batch == last && rng.next_u32() & 1 == 0)
+                }
+                None => coin,
+            };
+            if self.parts[index as usize].line() == line.addr {
+                choice.set(index as usize, included);
+            }
+        }
+    }
+
+    /// The content of the media: every line that differs from the initial media, what is durable included.
+    pub fn content(&self, choice: &Choice) -> Overlay {
+        let mut lines: Vec<(u64, [u8; 64])> = Vec::new();
+        let mut changed =
+            self.lines.iter().map(|line| (line.addr, self.line_content(line, choice))).peekable();
+        for (addr, durable) in self.durable.iter() {
+            while let Some(line) = changed.next_if(|line| line.0 < addr) {
+                lines.push(line);
+            }
+            lines.push(changed.next_if(|line| line.0 == addr).unwrap_or((addr, *durable)));
+        }
+        lines.extend(changed);
+        lines.retain(|(addr, content)| *content != self.media.line(*addr));
+        Overlay { lines }
+    }
+
+    /// The id of the content of the media.
+    pub fn state_id(&self, choice: &Choice) -> StateId {
+        let mut id = self.durable.id();
+        for (number, line) in self.lines.iter().enumerate() {
+            let indexes = &self.indexes[line.range.clone()];
+            let included = indexes.iter().filter(|&&index| choice.contains(index as usize)).count();
+            let added = match included {
+                0 => 0,
+                all if all == indexes.len() => self.everything_added()[number],
+                _ => self.added_id(line, &self.line_content(line, choice)),
+            };
+            id = id.wrapping_add(added);
+        }
+        StateId(id)
+    }
+
+    /// The id of the durable content alone.
+    pub fn durable_id(&self) -> StateId {
+        StateId(self.durable.id())
+    }
+
+    fn everything_added(&self) -> &[u128] {
+        self.everything.get_or_init(|| {
+            let everything = self.everything();
+            self.lines.iter().map(|line| self.added_id(line, &self.line_content(line, &everything))).collect()
+        })
+    }
+
+    /// What the id of the durable content grows by when the line has this content.
+    fn added_id(&self, line: &LineInFlight, content: &[u8; 64]) -> u128 {
+        let initial = self.media.line(line.addr);
+        let id = |content: &[u8; 64]| if *content == initial { 0 } else { line_id(line.addr, content) };
+        id(content).wrapping_sub(id(&line.durable))
+    }
+
+    /// The durable content of the line that holds `addr`.
+    pub fn durable_line(&self, addr: u64) -> [u8; 64] {
+        let addr = line_of(addr);
+        self.durable.get(addr).unwrap_or_else(|| self.media.line(addr))
+    }
+
+    /// Every content that the line that holds `addr` has in some crash state, sorted. `None` when finding them takes
+    /// more than `limit` sets of parts that differ: [`CrashPoint::byte_values`] has no limit.
+    pub fn line_contents(&self, addr: u64, limit: usize) -> Option<Vec<[u8; 64]>> {
+        let Some(line) = self.line_in_flight(addr) else { return Some(vec![self.durable_line(addr)]) };
+        let indexes = &self.indexes[line.range.clone()];
+        let entries = &self.entries[line.range.clone()];
+        let apply = |position: usize, content: &mut [u8; 64]| {
+            self.parts[indexes[position] as usize].write_to(line.addr, content);
+        };
+        let contents = contents(entries, self.nt_evicts, line.durable, limit, apply)?;
+        Some(contents.into_iter().collect())
+    }
+
+    /// Every value that the byte at `addr` has in some crash state, sorted.
+    pub fn byte_values(&self, addr: u64) -> Vec<u8> {
+        let position = (addr - line_of(addr)) as usize;
+        let mut values = vec![self.durable_line(addr)[position]];
+        if let Some(line) = self.line_in_flight(addr) {
+            // Parts that cover one byte overlap, so any number of them from the first on can be there.
+            let covering = self.entries_of(line).filter(|(entry, _)| entry.mask >> position & 1 == 1);
+            values.extend(covering.map(|(_, &index)| {
+                let part = &self.parts[index as usize];
+                part.bytes[(addr - part.addr) as usize]
+            }));
+        }
+        values.sort_unstable();
+        values.dedup();
+        values
+    }
+
+    fn line_in_flight(&self, addr: u64) -> Option<&LineInFlight> {
+        let position = self.lines.binary_search_by_key(&line_of(addr), |line| line.addr).ok()?;
+        Some(&self.lines[position])
+    }
+
+    fn entries_of(&self, line: &LineInFlight) -> impl Iterator<Item = (&Entry, &u32)> {
+        self.entries[line.range.clone()].iter().zip(&self.indexes[line.range.clone()])
+    }
+
+    fn line_content(&self, line: &LineInFlight, choice: &Choice) -> [u8; 64] {
+        let mut content = line.durable;
+        for &index in &self.indexes[line.range.clone()] {
+            if choice.contains(index as usize) {
+                self.parts[index as usize].write_to(line.addr, &mut content);
+            }
+        }
+        content
+    }
+}
+
+fn batch_of(entry: &Entry) -> Option<u64> {
+    match entry.kind {
+        Kind::Cached { batch } => Some(batch),
+        Kind::NonTemporal | Kind::Sector => None,
+    }
+}
+
+/// The same orders with batches numbered from 0: equal for all lines that were written alike.
+fn shape(entries: &[Entry]) -> Vec<Entry> {
+    let mut batches: Vec<u64> = entries.iter().filter_map(batch_of).collect();
+    batches.dedup();
+    let number = |batch: u64| batches.partition_point(|&other| other < batch) as u64;
+    let renamed = entries.iter().map(|entry| {
+        let kind = batch_of(entry).map_or(entry.kind, |batch| Kind::Cached { batch: number(batch) });
+        Entry { kind, ..*entry }
+    });
+    renamed.collect()
+}
+
+/// A content of the media, as the lines in which it differs from the initial media.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Overlay {
+    lines: Vec<(u64, [u8; 64])>,
+}
+
+impl Overlay {
+    /// (address, content) of every line that differs, sorted by address.
+    pub fn lines(&self) -> &[(u64, [u8; 64])] {
+        &self.lines
+    }
+
+    /// Content of the line that holds `addr`; `None` when it is as on the initial media.
+    pub fn line(&self, addr: u64) -> Option<&[u8; 64]> {
+        let position = self.lines.binary_search_by_key(&line_of(addr), |line| line.0).ok()?;
+        Some(&self.lines[position].1)
+    }
+}

@@ -1,0 +1,410 @@
+//! The state of the model: follows the events.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::copy_run::CopyRun;
+use crate::crash_point::CrashPoint;
+use crate::durable::{DurableLines, Media};
+use crate::order::{Entry, Kind, include_predecessors};
+use crate::part::{Part, cut, line_of, lines_of_sector, sector_of};
+use crate::settings::{Granularity, Settings};
+use crate::{DrainKind, Event, EventKind, FlushKind, LINE, Origin, StorePath, WORD};
+
+/// The persistence domain: everything that stands between the processors and the media.
+///
+/// Feed it every event of an execution, in order of `seq`. Memory and time of [`Domain::apply`] depend on the parts in
+/// flight, not on the length of the run.
+pub struct Domain {
+    settings: Settings,
+    media: Arc<dyn Media>,
+    durable: DurableLines,
+    /// Lines with parts in flight.
+    lines: BTreeMap<u64, Line>,
+    processors: BTreeMap<u8, Processor>,
+    epoch: u64,
+}
+
+/// The parts of a line that are not durable, in coherence order, which is the order of their events.
+#[derive(Default)]
+pub(crate) struct Line {
+    pub(crate) entries: Vec<Entry>,
+    pub(crate) parts: Vec<Arc<Part>>,
+    newest: Option<NewestStore>,
+}
+
+/// The newest cached store to a line.
+struct NewestStore {
+    name: StoreName,
+    batch: u64,
+    /// The processor whose cache holds the line; `None` for agents.
+    writer: Option<u8>,
+}
+
+/// Which store a cached part belongs to: parts of one store are unordered among themselves.
+#[derive(PartialEq, Eq)]
+enum StoreName {
+    Event(u64),
+    Rep { vcpu: u8, number: u64 },
+}
+
+/// What a processor has asked for and no drain has covered yet.
+#[derive(Default)]
+struct Processor {
+    /// Lines with flush targets or non-temporal parts of this processor. Of the cached parts, those of events before
+    /// the given one are targets; a whole sector stands at its first line.
+    pending: BTreeMap<u64, u64>,
+    clflushes: Vec<Clflush>,
+    run: Option<CopyRun>,
+}
+
+/// A CLFLUSH that the processor's next instruction completes.
+struct Clflush {
+    line: u64,
+    seq: u64,
+    retired: u64,
+}
+
+impl Domain {
+    /// A domain before the first event: nothing in flight, and `media` durable.
+    pub fn new(settings: Settings, media: Arc<dyn Media>) -> Self {
+        let durable = DurableLines::default();
+        Self { settings, media, durable, lines: BTreeMap::new(), processors: BTreeMap::new(), epoch: 0 }
+    }
+
+    /// Follows the next event. Returns whether it made something durable.
+    pub fn apply(&mut self, event: &Event) -> bool {
+        let epoch = self.epoch;
+        self.complete_clflushes(event);
+        if self
+            .processor(event)
+            .run
+            .as_ref()
+            .is_some_and(|run| !run.goes_on_with(event) && run.is_ended_by(event))
+        {
+            self.release_run(event.origin.vcpu);
+        }
+        match &event.kind {
+            EventKind::Store { addr, bytes, path } => self.store(event, *addr, bytes, *path),
+            EventKind::Flush { addr, kind } => self.flush(event, line_of(*addr), *kind),
+            EventKind::Drain(DrainKind::Sfence) if self.settings.faults.ignore_sfence => {}
+            EventKind::Drain(kind) => self.drain(event, *kind),
+            EventKind::Promise { .. } if self.settings.faults.promises_drain => {
+                self.drain(event, DrainKind::Sfence)
+            }
+            EventKind::FlushHint { .. }
+            | EventKind::Promise { .. }
+            | EventKind::Marker { .. }
+            | EventKind::Symbol { .. } => {}
+        }
+        self.epoch != epoch
+    }
+
+    /// What could be on the media if the power went now. Costs time and memory in proportion to the parts in flight.
+    ///
+    /// For a promise, take it after applying the promise: that drains nothing, but it is the proof that a kernel copy
+    /// or a CLFLUSH before it is over.
+    pub fn crash_point(&self) -> CrashPoint {
+        CrashPoint::new(&self.settings, self.media.clone(), self.durable.clone(), &self.lines)
+    }
+
+    fn processor(&mut self, event: &Event) -> &mut Processor {
+        self.processors.entry(event.origin.vcpu).or_default()
+    }
+
+    /// A CLFLUSH is complete once another instruction of its processor has been executed. The instruction by which
+    /// the guest reaches the simulator is none of the machine's, nor has a symbol's first instruction been executed.
+    fn complete_clflushes(&mut self, event: &Event) {
+        let declares = matches!(event.kind, EventKind::Promise { .. } | EventKind::Marker { .. });
+        let symbol = matches!(event.kind, EventKind::Symbol { .. });
+        let vcpu = event.origin.vcpu;
+        let mut complete = Vec::new();
+        self.processor(event).clflushes.retain_mut(|clflush| {
+            let since = event.origin.retired.saturating_sub(clflush.retired);
+            let completed = since > u64::from(declares || symbol);
+            if completed {
+                complete.push((clflush.line, clflush.seq));
+            } else if declares {
+                clflush.retired += since;
+            }
+            !completed
+        });
+        for (line, seq) in complete {
+            self.make_durable(vcpu, &[(line, seq)], 0);
+        }
+    }
+
+    fn store(&mut self, event: &Event, addr: u64, bytes: &[u8], path: StorePath) {
+        self.release_runs_beside(event, addr, addr + bytes.len() as u64);
+        let faults = self.settings.faults;
+        if self.settings.granularity == Granularity::Sector
+            && !faults.stores_are_durable
+            && self.collect(event)
+        {
+            return;
+        }
+        let source = Source { event: event.seq, origin: event.origin, path };
+        self.append(source, addr, bytes);
+        if faults.stores_are_durable {
+            let all = event.seq + 1;
+            let lines: Vec<_> =
+                cut(addr, bytes.len(), LINE).map(|(start, ..)| (line_of(start), all)).collect();
+            self.make_durable(event.origin.vcpu, &lines, all);
+        }
+    }
+
+    /// Takes the event's store into its processor's run of a kernel copy, if it belongs to one or starts one.
+    fn collect(&mut self, event: &Event) -> bool {
+        let processor = self.processor(event);
+        if processor.run.is_none() {
+            processor.run = CopyRun::start(event);
+        }
+        let collected = processor.run.as_mut().is_some_and(|run| run.extend(event));
+        if let Some(run) = processor.run.take_if(|run| run.is_complete()) {
+            self.append_sector(event, &run);
+        }
+        collected
+    }
+
+    /// A store into lines of somebody's run comes after it: no sector is written as one then.
+    fn release_runs_beside(&mut self, event: &Event, start: u64, end: u64) {
+        let beside = |(&vcpu, processor): (&u8, &Processor)| {
+            let run = processor.run.as_ref()?;
+            let goes_on = vcpu == event.origin.vcpu && run.goes_on_with(event);
+            (!goes_on && run.shares_line(start, end)).then_some(vcpu)
+        };
+        let released: Vec<u8> = self.processors.iter().filter_map(beside).collect();
+        for vcpu in released {
+            self.release_run(vcpu);
+        }
+    }
+
+    /// Turns a run that did not fill its sector into ordinary non-temporal stores. What its processor drained since
+    /// becomes durable.
+    fn release_run(&mut self, vcpu: u8) {
+        let Some(run) = self.processors.get_mut(&vcpu).and_then(|processor| processor.run.take()) else {
+            return;
+        };
+        let mut drained = Vec::new();
+        let mut before = 0;
+        for store in &run.stores {
+            let source = Source { event: store.event, origin: store.origin, path: StorePath::NonTemporal };
+            self.append(source, store.addr, &store.bytes);
+            if store.drained {
+                let lines = cut(store.addr, store.bytes.len(), LINE);
+                drained.extend(lines.map(|(start, ..)| (line_of(start), 0)));
+                before = store.event + 1;
+            }
+        }
+        self.make_durable(vcpu, &drained, before);
+    }
+
+    /// Cuts a store and appends its parts to their lines.
+    fn append(&mut self, source: Source, addr: u64, bytes: &[u8]) {
+        let cached = source.path != StorePath::NonTemporal;
+        let unit = if cached && self.settings.granularity != Granularity::Word { LINE } else { WORD };
+        for (index, (start, offset, len)) in cut(addr, bytes.len(), unit).enumerate() {
+            let part =
+                self.part(source, index as u32, start, SmallVec::from_slice(&bytes[offset..offset + len]));
+            let line_addr = part.line();
+            let line = self.lines.entry(line_addr).or_default();
+            let kind = if cached { Kind::Cached { batch: line.batch(source) } } else { Kind::NonTemporal };
+            line.push(Entry { mask: part.mask(line_addr), kind }, part);
+            if !cached {
+                self.processors.entry(source.origin.vcpu).or_default().pending.entry(line_addr).or_default();
+            }
+        }
+    }
+
+    /// Appends a whole sector as one part.
+    fn append_sector(&mut self, event: &Event, run: &CopyRun) {
+        let source = Source { event: event.seq, origin: event.origin, path: StorePath::NonTemporal };
+        let bytes = run.stores.iter().flat_map(|store| store.bytes.iter().copied()).collect();
+        let part = self.part(source, 0, run.sector, bytes);
+        for line in lines_of_sector(part.addr) {
+            let entry = Entry { mask: u64::MAX, kind: Kind::Sector };
+            self.lines.entry(line).or_default().push(entry, part.clone());
+        }
+        self.processor(event).pending.entry(part.addr).or_default();
+    }
+
+    fn part(&self, source: Source, cut: u32, addr: u64, bytes: SmallVec<[u8; 16]>) -> Arc<Part> {
+        let Source { event, origin, path } = source;
+        Arc::new(Part { addr, bytes, event, origin, path, epoch: self.epoch, flushed_by: None, cut })
+    }
+
+    fn flush(&mut self, event: &Event, addr: u64, kind: FlushKind) {
+        let flushed = self.lines.get_mut(&addr).is_some_and(|line| line.flush(event.seq));
+        let processor = self.processor(event);
+        if flushed {
+            processor.pending.insert(addr, event.seq);
+        }
+        if flushed && kind == FlushKind::Clflush {
+            let retired = event.origin.retired;
+            processor.clflushes.push(Clflush { line: addr, seq: event.seq, retired });
+        }
+    }
+
+    fn drain(&mut self, event: &Event, kind: DrainKind) {
+        let vcpu = event.origin.vcpu;
+        let processor = self.processor(event);
+        if let Some(run) = &mut processor.run {
+            run.stores.iter_mut().for_each(|store| store.drained = true);
+        }
+        let mut targets: Vec<_> = std::mem::take(&mut processor.pending).into_iter().collect();
+        if kind == DrainKind::WriteBackAll {
+            let own = self.lines.iter().filter(|(_, line)| line.is_held_by(vcpu));
+            targets.extend(own.map(|(&addr, _)| (addr, event.seq)));
+            targets.sort_unstable();
+        }
+        self.make_durable(vcpu, &targets, event.seq);
+    }
+
+    /// Makes durable, with everything that comes before: of each (line, `before`) in `targets`, sorted, the cached
+    /// parts of events before `before` and the non-temporal parts of `vcpu` of events before `non_temporal_before`.
+    fn make_durable(&mut self, vcpu: u8, targets: &[(u64, u64)], non_temporal_before: u64) {
+        let seeds = Seeds { vcpu, non_temporal_before, nt_evicts: self.settings.nt_evicts };
+        let mut lines: BTreeMap<u64, Durably> = BTreeMap::new();
+        for &(addr, before) in targets {
+            let line = lines.entry(addr).or_default();
+            line.cached_before = line.cached_before.max(before);
+        }
+        if self.settings.granularity == Granularity::Sector {
+            self.reach_sectors(&seeds, &mut lines);
+        }
+        let mut grown = false;
+        for (&addr, target) in &lines {
+            let Some(line) = self.lines.get_mut(&addr) else { continue };
+            let included = seeds.included(line, target);
+            if !included.contains(&true) {
+                continue;
+            }
+            grown = true;
+            let initial = self.media.line(addr);
+            let mut content = self.durable.get(addr).unwrap_or(initial);
+            line.remove(&included, |part| part.write_to(addr, &mut content));
+            if line.parts.is_empty() {
+                self.lines.remove(&addr);
+            }
+            self.durable.set(addr, (content != initial).then_some(content));
+        }
+        self.epoch += u64::from(grown);
+    }
+
+    /// Adds the other lines of every whole sector that becomes durable.
+    fn reach_sectors(&self, seeds: &Seeds, lines: &mut BTreeMap<u64, Durably>) {
+        let mut sectors: BTreeMap<u64, u64> = BTreeMap::new();
+        for (&addr, target) in lines.iter() {
+            let Some(line) = self.lines.get(&addr) else { continue };
+            let included = seeds.included(line, target);
+            let entries = line.entries.iter().zip(&line.parts).zip(&included);
+            let newest =
+                entries.rev().find(|((entry, _), included)| **included && entry.kind == Kind::Sector);
+            if let Some(((_, part), _)) = newest {
+                let event = sectors.entry(sector_of(addr)).or_default();
+                *event = part.event.max(*event);
+            }
+        }
+        for (sector, event) in sectors {
+            for addr in lines_of_sector(sector) {
+                lines.entry(addr).or_default().all_before = event + 1;
+            }
+        }
+    }
+}
+
+/// Where a part comes from.
+#[derive(Clone, Copy)]
+struct Source {
+    event: u64,
+    origin: Origin,
+    path: StorePath,
+}
+
+/// What of a line becomes durable, apart from non-temporal parts.
+#[derive(Default)]
+struct Durably {
+    /// Cached parts of events before this one.
+    cached_before: u64,
+    /// All parts of events before this one.
+    all_before: u64,
+}
+
+/// What becomes durable in every line.
+struct Seeds {
+    vcpu: u8,
+    non_temporal_before: u64,
+    nt_evicts: bool,
+}
+
+impl Seeds {
+    /// Which parts of the line become durable.
+    fn included(&self, line: &Line, target: &Durably) -> Vec<bool> {
+        let seed = |(entry, part): (&Entry, &Arc<Part>)| {
+            let covered = match entry.kind {
+                Kind::Cached { .. } => part.event < target.cached_before,
+                Kind::NonTemporal | Kind::Sector => {
+                    part.origin.vcpu == self.vcpu && part.event < self.non_temporal_before
+                }
+            };
+            covered || part.event < target.all_before
+        };
+        let mut included: Vec<bool> = line.entries.iter().zip(&line.parts).map(seed).collect();
+        include_predecessors(&line.entries, &mut included, self.nt_evicts);
+        included
+    }
+}
+
+impl Line {
+    fn push(&mut self, entry: Entry, part: Arc<Part>) {
+        self.entries.push(entry);
+        self.parts.push(part);
+    }
+
+    /// The batch of a cached part that comes next.
+    fn batch(&mut self, source: Source) -> u64 {
+        let name = match source.path {
+            StorePath::CachedRep(number) => StoreName::Rep { vcpu: source.origin.vcpu, number },
+            StorePath::Cached | StorePath::Agent | StorePath::NonTemporal => StoreName::Event(source.event),
+        };
+        let same = self.newest.as_ref().filter(|newest| newest.name == name);
+        let batch = same.map_or(source.event, |newest| newest.batch);
+        let writer = (source.path != StorePath::Agent).then_some(source.origin.vcpu);
+        self.newest = Some(NewestStore { name, batch, writer });
+        batch
+    }
+
+    /// Marks every cached part as flushed by this event. Returns whether there is any.
+    fn flush(&mut self, event: u64) -> bool {
+        let mut cached = false;
+        for part in self.parts.iter_mut().rev().filter(|part| part.is_cached()) {
+            cached = true;
+            if part.flushed_by.is_some() {
+                // A flush reaches every cached part before it: the rest is marked.
+                break;
+            }
+            Arc::make_mut(part).flushed_by = Some(event);
+        }
+        cached
+    }
+
+    fn is_held_by(&self, vcpu: u8) -> bool {
+        self.newest.as_ref().is_some_and(|newest| newest.writer == Some(vcpu))
+    }
+
+    /// Takes the parts marked in `gone` out, handing each to `take` in order.
+    fn remove(&mut self, gone: &[bool], mut take: impl FnMut(&Part)) {
+        let mut marks = gone.iter();
+        self.parts.retain(|part| {
+            let gone = *marks.next().expect("one mark per part");
+            if gone {
+                take(part);
+            }
+            !gone
+        });
+        let mut marks = gone.iter();
+        self.entries.retain(|_| !marks.next().expect("one mark per entry"));
+    }
+}
