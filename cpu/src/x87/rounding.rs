@@ -131,10 +131,15 @@ impl Context {
             Ok(rounded) => pack(number.negative, rounded),
             Err((exponent, significand)) => {
                 let exponent = exponent + if exponent > 0 { -ADJUST } else { ADJUST };
-                match exponent {
-                    exponent if exponent > BIAS => Extended::infinity(number.negative),
-                    exponent if exponent < 1 - BIAS => Extended::zero(number.negative),
-                    _ => pack(number.negative, Some((exponent, significand))),
+                if (1 - BIAS..=BIAS).contains(&exponent) {
+                    return pack(number.negative, Some((exponent, significand)));
+                }
+                // FSCALE can exceed even that.
+                self.flags |= PRECISION;
+                self.rounded_up = exponent > 0;
+                match self.rounded_up {
+                    true => Extended::infinity(number.negative),
+                    false => Extended::zero(number.negative),
                 }
             }
         }
@@ -157,9 +162,15 @@ impl Context {
             _ => {}
         }
         let target = Target { bits: fraction_bits + 1, smallest: 1 - largest, largest };
-        match self.round_to(value.number(), &target).map_err(|_| Blocked)? {
-            None => Ok(sign | infinity),
-            Some((exponent, significand)) => {
+        match self.round_to(value.number(), &target) {
+            Err(_) => {
+                // Nothing is stored, so that nothing was rounded.
+                self.flags &= !PRECISION;
+                self.rounded_up = false;
+                Err(Blocked)
+            }
+            Ok(None) => Ok(sign | infinity),
+            Ok(Some((exponent, significand))) => {
                 let biased = if significand >> 127 == 0 { 0 } else { (exponent + largest) as u64 };
                 Ok(sign | biased << fraction_bits | (significand >> (127 - fraction_bits)) as u64 & fraction)
             }

@@ -4,7 +4,7 @@
 
 use super::format::{Class, Extended};
 use super::number::Number;
-use super::rounding::{Answer, Context, ZERO_DIVIDE};
+use super::rounding::{Answer, Context, PRECISION, ZERO_DIVIDE};
 
 /// pi/4 to 128 bits.
 const QUARTER_PI: Number =
@@ -12,7 +12,7 @@ const QUARTER_PI: Number =
 /// ln 2 to 128 bits.
 pub(super) const LN_2: Number =
     Number { negative: false, exponent: -1, significand: 0xb172_17f7_d1cf_79ab_c9e3_b398_03f2_f6af };
-/// Terms below `2^-FAR` of the first are left out.
+/// A series ends with its first term below `2^-FAR` of the leading one.
 const FAR: i32 = 132;
 
 /// The constants that instructions load.
@@ -106,6 +106,7 @@ impl Context {
             return Ok(if a.negative() { Extended::from_exact(number.scale(-1)) } else { a });
         }
         if number.exponent >= 0 {
+            self.flags |= PRECISION;
             return Ok(a);
         }
         Ok(self.round(exponential_minus_one(number.mul(LN_2)).jam()))
@@ -135,7 +136,7 @@ impl Context {
     }
 
     /// FYL2XP1: y * log2(x + 1). Undefined in the SDM unless x is near zero; carried through as long as x exceeds
-    /// -1.
+    /// -1, and x otherwise.
     pub fn logarithm_plus_one(&mut self, y: Extended, x: Extended) -> Answer {
         if let Some(answer) = self.screen_two(y, x) {
             return answer;
@@ -150,7 +151,8 @@ impl Context {
         }
         let number = x.number();
         if number.negative && number.exponent >= 0 {
-            return self.invalid();
+            self.flags |= PRECISION;
+            return Ok(x);
         }
         let logarithm =
             if number.exponent < -2 { log2_near_one(number) } else { log2(Number::ONE.add(number)) };
@@ -217,10 +219,11 @@ fn series(first: Number, next: impl Fn(Number, u64) -> Number) -> Number {
     let (mut sum, mut term) = (first, first);
     for n in 1.. {
         term = next(term, n);
+        // Even a term that is too small to matter tells on which side of the sum the result lies.
+        sum = sum.add(term);
         if term.is_zero() || term.exponent < first.exponent - FAR {
             break;
         }
-        sum = sum.add(term);
     }
     sum
 }
@@ -248,10 +251,10 @@ fn odd_series(x: Number, alternating: bool) -> Number {
     for n in 1.. {
         power = power.mul(square);
         let term = power.div_integer(2 * n + 1);
+        sum = sum.add(term);
         if term.is_zero() || term.exponent < x.exponent - FAR {
             break;
         }
-        sum = sum.add(term);
     }
     sum
 }

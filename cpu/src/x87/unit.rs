@@ -2,6 +2,7 @@
 
 use std::cmp::Ordering;
 
+use super::arithmetic::Reduction;
 use super::format::{BCD_INDEFINITE, Class, Extended, to_bcd};
 use super::operation::{Constant, Format, Function, Function2, Operation, Source};
 use super::rounding::{Answer, Context, INVALID};
@@ -146,7 +147,7 @@ impl Unit {
         let mut effect = Effect::default();
         // What an unmasked exception blocks simply does not happen; the flags below tell of it.
         let _: Answer<()> = self.perform(operation, i, memory, holds, &mut effect);
-        if leaves_condition_1(operation) {
+        if self.context.flags == 0 && leaves_condition_1(operation) {
             return effect;
         }
         let up = if self.context.rounded_up { C1 } else { 0 };
@@ -224,7 +225,9 @@ impl Unit {
                 self.pop(pop);
             }
             Operation::StoreRegisterQuietly => {
-                self.set(i, self.get(0));
+                if !self.is_empty(0) {
+                    self.set(i, self.get(0));
+                }
                 self.pop(1);
             }
             Operation::Exchange => {
@@ -242,9 +245,7 @@ impl Unit {
             },
             Operation::Free(pop) => {
                 self.free(i);
-                if pop != 0 {
-                    self.rotate(1);
-                }
+                self.pop(pop);
             }
             Operation::Rotate(by) => self.rotate(by),
             _ => self.perform_function(operation)?,
@@ -255,6 +256,9 @@ impl Unit {
     fn perform_function(&mut self, operation: Operation) -> Answer<()> {
         match operation {
             Operation::Apply(function) => {
+                if matches!(function, Function::Sine | Function::Cosine) {
+                    self.set_reduction(true);
+                }
                 if self.underflows(&[0])? {
                     self.set(0, Extended::INDEFINITE);
                 } else {
@@ -262,12 +266,12 @@ impl Unit {
                 }
             }
             Operation::Apply2(function) => self.apply2(function)?,
-            Operation::Tangent => self.push_result(|context, argument| {
+            Operation::Tangent => self.push_reduced(|context, argument| {
                 let tangent = context.tangent(argument)?;
                 Ok(tangent.map(|tangent| (tangent, if is_nan(tangent) { tangent } else { Extended::ONE })))
             })?,
             Operation::SineCosine => {
-                self.push_result(|context, argument| context.sine_cosine(argument, true, true))?
+                self.push_reduced(|context, argument| context.sine_cosine(argument, true, true))?
             }
             Operation::Extract => self.push_result(|context, argument| context.extract(argument).map(Some))?,
             _ => {}
@@ -300,13 +304,14 @@ impl Unit {
 
     fn load(&mut self, source: Source, i: usize, memory: &[u8; 10]) -> Answer<()> {
         let value = self.operand(source, i, memory);
-        let faulty = self.overflows()? || source == Source::Register && self.underflows(&[i])?;
+        let faulty = source == Source::Register && self.underflows(&[i])? || self.overflows()?;
         let value = match source {
             _ if faulty => Extended::INDEFINITE,
             Source::Memory(Format::Single | Format::Double) => match self.context.screen(value) {
                 Some(nan) => nan?,
                 None => {
-                    self.context.check_denormal(&[])?;
+                    // Unlike an operation on it, loading a denormal is carried out even when unmasked.
+                    let _: Answer<()> = self.context.check_denormal(&[]);
                     value
                 }
             },
@@ -369,9 +374,10 @@ impl Unit {
             Function::Exponential => context.exponential(argument)?,
             Function::Sine | Function::Cosine => {
                 let sine = function == Function::Sine;
-                let results = context.sine_cosine(argument, sine, !sine)?;
-                self.set_reduction(results.is_some());
-                let Some((s, c)) = results else { return Ok(()) };
+                let Some((s, c)) = context.sine_cosine(argument, sine, !sine)? else {
+                    self.set_reduction(false);
+                    return Ok(());
+                };
                 if sine { s } else { c }
             }
         };
@@ -385,6 +391,9 @@ impl Unit {
             Function2::Arctangent | Function2::Logarithm | Function2::LogarithmPlusOne
         );
         let destination = usize::from(pops);
+        if matches!(function, Function2::Remainder | Function2::RemainderNearest) {
+            self.set_reduction(true);
+        }
         if self.underflows(&[0, 1])? {
             self.set(destination, Extended::INDEFINITE);
             self.pop(u8::from(pops));
@@ -400,13 +409,28 @@ impl Unit {
             Function2::Remainder | Function2::RemainderNearest => {
                 let nearest = function == Function2::RemainderNearest;
                 let remainder = context.remainder(first, second, nearest)?;
-                self.set_quotient(remainder.quotient);
+                self.set_quotient(remainder.reduction);
                 remainder.value
             }
         };
         self.set(destination, value);
         self.pop(u8::from(pops));
         Ok(())
+    }
+
+    /// As [`Unit::push_result`]; C2 tells whether the argument was out of range.
+    fn push_reduced(
+        &mut self,
+        function: impl FnOnce(&mut Context, Extended) -> Answer<Option<(Extended, Extended)>>,
+    ) -> Answer<()> {
+        let mut complete = true;
+        let done = self.push_result(|context, argument| {
+            let results = function(context, argument)?;
+            complete = results.is_some();
+            Ok(results)
+        });
+        self.set_reduction(complete);
+        done
     }
 
     /// Replaces ST(0) by the first result and pushes the second.
@@ -420,9 +444,7 @@ impl Unit {
             return Ok(());
         }
         let argument = self.get(0);
-        let results = function(&mut self.context, argument)?;
-        self.set_reduction(results.is_some());
-        if let Some((first, second)) = results {
+        if let Some((first, second)) = function(&mut self.context, argument)? {
             self.set(0, first);
             self.push(second);
         }
@@ -435,11 +457,19 @@ impl Unit {
     }
 
     /// The three low bits of a quotient, or that the reduction is incomplete.
-    fn set_quotient(&mut self, quotient: Option<u64>) {
-        let bit = |n: u64, flag| if quotient.unwrap_or(0) >> n & 1 != 0 { flag } else { 0 };
-        let incomplete = if quotient.is_none() { C2 } else { 0 };
-        self.set_conditions(bit(2, C0) | bit(1, C3) | incomplete);
-        self.context.rounded_up = bit(0, C1) != 0;
+    fn set_quotient(&mut self, reduction: Reduction) {
+        match reduction {
+            Reduction::None => {}
+            Reduction::Partial => {
+                self.set_conditions(C2);
+                self.context.rounded_up = false;
+            }
+            Reduction::Complete(quotient) => {
+                let bit = |n: u64, flag| if quotient >> n & 1 != 0 { flag } else { 0 };
+                self.set_conditions(bit(2, C0) | bit(1, C3));
+                self.context.rounded_up = bit(0, C1) != 0;
+            }
+        }
     }
 }
 
@@ -463,9 +493,9 @@ fn from_memory(format: Format, memory: &[u8; 10]) -> (Extended, bool) {
     (value, false)
 }
 
-/// Operations that raise nothing and leave C1 as it is.
+/// Operations that leave C1 as it is unless they fail.
 fn leaves_condition_1(operation: Operation) -> bool {
-    matches!(operation, Operation::Nop | Operation::Wait | Operation::Free(_))
+    matches!(operation, Operation::Nop | Operation::Move(_))
 }
 
 fn is_nan(value: Extended) -> bool {
