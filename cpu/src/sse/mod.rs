@@ -19,6 +19,8 @@ mod operands;
 mod shuffles;
 mod special;
 mod strings;
+#[cfg(test)]
+mod tests;
 
 use iced_x86::{Code, Instruction, OpKind};
 
@@ -36,7 +38,7 @@ pub(crate) use mxcsr::WRITABLE as MXCSR_MASK;
 /// The general handler of `i`, if `i` is an instruction of this module. The handler wants `op.full`; the caller has
 /// checked CR0.EM, CR0.TS and CR4.OSFXSR.
 pub(crate) fn general<B: Bus>(i: &Instruction) -> Option<Handler<B>> {
-    let known = special::handles(i.code()) || form_of(i).is_some();
+    let known = special::handles(i.code()) || form_of(i.code(), false).is_some();
     known.then_some(execute as Handler<B>)
 }
 
@@ -47,7 +49,7 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
     if mmx {
         operands::check_pending_x87(cpu)?;
     }
-    match form_of(i) {
+    match form_of(i.code(), i.op1_kind() == OpKind::Memory) {
         Some(form) => compute(cpu, bus, i, form)?,
         None => special::execute(cpu, bus, i)?,
     }
@@ -57,12 +59,13 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
     Ok(())
 }
 
-fn form_of(i: &Instruction) -> Option<Form> {
-    let (code, mnemonic) = (i.code(), i.mnemonic());
+/// `None` for what `special` does, and for instructions of other modules.
+fn form_of(code: Code, from_memory: bool) -> Option<Form> {
     if special::handles(code) || is_string_instruction(code) {
         return None;
     }
-    moves::form(code, i.op1_kind() == OpKind::Memory)
+    let mnemonic = code.mnemonic();
+    moves::form(code, from_memory)
         .or_else(|| integer::form(mnemonic))
         .or_else(|| shuffles::form(code, mnemonic))
         .or_else(|| arithmetic::form(mnemonic))
