@@ -3,7 +3,7 @@
 
 use iced_x86::{Code, Instruction, OpKind, Register};
 
-use super::moves::allows_unaligned;
+use super::{moves::allows_unaligned, operands::check_usable};
 use crate::{
     Bus, Cpu, Fault,
     op::{Handler, Mem, Op},
@@ -71,47 +71,58 @@ fn between_registers<B: Bus>(code: Code) -> Option<Handler<B>> {
         | Code::Movapd_xmm_xmmm128
         | Code::Movdqa_xmm_xmmm128
         | Code::Movdqu_xmm_xmmm128 => |cpu, _, op| {
+            check_usable(cpu)?;
             cpu.state.xmm[x(op.dst)] = cpu.state.xmm[x(op.src)];
             Ok(())
         },
         Code::Movq_xmm_xmmm64 => |cpu, _, op| {
+            check_usable(cpu)?;
             cpu.state.xmm[x(op.dst)] = cpu.state.xmm[x(op.src)] as u64 as u128;
             Ok(())
         },
         Code::Movd_xmm_rm32 => |cpu, _, op| {
+            check_usable(cpu)?;
             cpu.state.xmm[x(op.dst)] = cpu.state.regs[x(op.src)] as u32 as u128;
             Ok(())
         },
         Code::Movq_xmm_rm64 => |cpu, _, op| {
+            check_usable(cpu)?;
             cpu.state.xmm[x(op.dst)] = cpu.state.regs[x(op.src)] as u128;
             Ok(())
         },
         Code::Movd_rm32_xmm => |cpu, _, op| {
+            check_usable(cpu)?;
             cpu.state.regs[x(op.dst)] = cpu.state.xmm[x(op.src)] as u32 as u64;
             Ok(())
         },
         Code::Movq_rm64_xmm => |cpu, _, op| {
+            check_usable(cpu)?;
             cpu.state.regs[x(op.dst)] = cpu.state.xmm[x(op.src)] as u64;
             Ok(())
         },
         Code::Movhlps_xmm_xmm => |cpu, _, op| {
+            check_usable(cpu)?;
             let a = cpu.state.xmm[x(op.dst)];
             cpu.state.xmm[x(op.dst)] = a >> 64 << 64 | cpu.state.xmm[x(op.src)] >> 64;
             Ok(())
         },
         Code::Pmovmskb_r32_xmm | Code::Pmovmskb_r64_xmm => |cpu, _, op| {
+            check_usable(cpu)?;
             cpu.state.regs[x(op.dst)] = byte_mask(cpu.state.xmm[x(op.src)]);
             Ok(())
         },
         Code::Pshufd_xmm_xmmm128_imm8 => |cpu, _, op| {
+            check_usable(cpu)?;
             cpu.state.xmm[x(op.dst)] = shuffle_doublewords(cpu.state.xmm[x(op.src)], op.imm);
             Ok(())
         },
         Code::Pslldq_xmm_imm8 => |cpu, _, op| {
+            check_usable(cpu)?;
             cpu.state.xmm[x(op.dst)] = cpu.state.xmm[x(op.dst)].checked_shl(op.imm as u32 * 8).unwrap_or(0);
             Ok(())
         },
         Code::Psrldq_xmm_imm8 => |cpu, _, op| {
+            check_usable(cpu)?;
             cpu.state.xmm[x(op.dst)] = cpu.state.xmm[x(op.dst)].checked_shr(op.imm as u32 * 8).unwrap_or(0);
             Ok(())
         },
@@ -123,27 +134,33 @@ fn between_registers<B: Bus>(code: Code) -> Option<Handler<B>> {
 fn from_memory<B: Bus>(code: Code) -> Option<Handler<B>> {
     let run: Handler<B> = match code {
         _ if is_whole_move(code) && allows_unaligned(code) => |cpu, bus, op| {
+            check_usable(cpu)?;
             cpu.state.xmm[x(op.dst)] = u128::from_le_bytes(cpu.read(bus, address(cpu, &op.mem))?);
             Ok(())
         },
         _ if is_whole_move(code) => |cpu, bus, op| {
+            check_usable(cpu)?;
             cpu.state.xmm[x(op.dst)] = load_aligned(cpu, bus, op)?;
             Ok(())
         },
         Code::Movd_xmm_rm32 | Code::Movss_xmm_xmmm32 => |cpu, bus, op| {
+            check_usable(cpu)?;
             cpu.state.xmm[x(op.dst)] = u32::from_le_bytes(cpu.read(bus, address(cpu, &op.mem))?) as u128;
             Ok(())
         },
         Code::Movq_xmm_rm64 | Code::Movq_xmm_xmmm64 | Code::Movsd_xmm_xmmm64 => |cpu, bus, op| {
+            check_usable(cpu)?;
             cpu.state.xmm[x(op.dst)] = u64::from_le_bytes(cpu.read(bus, address(cpu, &op.mem))?) as u128;
             Ok(())
         },
         Code::Movhps_xmm_m64 | Code::Movhpd_xmm_m64 => |cpu, bus, op| {
+            check_usable(cpu)?;
             let high = u64::from_le_bytes(cpu.read(bus, address(cpu, &op.mem))?) as u128;
             cpu.state.xmm[x(op.dst)] = cpu.state.xmm[x(op.dst)] as u64 as u128 | high << 64;
             Ok(())
         },
         Code::Pshufd_xmm_xmmm128_imm8 => |cpu, bus, op| {
+            check_usable(cpu)?;
             cpu.state.xmm[x(op.dst)] = shuffle_doublewords(load_aligned(cpu, bus, op)?, op.imm);
             Ok(())
         },
@@ -154,13 +171,16 @@ fn from_memory<B: Bus>(code: Code) -> Option<Handler<B>> {
 
 fn to_memory<B: Bus>(code: Code) -> Option<Handler<B>> {
     let run: Handler<B> = match code {
-        Code::Movups_xmmm128_xmm | Code::Movupd_xmmm128_xmm | Code::Movdqu_xmmm128_xmm => {
-            |cpu, bus, op| cpu.write(bus, address(cpu, &op.mem), cpu.state.xmm[x(op.src)].to_le_bytes())
-        }
+        Code::Movups_xmmm128_xmm | Code::Movupd_xmmm128_xmm | Code::Movdqu_xmmm128_xmm => |cpu, bus, op| {
+            check_usable(cpu)?;
+            cpu.write(bus, address(cpu, &op.mem), cpu.state.xmm[x(op.src)].to_le_bytes())
+        },
         Code::Movaps_xmmm128_xmm | Code::Movapd_xmmm128_xmm | Code::Movdqa_xmmm128_xmm => |cpu, bus, op| {
+            check_usable(cpu)?;
             cpu.write(bus, aligned(address(cpu, &op.mem))?, cpu.state.xmm[x(op.src)].to_le_bytes())
         },
         Code::Movd_rm32_xmm | Code::Movss_xmmm32_xmm => |cpu, bus, op| {
+            check_usable(cpu)?;
             cpu.write(bus, address(cpu, &op.mem), (cpu.state.xmm[x(op.src)] as u32).to_le_bytes())
         },
         Code::Movq_rm64_xmm
@@ -168,9 +188,11 @@ fn to_memory<B: Bus>(code: Code) -> Option<Handler<B>> {
         | Code::Movsd_xmmm64_xmm
         | Code::Movlps_m64_xmm
         | Code::Movlpd_m64_xmm => |cpu, bus, op| {
+            check_usable(cpu)?;
             cpu.write(bus, address(cpu, &op.mem), (cpu.state.xmm[x(op.src)] as u64).to_le_bytes())
         },
         Code::Movhps_m64_xmm | Code::Movhpd_m64_xmm => |cpu, bus, op| {
+            check_usable(cpu)?;
             let high = (cpu.state.xmm[x(op.src)] >> 64) as u64;
             cpu.write(bus, address(cpu, &op.mem), high.to_le_bytes())
         },
@@ -183,6 +205,7 @@ fn to_memory<B: Bus>(code: Code) -> Option<Handler<B>> {
             cpu.write_non_temporal(bus, address(cpu, &op.mem), &value.to_le_bytes())
         },
         Code::Movntdq_m128_xmm | Code::Movntps_m128_xmm | Code::Movntpd_m128_xmm => |cpu, bus, op| {
+            check_usable(cpu)?;
             let value = cpu.state.xmm[x(op.src)];
             cpu.write_non_temporal(bus, aligned(address(cpu, &op.mem))?, &value.to_le_bytes())
         },
@@ -269,6 +292,7 @@ operations! {
 }
 
 fn with_register<B: Bus, T: Binary>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    check_usable(cpu)?;
     let b = cpu.state.xmm[x(op.src)];
     let a = &mut cpu.state.xmm[x(op.dst)];
     *a = T::apply(*a, b);
@@ -276,6 +300,7 @@ fn with_register<B: Bus, T: Binary>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> 
 }
 
 fn with_memory<B: Bus, T: Binary>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    check_usable(cpu)?;
     let b = load_aligned(cpu, bus, op)?;
     let a = &mut cpu.state.xmm[x(op.dst)];
     *a = T::apply(*a, b);

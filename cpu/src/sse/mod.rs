@@ -33,10 +33,9 @@ use form::Form;
 use mxcsr::Mxcsr;
 
 pub(crate) use hot::specialise;
-pub(crate) use mxcsr::WRITABLE as MXCSR_MASK;
 
-/// The general handler of `i`, if `i` is an instruction of this module. The handler wants `op.full`; the caller has
-/// checked CR0.EM, CR0.TS and CR4.OSFXSR.
+/// The general handler of `i`, if `i` is an instruction of this module. The handler wants `op.full`. It
+/// checks CR0.EM, CR0.TS and CR4.OSFXSR itself, as do the specialised ones.
 pub(crate) fn general<B: Bus>(i: &Instruction) -> Option<Handler<B>> {
     let known = special::handles(i.code()) || form_of(i.code(), false).is_some();
     known.then_some(execute as Handler<B>)
@@ -45,6 +44,7 @@ pub(crate) fn general<B: Bus>(i: &Instruction) -> Option<Handler<B>> {
 /// Executes `op.full`, which must be there and one that this module has a [`general`] handler for.
 pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let Some(i) = op.full.as_deref() else { return Err(Fault::UD) };
+    operands::check_enabled(cpu, operands::registers(i))?;
     let mmx = operands::uses_mmx(i);
     if mmx {
         operands::check_pending_x87(cpu)?;

@@ -20,7 +20,7 @@ const ROUNDING_SHIFT: u32 = 13;
 const FLUSH_TO_ZERO: u32 = 1 << 15;
 
 /// The bits of MXCSR that exist: setting another one is #GP. FXSAVE stores this as MXCSR_MASK.
-pub(crate) const WRITABLE: u32 = 0xffff;
+pub(super) const WRITABLE: u32 = 0xffff;
 
 /// How a result that does not fit is rounded: MXCSR.RC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

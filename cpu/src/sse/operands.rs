@@ -1,6 +1,6 @@
 //! Fetching operands and writing results, wherever they lie.
 
-use iced_x86::{Instruction, OpKind, Register};
+use iced_x86::{Code, Instruction, OpKind, Register};
 
 use super::moves::{allows_unaligned, is_non_temporal};
 use crate::{Bus, Cpu, Fault};
@@ -8,15 +8,61 @@ use crate::{Bus, Cpu, Fault};
 /// Exponent and sign that an MMX write leaves in the x87 register. SDM vol. 1, section 9.2.
 const MMX_EXPONENT: u128 = 0xffff << 64;
 
+const CR0_EM: u64 = 1 << 2;
+const CR0_TS: u64 = 1 << 3;
+const CR0_NE: u64 = 1 << 5;
+const CR4_OSFXSR: u64 = 1 << 9;
+
+/// Which registers an instruction works on: SDM vol. 3, sections 2.5 and 13.1, ask for other control bits for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Registers {
+    /// General ones and memory only: MOVNTI.
+    General,
+    /// MMX registers and no XMM register.
+    Mmx,
+    /// XMM registers or MXCSR.
+    Xmm,
+}
+
+/// See [`Registers`].
+pub(super) fn registers(i: &Instruction) -> Registers {
+    let is = |n: u32, f: fn(Register) -> bool| i.op_kind(n) == OpKind::Register && f(i.op_register(n));
+    match i.code() {
+        Code::Movnti_m32_r32 | Code::Movnti_m64_r64 => Registers::General,
+        Code::Emms => Registers::Mmx,
+        _ if uses_mmx(i) && !(0..i.op_count()).any(|n| is(n, Register::is_xmm)) => Registers::Mmx,
+        _ => Registers::Xmm,
+    }
+}
+
+/// Raises #UD or #NM if the system has not switched on what instructions on `registers` need.
+pub(super) fn check_enabled<B: Bus>(cpu: &Cpu<B>, registers: Registers) -> Result<(), Fault> {
+    match registers {
+        Registers::General => Ok(()),
+        Registers::Xmm if cpu.state.cr4 & CR4_OSFXSR == 0 => Err(Fault::UD),
+        _ if cpu.state.cr0 & CR0_EM != 0 => Err(Fault::UD),
+        _ if cpu.state.cr0 & CR0_TS != 0 => Err(Fault::NM),
+        _ => Ok(()),
+    }
+}
+
+/// [`check_enabled`] for instructions on XMM registers.
+#[inline(always)]
+pub(super) fn check_usable<B: Bus>(cpu: &Cpu<B>) -> Result<(), Fault> {
+    let usable = cpu.state.cr0 & (CR0_EM | CR0_TS) == 0 && cpu.state.cr4 & CR4_OSFXSR != 0;
+    if usable { Ok(()) } else { check_enabled(cpu, Registers::Xmm) }
+}
+
 /// Whether `i` names an MMX register: it then puts the x87 unit into MMX state, and waits for its exceptions first.
 pub(super) fn uses_mmx(i: &Instruction) -> bool {
     (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Register && i.op_register(n).is_mm())
 }
 
-/// Raises what x87 instructions left pending. SDM vol. 1, section 9.6.2.
+/// Raises what x87 instructions left pending, SDM vol. 1, section 9.6.2. Without CR0.NE it goes to a pin that this
+/// machine has not wired.
 pub(super) fn check_pending_x87<B: Bus>(cpu: &Cpu<B>) -> Result<(), Fault> {
     let x87 = &cpu.state.x87;
-    if x87.status & !x87.control & 0x3f != 0 { Err(Fault::MF) } else { Ok(()) }
+    if cpu.state.cr0 & CR0_NE != 0 && x87.status & !x87.control & 0x3f != 0 { Err(Fault::MF) } else { Ok(()) }
 }
 
 /// What every MMX instruction but EMMS does to the x87 unit: TOP is 0, every register valid.

@@ -39,7 +39,8 @@ pub(super) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, i: &Instruction) ->
         }
         Code::Maskmovq_rDI_mm_mm => store_masked(cpu, bus, i, 8),
         Code::Maskmovdqu_rDI_xmm_xmm => store_masked(cpu, bus, i, 16),
-        _ => compare_strings(cpu, bus, i),
+        code if handles(code) => compare_strings(cpu, bus, i),
+        _ => Err(Fault::UD),
     }
 }
 

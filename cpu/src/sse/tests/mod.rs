@@ -21,14 +21,20 @@ fn belongs_elsewhere(code: Code) -> bool {
 fn is_offered(code: Code) -> bool {
     use CpuidFeature::*;
     let legacy = code.encoding() == iced_x86::EncodingKind::Legacy;
-    legacy && code.cpuid_features().iter().any(|f| matches!(f, MMX | SSE | SSE2 | SSE3 | SSSE3 | SSE4_1 | SSE4_2))
+    legacy
+        && code
+            .cpuid_features()
+            .iter()
+            .any(|f| matches!(f, MMX | SSE | SSE2 | SSE3 | SSSE3 | SSE4_1 | SSE4_2))
 }
 
 #[test]
 fn no_form_that_cpuid_offers_is_missing() {
     let missing: Vec<Code> = Code::values()
         .filter(|&code| is_offered(code) && !belongs_elsewhere(code))
-        .filter(|&code| !special::handles(code) && (form_of(code, false).is_none() || form_of(code, true).is_none()))
+        .filter(|&code| {
+            !special::handles(code) && (form_of(code, false).is_none() || form_of(code, true).is_none())
+        })
         .collect();
     assert_eq!(missing, []);
 }

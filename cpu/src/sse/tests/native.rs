@@ -5,7 +5,7 @@ use std::arch::{asm, x86_64::__m128i};
 
 use iced_x86::Code;
 
-use super::super::{float, form_of, form::Form, mxcsr::Mxcsr, strings};
+use super::super::{float, form::Form, form_of, mxcsr::Mxcsr, strings};
 use float::{Double, Format, Single};
 
 fn vector(x: u128) -> __m128i {
@@ -51,15 +51,35 @@ impl Random {
         let tiny = 1 << F::FRACTION;
         let exponent_of = |power: u64| (F::BIAS as u64 + power) << F::FRACTION;
         let special = [
-            0, 1, 2, tiny - 1, tiny, tiny + 1, tiny << 1, F::ONE, F::ONE - 1, F::ONE + 1, F::ONE | F::QUIET, F::LARGEST,
-            F::INFINITY, F::INFINITY + 1, F::INFINITY | F::QUIET, F::INFINITY | F::QUIET | 5, exponent_of(31),
-            exponent_of(31) - 1, exponent_of(63), exponent_of(63) - 1, exponent_of(1) | F::QUIET >> 1,
+            0,
+            1,
+            2,
+            tiny - 1,
+            tiny,
+            tiny + 1,
+            tiny << 1,
+            F::ONE,
+            F::ONE - 1,
+            F::ONE + 1,
+            F::ONE | F::QUIET,
+            F::LARGEST,
+            F::INFINITY,
+            F::INFINITY + 1,
+            F::INFINITY | F::QUIET,
+            F::INFINITY | F::QUIET | 5,
+            exponent_of(31),
+            exponent_of(31) - 1,
+            exponent_of(63),
+            exponent_of(63) - 1,
+            exponent_of(1) | F::QUIET >> 1,
         ];
         let sign = self.next() & F::SIGN;
         let magnitude = match self.next() % 8 {
             0..4 => self.choose(&special),
             // Exponents near 0, so that sums and products are interesting and integers fit.
-            4 => exponent_of(self.next() % 70).wrapping_sub(20 << F::FRACTION) | self.next() & F::FRACTION_MASK,
+            4 => {
+                exponent_of(self.next() % 70).wrapping_sub(20 << F::FRACTION) | self.next() & F::FRACTION_MASK
+            }
             // Round fractions, so that ties and exact results happen.
             5 => exponent_of(self.next() % 8) | (self.next() & 15) << (F::FRACTION - 4),
             6 => self.next() & F::FRACTION_MASK,
@@ -78,7 +98,9 @@ impl Random {
 
     /// All exceptions masked; rounding, FTZ, DAZ and sticky flags at random.
     fn mxcsr(&mut self) -> u32 {
-        0x1f80 | self.next() as u32 & 0xe040 | if self.next() % 4 == 0 { self.next() as u32 & 0x3f } else { 0 }
+        0x1f80
+            | self.next() as u32 & 0xe040
+            | if self.next() % 4 == 0 { self.next() as u32 & 0x3f } else { 0 }
     }
 }
 
@@ -106,7 +128,10 @@ fn check(code: Code, mxcsr: u32, a: u128, b: u128, imm: u8, native: (u128, u32))
     assert!(
         ours == native,
         "{code:?} imm {imm:#x} mxcsr {mxcsr:#x}\n a    {a:032x}\n b    {b:032x}\n ours {:032x} {:#x}\n host {:032x} {:#x}",
-        ours.0, ours.1, native.0, native.1,
+        ours.0,
+        ours.1,
+        native.0,
+        native.1,
     );
 }
 
@@ -514,7 +539,8 @@ fn string_comparisons_agree_with_the_host() {
     if !supported() {
         return;
     }
-    let (explicit, implicit) = (all_immediates!(compare_strings), all_immediates!(compare_terminated_strings));
+    let (explicit, implicit) =
+        (all_immediates!(compare_strings), all_immediates!(compare_terminated_strings));
     let mut random = Random(6);
     for (imm, round) in (0..=255u8).flat_map(|imm| (0..200).map(move |round| (imm, round))) {
         let (a, mut b) = (random.bytes(), random.bytes());
@@ -525,7 +551,11 @@ fn string_comparisons_agree_with_the_host() {
         let length = |register: i64| strings::explicit_length(register as i32 as i64, imm);
         let ours = strings::compare(a, length(lengths.0), b, length(lengths.1), imm);
         let host = explicit[imm as usize](a, b, lengths);
-        assert_eq!((ours.index(imm), ours.mask(imm), ours.flags), host, "explicit {imm:#x} {a:x} {b:x} {lengths:?}");
+        assert_eq!(
+            (ours.index(imm), ours.mask(imm), ours.flags),
+            host,
+            "explicit {imm:#x} {a:x} {b:x} {lengths:?}"
+        );
         let (a_length, b_length) = (strings::implicit_length(a, imm), strings::implicit_length(b, imm));
         let ours = strings::compare(a, a_length, b, b_length, imm);
         let host = implicit[imm as usize](a, b, lengths);
