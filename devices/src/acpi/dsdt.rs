@@ -1,0 +1,54 @@
+//! DSDT: the devices that cannot be found by looking (ACPI 6.4 5.2.11.1).
+
+use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Name, Package, ResourceTemplate, Scope};
+use acpi_tables::{Aml, sdt::Sdt};
+
+use super::{Nvdimm, OEM_ID, OEM_REVISION, OEM_TABLE_ID};
+use crate::map::{irq, port};
+use crate::power::SLEEP_TYPE_S5;
+
+pub(super) fn build(nvdimms: &[Nvdimm]) -> Vec<u8> {
+    let mut code = Vec::new();
+    soft_off(&mut code);
+    serial(&mut code);
+    if !nvdimms.is_empty() {
+        nvdimm_root(nvdimms, &mut code);
+    }
+    // Revision 2: integers have 64 bits.
+    let mut table = Sdt::new(*b"DSDT", 36, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
+    table.append_slice(&code);
+    table.as_slice().to_vec()
+}
+
+/// \_S5: the values for the sleep registers (ACPI 6.4 7.4.2). Hardware-reduced machines use the first.
+fn soft_off(code: &mut Vec<u8>) {
+    let package = Package::new(vec![&SLEEP_TYPE_S5, &0u8, &0u8, &0u8]);
+    Name::new("_S5_".into(), &package).to_aml_bytes(code);
+}
+
+/// COM1. Without it Linux would take IRQ 4 for granted, which a machine without 8259 does not have.
+fn serial(code: &mut Vec<u8>) {
+    let identity = Name::new("_HID".into(), &EISAName::new("PNP0501"));
+    let unique = Name::new("_UID".into(), &1u8);
+    let ports = IO::new(port::SERIAL, port::SERIAL, 1, 8);
+    let interrupt = Interrupt::new(true, true, false, false, irq::SERIAL.into());
+    let resources = ResourceTemplate::new(vec![&ports, &interrupt]);
+    let resources = Name::new("_CRS".into(), &resources);
+    let device = Device::new("COM1".into(), vec![&identity, &unique, &resources]);
+    Scope::new("_SB_".into(), vec![&device]).to_aml_bytes(code);
+}
+
+/// The NVDIMM root device with one child per NVDIMM, whose _ADR is the NFIT device handle (ACPI 6.4 9.20.3).
+fn nvdimm_root(nvdimms: &[Nvdimm], code: &mut Vec<u8>) {
+    let addresses: Vec<Name> = nvdimms.iter().map(|nvdimm| Name::new("_ADR".into(), &nvdimm.handle)).collect();
+    let device = |(index, address): (usize, _)| -> Device {
+        Device::new(format!("NV{index:02X}").as_str().into(), vec![address as &dyn Aml])
+    };
+    let devices: Vec<Device> = addresses.iter().enumerate().map(device).collect();
+
+    let identity = Name::new("_HID".into(), &"ACPI0012");
+    let mut children: Vec<&dyn Aml> = vec![&identity];
+    children.extend(devices.iter().map(|device| device as &dyn Aml));
+    let root = Device::new("NVDR".into(), children);
+    Scope::new("_SB_".into(), vec![&root]).to_aml_bytes(code);
+}
