@@ -147,6 +147,13 @@ impl<B: Bus> Cpu<B> {
         }
     }
 
+    /// Guest-physical address of the byte at `linear`, checked as for a load.
+    pub(crate) fn physical_for_load(&mut self, bus: &mut B, linear: u64) -> Result<u64, Fault> {
+        match self.read_target(bus, linear)? {
+            Target::Memory { physical, .. } | Target::Device { physical } => Ok(physical),
+        }
+    }
+
     /// Tells the drain of a LOCK-prefixed instruction or XCHG with memory: call it after all checks and before the
     /// instruction's own store.
     #[inline(always)]
@@ -175,7 +182,7 @@ impl<B: Bus> Cpu<B> {
     /// Writes any number of bytes up to 4096.
     #[cold]
     #[inline(never)]
-    fn write_slow(&mut self, bus: &mut B, linear: u64, bytes: &[u8], kind: StoreKind) -> Result<(), Fault> {
+    pub(crate) fn write_slow(&mut self, bus: &mut B, linear: u64, bytes: &[u8], kind: StoreKind) -> Result<(), Fault> {
         let (head, tail) = bytes.split_at(bytes_in_page(linear, bytes.len()));
         let first = self.write_target(bus, linear)?;
         if tail.is_empty() {

@@ -3,8 +3,6 @@
 //! The processor knows no devices, no files and no host time. Everything outside of it is behind [`Bus`], a
 //! generic parameter, so that a call that does nothing costs nothing.
 
-use crate::Cpu;
-
 /// What lies behind one 4 KiB page of guest-physical addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Page {
@@ -89,6 +87,11 @@ pub trait Bus: Sized {
     fn port_read(&mut self, cpu: &CpuView, port: u16, size: usize) -> u32;
     /// OUT: writes `size` bytes (1, 2 or 4).
     fn port_write(&mut self, cpu: &CpuView, port: u16, size: usize, value: u32);
+    /// Whether IN and OUT at `port` are events of the machine, which drain. Those of the control port are not.
+    fn port_drains(&self, port: u16) -> bool {
+        let _ = port;
+        true
+    }
     /// RDMSR of a register that the processor core itself does not have (APIC base, x2APIC, TSC deadline).
     /// `None` raises #GP(0).
     fn read_msr(&mut self, cpu: &CpuView, msr: u32) -> Option<u64>;

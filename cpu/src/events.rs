@@ -1,14 +1,13 @@
 //! What an instruction leaves behind for the run loop and for the bus: attention, drains, changed rights and code.
 
-use crate::{Bus, Cpu, DrainKind, FlushKind, tlb::Privilege};
+use crate::{
+    Bus, Cpu, DrainKind, FlushKind,
+    registers::{ACCESS_LONG, CR0_PE, CS, EFER_LMA, RFLAGS_AC},
+    tlb::Privilege,
+};
 
 /// Bytes of one granule of a page's decoded-code map.
 pub(crate) const GRANULE: usize = 128;
-
-const RFLAGS_AC: u64 = 1 << 18;
-const CR0_PE: u64 = 1;
-const EFER_LMA: u64 = 1 << 10;
-const ACCESS_L: u16 = 1 << 13;
 
 impl<B: Bus> Cpu<B> {
     /// Whether IA-32e mode is active.
@@ -20,7 +19,7 @@ impl<B: Bus> Cpu<B> {
     /// Whether the code segment is a 64-bit one.
     #[inline(always)]
     pub(crate) fn long_code(&self) -> bool {
-        self.long_mode() && self.state.segments[1].access & ACCESS_L != 0
+        self.long_mode() && self.state.segments[CS].access & ACCESS_LONG != 0
     }
 
     /// Whether protected mode is on.
@@ -37,6 +36,7 @@ impl<B: Bus> Cpu<B> {
         } else {
             Privilege::Supervisor
         };
+        self.context_changed();
     }
 
     /// How many iterations a REP may still retire before the run loop must look again, the current one included.

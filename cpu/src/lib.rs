@@ -5,19 +5,35 @@
 #![allow(unsafe_code)] // Guest memory is reached through host addresses that `Bus::page` vouches for.
 
 mod access;
+mod blocks;
 mod bus;
+mod control;
+mod cpuid;
+mod decode;
 mod events;
+mod far;
 mod fault;
+mod flush;
 mod integer;
+mod io;
+mod msr;
 mod op;
+mod outside;
 mod paging;
+mod registers;
+mod run;
+mod segments;
 mod sse;
 mod state;
+mod system;
+mod tables;
 #[cfg(test)]
 mod testing;
 mod tlb;
+mod traps;
 mod x87;
 
+use blocks::CodeCache;
 use rustc_hash::{FxHashMap, FxHashSet};
 
 pub use bus::{Bus, CpuView, DrainKind, Exit, FlushKind, Page, StoreKind};
@@ -52,7 +68,16 @@ pub struct Cpu<B: Bus> {
     pub(crate) code_pages: FxHashMap<u64, u32>,
     /// Granules of pages that were written and whose blocks are to be dropped.
     pub(crate) stale_code: Vec<(u64, u32)>,
-    _bus: std::marker::PhantomData<fn(&mut B)>,
+    /// Decoded instructions. Empty while the run loop has them.
+    pub(crate) code: CodeCache<B>,
+    /// Counts flushes of everything that leads from a linear address to a block.
+    pub(crate) generation: u64,
+    /// Generation, user mode and code size: what remembered jumps are good for.
+    pub(crate) context: u64,
+    /// Linear addresses that the bus wants to hear of.
+    pub(crate) probes: FxHashSet<u64>,
+    /// Their offsets in a page: blocks begin there.
+    pub(crate) probe_offsets: FxHashSet<u16>,
 }
 
 impl<B: Bus> Cpu<B> {
@@ -74,13 +99,12 @@ impl<B: Bus> Cpu<B> {
             dirtied: FxHashSet::default(),
             code_pages: FxHashMap::default(),
             stale_code: Vec::new(),
-            _bus: std::marker::PhantomData,
+            code: CodeCache::default(),
+            generation: 0,
+            context: 0,
+            probes: FxHashSet::default(),
+            probe_offsets: FxHashSet::default(),
         }
-    }
-
-    /// Stub.
-    pub fn run(&mut self, _bus: &mut B, _until: u64) -> Exit {
-        Exit::Limit
     }
 
     /// The architectural state.
@@ -103,6 +127,7 @@ impl<B: Bus> Cpu<B> {
     /// Forgets all address translations: after anything behind [`Bus::page`] moved.
     pub fn flush_tlb(&mut self) {
         self.tlb.flush();
+        self.new_generation();
     }
 
     /// Forgets which pages are writable, so that [`Bus::page_dirtied`] is asked anew for each.

@@ -1,6 +1,10 @@
 //! From linear to guest-physical addresses: the page walk of SDM vol. 3, chapter 4, for 4-level paging.
 
-use crate::{Bus, Cpu, Fault, Page, StoreKind, tlb::Privilege};
+use crate::{
+    Bus, Cpu, Fault, Page, StoreKind,
+    registers::{CR0_PG, CR0_WP, CR4_PGE, CR4_SMAP, CR4_SMEP, EFER_NXE},
+    tlb::Privilege,
+};
 
 /// What an access wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,13 +36,6 @@ const GLOBAL: u64 = 1 << 8;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = ((1 << PHYSICAL_BITS) - 1) & !0xfff;
 const ABOVE_ADDRESS: u64 = ((1 << 52) - 1) & !((1 << PHYSICAL_BITS) - 1);
-
-pub(crate) const CR0_WP: u64 = 1 << 16;
-pub(crate) const CR0_PG: u64 = 1 << 31;
-pub(crate) const CR4_PGE: u64 = 1 << 7;
-pub(crate) const CR4_SMEP: u64 = 1 << 20;
-pub(crate) const CR4_SMAP: u64 = 1 << 21;
-pub(crate) const EFER_NXE: u64 = 1 << 11;
 
 /// Whether bits 63 to 47 of a linear address are equal.
 #[inline(always)]

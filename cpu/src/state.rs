@@ -122,6 +122,9 @@ pub struct State {
     pub vcpu: u8,
     /// Whether a drain would have something to drain: see [`crate::Bus::drain`].
     pub drain_pending: bool,
+    /// The run ended before the instruction at RIP because [`crate::Bus::probe`] was told of it and asked for
+    /// attention: it is not told again.
+    pub probe_told: bool,
 }
 
 impl State {
@@ -169,6 +172,7 @@ impl State {
             random: seed,
             vcpu,
             drain_pending: false,
+            probe_told: false,
         }
     }
 

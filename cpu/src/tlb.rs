@@ -172,4 +172,13 @@ impl Tlb {
             }
         }
     }
+
+    /// Makes stores to a guest-physical page fast again, as far as code is concerned.
+    pub fn unmark_code(&mut self, frame: u64) {
+        for (entry, &its_frame) in self.write.entries.iter_mut().zip(self.write.frames.iter()) {
+            if its_frame == frame && entry.tag & EMPTY == 0 {
+                entry.tag &= !CODE;
+            }
+        }
+    }
 }

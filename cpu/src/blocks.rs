@@ -1,0 +1,345 @@
+//! Decoded instructions, kept by where they lie in guest-physical memory and dropped when they are written over.
+
+use rustc_hash::FxHashMap;
+
+use crate::{
+    Bus, Cpu, Fault, Page,
+    decode::{CodeSize, Decoded, decode},
+    events::granules,
+    op::Op,
+    paging::{Access, is_canonical},
+    tlb::Privilege,
+};
+
+/// Instructions in one block at most.
+const BLOCK_OPS: usize = 32;
+/// Blocks kept at most, so that a guest that generates code forever costs bounded memory.
+const BLOCKS: usize = 400_000;
+/// Slots of the table that finds a block by its linear address.
+const JUMPS: usize = 8192;
+/// Bytes of the longest instruction.
+const LONGEST: usize = 15;
+
+/// A run of instructions that follow each other in one page.
+pub(crate) struct Block<B: Bus> {
+    pub ops: Box<[Op<B>]>,
+    /// Guest-physical page.
+    frame: u64,
+    /// Which granules of the page it covers.
+    granules: u32,
+    /// Key in [`CodeCache::by_address`].
+    key: u64,
+    /// The bytes of an instruction that goes on in the next linear page. It stands alone in its block, which is
+    /// compared with memory each time it is entered: nobody watches the second page.
+    crossing: Option<Box<[u8]>>,
+}
+
+#[derive(Clone, Copy)]
+struct Jump {
+    linear: u64,
+    context: u64,
+    block: u32,
+}
+
+const NO_JUMP: Jump = Jump { linear: u64::MAX, context: u64::MAX, block: 0 };
+
+/// All decoded instructions of one processor.
+pub(crate) struct CodeCache<B: Bus> {
+    pub blocks: Vec<Block<B>>,
+    free: Vec<u32>,
+    by_address: FxHashMap<u64, u32>,
+    by_page: FxHashMap<u64, Vec<u32>>,
+    jumps: Vec<Jump>,
+}
+
+impl<B: Bus> Default for CodeCache<B> {
+    fn default() -> Self {
+        CodeCache {
+            blocks: Vec::new(),
+            free: Vec::new(),
+            by_address: FxHashMap::default(),
+            by_page: FxHashMap::default(),
+            jumps: Vec::new(),
+        }
+    }
+}
+
+impl<B: Bus> CodeCache<B> {
+    /// The block at a linear address, if it was entered in this context before.
+    #[inline(always)]
+    pub fn jump(&self, linear: u64, context: u64) -> Option<&Block<B>> {
+        let jump = self.jumps.get(jump_slot(linear))?;
+        if jump.linear == linear && jump.context == context { self.blocks.get(jump.block as usize) } else { None }
+    }
+
+    fn remember_jump(&mut self, linear: u64, context: u64, block: u32) {
+        if self.jumps.is_empty() {
+            self.jumps = vec![NO_JUMP; JUMPS];
+        }
+        self.jumps[jump_slot(linear)] = Jump { linear, context, block };
+    }
+
+    fn insert(&mut self, block: Block<B>) -> u32 {
+        let (key, frame) = (block.key, block.frame);
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.blocks[index as usize] = block;
+                index
+            }
+            None => {
+                self.blocks.push(block);
+                (self.blocks.len() - 1) as u32
+            }
+        };
+        self.by_address.insert(key, index);
+        self.by_page.entry(frame).or_default().push(index);
+        index
+    }
+
+    /// Drops the blocks of a page that touch the given granules. Returns the granules that still have some.
+    fn drop_granules(&mut self, frame: u64, written: u32) -> u32 {
+        let Some(indices) = self.by_page.get_mut(&frame) else { return 0 };
+        let mut left = 0;
+        indices.retain(|&index| {
+            let block = &mut self.blocks[index as usize];
+            if block.granules & written == 0 {
+                left |= block.granules;
+                return true;
+            }
+            self.by_address.remove(&block.key);
+            block.ops = Box::default();
+            self.free.push(index);
+            false
+        });
+        if left == 0 {
+            self.by_page.remove(&frame);
+        }
+        left
+    }
+}
+
+fn jump_slot(linear: u64) -> usize {
+    (linear ^ linear >> 13) as usize & (JUMPS - 1)
+}
+
+impl<B: Bus> Cpu<B> {
+    /// Content of a guest-physical page changed without this processor's doing: decoded instructions from it are
+    /// dropped.
+    pub fn memory_changed(&mut self, page: u64) {
+        if self.code_pages.contains_key(&page) {
+            let mut code = std::mem::take(&mut self.code);
+            self.drop_code(&mut code, page, u32::MAX);
+            self.code = code;
+        }
+    }
+
+    /// Declares every remembered jump wrong: translations, rights or blocks changed.
+    pub(crate) fn new_generation(&mut self) {
+        self.generation += 1;
+        self.context_changed();
+    }
+
+    /// Follows a change of what decides whether a linear address leads to the same block: generation, user mode, code
+    /// size.
+    pub(crate) fn context_changed(&mut self) {
+        self.context =
+            self.generation << 2 | ((self.privilege == Privilege::User) as u64) << 1 | self.long_code() as u64;
+    }
+
+    /// Drops the blocks whose bytes were written.
+    pub(crate) fn drop_stale_code(&mut self, code: &mut CodeCache<B>) {
+        for (frame, written) in std::mem::take(&mut self.stale_code) {
+            self.drop_code(code, frame, written);
+        }
+    }
+
+    fn drop_code(&mut self, code: &mut CodeCache<B>, frame: u64, written: u32) {
+        match code.drop_granules(frame, written) {
+            0 => {
+                self.code_pages.remove(&frame);
+                self.tlb.unmark_code(frame);
+            }
+            left => {
+                self.code_pages.insert(frame, left);
+            }
+        }
+        self.new_generation();
+    }
+
+    /// Drops everything decoded.
+    pub(crate) fn drop_all_code(&mut self, code: &mut CodeCache<B>) {
+        *code = CodeCache::default();
+        for (frame, _) in std::mem::take(&mut self.code_pages) {
+            self.tlb.unmark_code(frame);
+        }
+        self.new_generation();
+    }
+
+    /// The block at RIP: translates, decodes if nobody did before, and remembers the way.
+    #[inline(never)]
+    pub(crate) fn find_block(&mut self, bus: &mut B, code: &mut CodeCache<B>) -> Result<u32, Fault> {
+        if code.blocks.len() >= BLOCKS && code.free.is_empty() {
+            self.drop_all_code(code);
+        }
+        let rip = self.state.rip();
+        let size = self.code_size()?;
+        let linear = self.code_linear(rip);
+        let (frame, host) = self.fetch_page(bus, linear)?;
+        let key = (frame << 12 | linear & 0xfff) << 1 | size as u64;
+        if let Some(&index) = code.by_address.get(&key) {
+            match code.blocks[index as usize].crossing.take() {
+                None => {
+                    self.remember(code, rip, index);
+                    return Ok(index);
+                }
+                Some(bytes) => {
+                    // One that was decoded from other bytes of the second page is replaced below.
+                    let same = self.fetch_crossing(bus, linear, host)?[..bytes.len()] == *bytes;
+                    code.blocks[index as usize].crossing = Some(bytes);
+                    if same {
+                        return Ok(index);
+                    }
+                    self.drop_code(code, frame, granules((linear & 0xfff) as usize, LONGEST));
+                }
+            }
+        }
+        let block = self.decode_block(bus, linear, frame, host, key, size)?;
+        let first_of_page = !self.code_pages.contains_key(&frame);
+        *self.code_pages.entry(frame).or_default() |= block.granules;
+        if first_of_page {
+            self.tlb.mark_code(frame);
+        }
+        let crosses = block.crossing.is_some();
+        let index = code.insert(block);
+        if !crosses {
+            self.remember(code, rip, index);
+        }
+        Ok(index)
+    }
+
+    fn remember(&mut self, code: &mut CodeCache<B>, rip: u64, index: u32) {
+        if !self.probes.contains(&rip) {
+            code.remember_jump(rip, self.context, index);
+        }
+    }
+
+    fn code_size(&mut self) -> Result<CodeSize, Fault> {
+        if self.long_code() {
+            return Ok(CodeSize::Bits64);
+        }
+        if self.long_mode() {
+            self.unsupported = Some("compatibility mode");
+        } else if !self.protected() {
+            self.unsupported = Some("real mode");
+        } else if self.state.segments[1].access & 1 << 14 == 0 {
+            self.unsupported = Some("16-bit protected mode");
+        } else {
+            return Ok(CodeSize::Bits32);
+        }
+        Err(Fault::UD)
+    }
+
+    fn code_linear(&self, rip: u64) -> u64 {
+        if self.long_code() { rip } else { rip.wrapping_add(self.state.segments[1].base) & 0xffff_ffff }
+    }
+
+    /// Guest-physical page and host address of the page that `linear` is fetched from.
+    fn fetch_page(&mut self, bus: &mut B, linear: u64) -> Result<(u64, *const u8), Fault> {
+        let privilege =
+            if self.privilege == Privilege::User { Privilege::User } else { Privilege::Supervisor };
+        let entry = self.tlb.fetch.entry(linear, privilege);
+        if entry.is_for(linear) {
+            let page = linear & !0xfff;
+            return Ok((self.tlb.fetch.frame(linear, privilege), page.wrapping_add(entry.addend) as *const u8));
+        }
+        if self.long_mode() && !is_canonical(linear) {
+            return Err(Fault::GP0);
+        }
+        let translation = self.translate(bus, linear, Access::Fetch, privilege)?;
+        match bus.page(translation.frame) {
+            Page::Ram { host } | Page::Pmem { host } => {
+                self.tlb.fetch.fill(linear, privilege, translation.frame, host as u64, 0, translation.global);
+                Ok((translation.frame, host))
+            }
+            Page::Device => {
+                self.unsupported = Some("execution from device memory");
+                Err(Fault::UD)
+            }
+        }
+    }
+
+    /// The 15 bytes from `linear`, whose first page lies at `host`, when they cross into the next page.
+    fn fetch_crossing(&mut self, bus: &mut B, linear: u64, host: *const u8) -> Result<[u8; LONGEST], Fault> {
+        let offset = (linear & 0xfff) as usize;
+        let head = (0x1000 - offset).min(LONGEST);
+        let mut bytes = [0; LONGEST];
+        // SAFETY: `host` points at a page of 4096 bytes (contract of `Bus::page`); the ranges stay inside it.
+        let here = unsafe { std::slice::from_raw_parts(host.add(offset), head) };
+        bytes[..head].copy_from_slice(here);
+        if head < LONGEST {
+            let (_, next) = self.fetch_page(bus, self.code_linear_next_page(linear))?;
+            // SAFETY: as above.
+            let there = unsafe { std::slice::from_raw_parts(next, LONGEST - head) };
+            bytes[head..].copy_from_slice(there);
+        }
+        Ok(bytes)
+    }
+
+    fn code_linear_next_page(&self, linear: u64) -> u64 {
+        let next = (linear & !0xfff).wrapping_add(0x1000);
+        if self.long_code() { next } else { next & 0xffff_ffff }
+    }
+
+    fn decode_block(
+        &mut self,
+        bus: &mut B,
+        linear: u64,
+        frame: u64,
+        host: *const u8,
+        key: u64,
+        size: CodeSize,
+    ) -> Result<Block<B>, Fault> {
+        let start = (linear & 0xfff) as usize;
+        // SAFETY: `host` points at a page of 4096 bytes (contract of `Bus::page`), and nothing writes guest memory
+        // while this slice lives.
+        let page = unsafe { std::slice::from_raw_parts(host, 0x1000) };
+        let mut ops = Vec::new();
+        let mut offset = start;
+        while offset < 0x1000 && ops.len() < BLOCK_OPS {
+            if !ops.is_empty() && self.probe_offsets.contains(&(offset as u16)) {
+                break;
+            }
+            match decode::<B>(&page[offset..], size) {
+                Decoded::Op { op, ends_block } => {
+                    offset += op.len.max(1) as usize;
+                    ops.push(op);
+                    if ends_block {
+                        break;
+                    }
+                }
+                Decoded::Incomplete if ops.is_empty() => {
+                    return self.decode_crossing(bus, linear, frame, host, key, size);
+                }
+                Decoded::Incomplete => break,
+            }
+        }
+        let granules = granules(start, (offset - start).max(1));
+        Ok(Block { ops: ops.into_boxed_slice(), frame, granules, key, crossing: None })
+    }
+
+    fn decode_crossing(
+        &mut self,
+        bus: &mut B,
+        linear: u64,
+        frame: u64,
+        host: *const u8,
+        key: u64,
+        size: CodeSize,
+    ) -> Result<Block<B>, Fault> {
+        let bytes = self.fetch_crossing(bus, linear, host)?;
+        let Decoded::Op { op, .. } = decode::<B>(&bytes, size) else { return Err(Fault::GP0) };
+        let crossing = Some(bytes[..(op.len as usize).clamp(1, LONGEST)].into());
+        let granules = granules((linear & 0xfff) as usize, LONGEST);
+        Ok(Block { ops: Box::new([op]), frame, granules, key, crossing })
+    }
+}

@@ -1,0 +1,161 @@
+//! From bytes to [`Op`]s: iced decodes, and here every instruction finds its handler.
+
+use iced_x86::{CpuidFeature, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic};
+
+use crate::{
+    Bus, Cpu, Fault, integer,
+    op::{Handler, Mem, Op},
+    sse,
+    state::REG_ZERO,
+    system, x87,
+};
+
+/// Instructions that only newer processors read differently: CPUID offers neither BMI1, LZCNT nor WBNOINVD.
+const OPTIONS: u32 =
+    DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD | DecoderOptions::NO_WBNOINVD;
+
+/// What the bytes at an address are.
+pub(crate) enum Decoded<B: Bus> {
+    /// An instruction.
+    Op {
+        op: Op<B>,
+        /// Nothing may follow it in its block.
+        ends_block: bool,
+    },
+    /// The bytes end before the instruction does.
+    Incomplete,
+}
+
+/// The size of code that a code segment's L and D bits select.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CodeSize {
+    Bits32 = 0,
+    Bits64 = 1,
+}
+
+/// Decodes the first instruction of `bytes`.
+///
+/// The instruction pointer that iced is given is always 0: one decoding serves every linear address at which the page
+/// is mapped, so that handlers may only use distances to `next_ip()`.
+pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize) -> Decoded<B> {
+    let bitness = if size == CodeSize::Bits64 { 64 } else { 32 };
+    let mut decoder = Decoder::with_ip(bitness, bytes, 0, OPTIONS);
+    let instruction = decoder.decode();
+    if instruction.is_invalid() {
+        return match decoder.last_error() {
+            DecoderError::NoMoreBytes if bytes.len() < 15 => Decoded::Incomplete,
+            _ => Decoded::Op { op: general(undefined, &instruction), ends_block: true },
+        };
+    }
+    let ends_block = instruction.flow_control() != FlowControl::Next || repeats(&instruction);
+    Decoded::Op { op: select(&instruction, size), ends_block }
+}
+
+fn select<B: Bus>(i: &Instruction, size: CodeSize) -> Op<B> {
+    if !offered(i) {
+        return general(undefined, i);
+    }
+    if let Some(handler) = system::handler(i) {
+        return general(handler, i);
+    }
+    if size == CodeSize::Bits64
+        && let Some(op) = integer::specialise(i).or_else(|| sse::specialise(i))
+    {
+        return op;
+    }
+    if let Some(handler) = integer::general(i) {
+        return general(handler, i);
+    }
+    if is_x87(i) {
+        return general(x87::execute, i);
+    }
+    general(sse::general(i).unwrap_or(undefined), i)
+}
+
+fn general<B: Bus>(run: Handler<B>, i: &Instruction) -> Op<B> {
+    let none = REG_ZERO as u8;
+    Op {
+        run,
+        imm: 0,
+        mem: Mem { base: none, index: none, scale: 0, segment: None, disp: 0 },
+        dst: 0,
+        src: 0,
+        len: i.len() as u8,
+        full: Some(Box::new(*i)),
+    }
+}
+
+fn undefined<B: Bus>(_: &mut Cpu<B>, _: &mut B, _: &Op<B>) -> Result<(), Fault> {
+    Err(Fault::UD)
+}
+
+fn repeats(i: &Instruction) -> bool {
+    i.is_string_instruction() && (i.has_rep_prefix() || i.has_repne_prefix())
+}
+
+/// Whether CPUID offers what `i` needs.
+fn offered(i: &Instruction) -> bool {
+    if is_hint(i.mnemonic()) {
+        return true;
+    }
+    i.cpuid_features().iter().all(|feature| {
+        use CpuidFeature as F;
+        matches!(
+            feature,
+            F::INTEL8086
+                | F::INTEL8086_ONLY
+                | F::INTEL186
+                | F::INTEL286
+                | F::INTEL386
+                | F::INTEL486
+                | F::X64
+                | F::FPU
+                | F::FPU287
+                | F::FPU387
+                | F::CLFSH
+                | F::CLFLUSHOPT
+                | F::CLWB
+                | F::CMOV
+                | F::CMPXCHG16B
+                | F::CPUID
+                | F::CX8
+                | F::FSGSBASE
+                | F::FXSR
+                | F::MMX
+                | F::MSR
+                | F::MULTIBYTENOP
+                | F::PAUSE
+                | F::POPCNT
+                | F::PREFETCHW
+                | F::RDRAND
+                | F::RDTSCP
+                | F::RDSEED
+                | F::RDPMC
+                | F::SMAP
+                | F::SSE
+                | F::SSE2
+                | F::SSE3
+                | F::SSSE3
+                | F::SSE4_1
+                | F::SSE4_2
+                | F::SYSCALL
+                | F::TSC
+        )
+    })
+}
+
+/// NOPs on every processor that does not give them a meaning.
+pub(crate) fn is_hint(mnemonic: Mnemonic) -> bool {
+    matches!(
+        mnemonic,
+        Mnemonic::Endbr32 | Mnemonic::Endbr64 | Mnemonic::Rdsspd | Mnemonic::Rdsspq | Mnemonic::Cldemote
+    )
+}
+
+fn is_x87(i: &Instruction) -> bool {
+    i.mnemonic() == Mnemonic::Wait
+        || i.cpuid_features().iter().any(|feature| {
+            use CpuidFeature as F;
+            matches!(feature, F::FPU | F::FPU287 | F::FPU387 | F::FXSR)
+        })
+}

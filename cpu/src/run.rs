@@ -1,0 +1,196 @@
+//! The run loop: blocks, boundaries between instructions, exact stops.
+
+use crate::{
+    Bus, Cpu, Exit, Fault,
+    blocks::CodeCache,
+    registers::{RFLAGS_IF, RFLAGS_TF},
+    state::REG_RIP,
+};
+
+impl<B: Bus> Cpu<B> {
+    /// Runs until [`crate::State::retired`] is `until` or something else ends the run, see [`Exit`]. Returns at once
+    /// when that count is already reached.
+    pub fn run(&mut self, bus: &mut B, until: u64) -> Exit {
+        // Handlers get the whole processor, so the blocks that they belong to are kept out of it meanwhile.
+        let mut code = std::mem::take(&mut self.code);
+        self.boundary = true;
+        self.interrupt_check = true;
+        let exit = self.run_code(bus, &mut code, until);
+        self.boundary = true;
+        self.code = code;
+        exit
+    }
+
+    /// Linear addresses of instructions that [`Bus::probe`] is told of before they execute.
+    pub fn set_probes(&mut self, probes: &[u64]) {
+        let mut code = std::mem::take(&mut self.code);
+        self.drop_all_code(&mut code);
+        self.code = code;
+        self.probes = probes.iter().copied().collect();
+        self.probe_offsets = probes.iter().map(|linear| (linear & 0xfff) as u16).collect();
+    }
+
+    fn run_code(&mut self, bus: &mut B, code: &mut CodeCache<B>, until: u64) -> Exit {
+        let mut first = true;
+        loop {
+            self.limit = until;
+            if self.boundary && !first && bus.attention() {
+                return Exit::Attention;
+            }
+            if self.state.retired >= until {
+                return Exit::Limit;
+            }
+            first = false;
+            let outcome = if self.boundary {
+                match self.at_boundary(bus, code) {
+                    Ok(false) => self.run_block(bus, code),
+                    Ok(true) => self.step_alone(bus, code),
+                    Err(exit) => Err(exit),
+                }
+            } else {
+                self.run_block(bus, code)
+            };
+            if let Err(exit) = outcome {
+                return exit;
+            }
+        }
+    }
+
+    /// Executes one instruction behind which the boundary must be looked at: it is in an interrupt shadow, it is
+    /// single-stepped, or a probe ended the last run before it.
+    fn step_alone(&mut self, bus: &mut B, code: &mut CodeCache<B>) -> Result<bool, Exit> {
+        let single_step = self.state.rflags & RFLAGS_TF != 0;
+        let shadow = std::mem::take(&mut self.state.interrupt_shadow);
+        self.limit = self.state.retired + 1;
+        let outcome = self.run_block(bus, code);
+        self.boundary = true;
+        match outcome {
+            Ok(true) if single_step && self.state.rflags & RFLAGS_TF != 0 => {
+                self.state.dr[6] |= 1 << 14;
+                self.raise(bus, Fault::DB).map(|()| true)
+            }
+            Ok(completed) => Ok(completed),
+            Err(exit) => {
+                self.state.interrupt_shadow = shadow;
+                Err(exit)
+            }
+        }
+    }
+
+    /// What happens between two instructions, in the order of SDM vol. 3, table 6-2. True if the next one must be
+    /// executed alone.
+    #[inline(never)]
+    fn at_boundary(&mut self, bus: &mut B, code: &mut CodeCache<B>) -> Result<bool, Exit> {
+        self.boundary = false;
+        if !self.stale_code.is_empty() {
+            self.drop_stale_code(code);
+        }
+        let held = self.state.interrupt_shadow || self.state.probe_told;
+        let enabled = self.state.rflags & RFLAGS_IF != 0 && !held;
+        if enabled && (self.interrupt_check || self.state.halted) {
+            self.interrupt_check = false;
+            if bus.interrupt_pending()
+                && let Some(vector) = bus.take_interrupt()
+            {
+                self.state.halted = false;
+                self.interrupt_check = true;
+                self.interrupt(bus, vector)?;
+            }
+        }
+        if self.state.halted {
+            return Err(Exit::Halted);
+        }
+        Ok(held || self.state.rflags & RFLAGS_TF != 0)
+    }
+
+    /// Executes the block at RIP, or as much of it as the limit allows. True if its last instruction completed, false
+    /// if an exception was raised instead.
+    #[inline(always)]
+    fn run_block(&mut self, bus: &mut B, code: &mut CodeCache<B>) -> Result<bool, Exit> {
+        let rip = self.state.regs[REG_RIP];
+        let block = match code.jump(rip, self.context) {
+            Some(block) => block,
+            None => {
+                let index = match self.enter_block(bus, code, rip)? {
+                    Some(index) => index,
+                    None => return Ok(false),
+                };
+                &code.blocks[index as usize]
+            }
+        };
+        let mut next = rip;
+        let mut retired = self.state.retired;
+        let room = (self.limit - retired).min(block.ops.len() as u64) as usize;
+        let mut ops = block.ops[..room].iter();
+        let outcome = loop {
+            let Some(op) = ops.next() else { break Ok(()) };
+            self.state.retired = retired;
+            self.at = next;
+            next = next.wrapping_add(u64::from(op.len));
+            self.state.regs[REG_RIP] = next;
+            let outcome = (op.run)(self, bus, op);
+            if outcome.is_err() {
+                break outcome;
+            }
+            retired += 1;
+            if self.boundary {
+                break Ok(());
+            }
+        };
+        match outcome {
+            Ok(()) => {
+                self.state.retired += 1;
+                Ok(true)
+            }
+            Err(fault) => {
+                let at = self.at;
+                let on_stack = self.not_canonical && ops_on_stack(&block.ops[..room], ops.as_slice().len());
+                self.faulted(bus, at, fault, on_stack)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// The way into a block that is not remembered. `None`: an exception was raised instead.
+    #[inline(never)]
+    fn enter_block(&mut self, bus: &mut B, code: &mut CodeCache<B>, rip: u64) -> Result<Option<u32>, Exit> {
+        self.at = rip;
+        let index = match self.find_block(bus, code) {
+            Ok(index) => index,
+            Err(fault) => return self.faulted(bus, rip, fault, false).map(|()| None),
+        };
+        if self.probes.contains(&rip) && !self.state.probe_told {
+            let view = self.view();
+            bus.probe(&view, rip);
+            if bus.attention() {
+                self.state.probe_told = true;
+                return Err(Exit::Attention);
+            }
+        }
+        self.state.probe_told = false;
+        // The page walk may have asked for attention; a REP must not start while it does.
+        Ok(if self.boundary { None } else { Some(index) })
+    }
+
+    /// Raises what an instruction at `rip` returned.
+    #[inline(never)]
+    fn faulted(&mut self, bus: &mut B, rip: u64, fault: Fault, on_stack: bool) -> Result<(), Exit> {
+        let not_canonical = std::mem::take(&mut self.not_canonical);
+        if fault != Fault::BP && fault != Fault::OF {
+            self.state.regs[REG_RIP] = rip;
+        }
+        if let Some(what) = self.unsupported.take() {
+            return Err(Exit::Unsupported { rip, what });
+        }
+        let fault = if not_canonical && on_stack && fault == Fault::GP0 { Fault::SS0 } else { fault };
+        self.raise(bus, fault)
+    }
+}
+
+/// Whether the instruction that faulted with `left` more to go accesses memory through the stack segment.
+fn ops_on_stack<B: Bus>(ops: &[crate::op::Op<B>], left: usize) -> bool {
+    match ops.get(ops.len() - left - 1) {
+        Some(op) => crate::segments::uses_stack_segment(op),
+        None => false,
+    }
+}
