@@ -162,7 +162,7 @@ impl Machine {
 
     /// Persistent memory, in the order of the configuration.
     pub fn regions(&self) -> &[Region] {
-        self.board.regions()
+        &self.board.wiring.regions
     }
 
     /// Reads persistent memory (or RAM) at a guest-physical address. Holes read as 0xff.

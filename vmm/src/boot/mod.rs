@@ -2,7 +2,7 @@
 
 mod linux64;
 
-pub(crate) use linux64::load;
+pub(crate) use linux64::{Boot, load};
 
 /// Where things stand at the kernel's first instruction (guest-physical).
 pub(crate) mod place {
