@@ -58,10 +58,7 @@ impl<'a> Apt<'a> {
 
     /// Forgets what names were resolved to, and gets Debian's index anew.
     pub(crate) fn refresh(&self) -> Result<()> {
-        let resolved = self.cache.root().join("resolved");
-        if resolved.exists() {
-            fs::remove_dir_all(&resolved).map_err(Error::io("remove", &resolved))?;
-        }
+        self.cache.remove("resolved")?;
         let _lock = self.cache.lock("apt")?;
         self.update()
     }

@@ -26,7 +26,7 @@ fn payload(file: &[u8]) -> Result<&[u8], String> {
     if file.get(0x202..0x206) != Some(b"HdrS") {
         return Err("it is neither an x86-64 ELF file nor a bzImage".into());
     }
-    let version = u16::from_le_bytes([file[0x206], *file.get(0x207).ok_or("it ends inside its header")?]);
+    let version = field(0x206).ok_or("it ends inside its header")? & 0xffff;
     if version < 0x208 {
         return Err(format!("its boot protocol {version:#x} is older than 2.08 (Linux 2.6.26)"));
     }

@@ -38,10 +38,6 @@ impl Archive {
         self.add(path, CHARACTER | 0o600, (major, minor), Vec::new());
     }
 
-    pub(crate) fn contains(&self, path: &str) -> bool {
-        self.entries.contains_key(path)
-    }
-
     fn add(&mut self, path: &str, mode: u32, device: (u32, u32), data: Vec<u8>) {
         for (at, _) in path.match_indices('/') {
             let directory = Entry { mode: DIRECTORY | 0o755, device: (0, 0), data: Vec::new() };

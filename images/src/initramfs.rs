@@ -1,8 +1,14 @@
 //! The initramfs: the agent as /init, modules with the order to load them in, programs.
 
+use std::path::Path;
+
+use crate::apt::Package;
+use crate::cache::Cache;
 use crate::cpio::Archive;
+use crate::deb::Content;
 use crate::error::{Error, Result};
 use crate::modules::Module;
+use crate::programs::{Programs, merged};
 
 /// The guest agent, a static x86-64 program.
 pub const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-agent"));
@@ -28,7 +34,29 @@ impl Initramfs {
         for path in ["proc", "sys", "tmp", "mnt/pmem", "modules"] {
             archive.directory(path);
         }
+        // One place for all programs and libraries, as installed systems have it.
+        for directory in ["bin", "sbin", "lib", "lib64"] {
+            archive.symlink(directory, &format!("usr/{directory}"));
+            archive.directory(&format!("usr/{directory}"));
+        }
         Initramfs { archive, modules: Vec::new() }
+    }
+
+    /// Adds Debian programs with the libraries they need: `PACKAGE`, or `PACKAGE/PROGRAM` for one of the package's
+    /// programs. Returns the package. Scripts bring no interpreter along.
+    ///
+    /// # Errors
+    /// [`Error::BadProgram`], [`Error::NoSuchPackage`], and all that fetching can meet.
+    pub fn program(&mut self, cache: &Cache, name: &str) -> Result<Package> {
+        let programs = Programs::get(cache, name)?;
+        for member in programs.members()? {
+            let path = format!("/{}", member.path.display());
+            match member.content {
+                Content::File(bytes) => self.file(&path, member.mode, bytes)?,
+                Content::Symlink(target) => self.symlink(&path, &target.to_string_lossy())?,
+            };
+        }
+        Ok(programs.package)
     }
 
     /// Adds modules; they are loaded in this order, but those that would touch pmem are loaded last (see
@@ -61,13 +89,14 @@ impl Initramfs {
     fn free(&self, path: &str) -> Result<String> {
         let bad = |why: &str| Error::BadProgram { program: path.into(), why: why.into() };
         let inner = path.strip_prefix('/').ok_or_else(|| bad("its path in the guest must be absolute"))?;
+        let inner = merged(Path::new(inner)).to_string_lossy().into_owned();
         if inner.split('/').any(|part| ["", ".", ".."].contains(&part)) {
             return Err(bad("its path in the guest must not have empty parts, . or .."));
         }
-        if ["init", "dev/console", "dev/null"].contains(&inner) || inner.starts_with("modules/") {
+        if ["init", "dev/console", "dev/null"].contains(&&*inner) || inner.starts_with("modules/") {
             return Err(bad("its path in the guest is taken"));
         }
-        Ok(inner.into())
+        Ok(inner)
     }
 
     /// The newc archive. The same contents give the same bytes.

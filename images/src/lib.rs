@@ -17,17 +17,24 @@ mod cache;
 mod cpio;
 mod deb;
 mod error;
+mod ext4;
 mod initramfs;
 mod kernel;
 mod modules;
+mod namespace;
+mod pmem;
+mod programs;
 mod version;
 
 pub use apt::Package;
 pub use cache::Cache;
 pub use error::{Error, Result};
+pub use ext4::{Checker, Fsck};
 pub use initramfs::{AGENT, Initramfs};
 pub use kernel::Kernel;
 pub use modules::Module;
+pub use namespace::{DATA_OFFSET, untouched_word};
+pub use pmem::{Ext4, ImageSpec, Namespace, PmemImage, pmem_image};
 
 /// The modules that an NVDIMM described by ACPI needs.
 pub const PMEM_MODULES: [&str; 4] = ["libnvdimm", "nfit", "nd_btt", "nd_pmem"];
@@ -37,5 +44,7 @@ pub const PMEM_MODULES: [&str; 4] = ["libnvdimm", "nfit", "nd_btt", "nd_pmem"];
 /// # Errors
 /// [`Error::Network`] and what else fetching can meet.
 pub fn refresh(cache: &Cache) -> Result<()> {
+    // Made of packages as they were.
+    cache.remove("programs")?;
     apt::Apt::new(cache).refresh()
 }

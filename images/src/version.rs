@@ -33,6 +33,15 @@ pub(crate) fn build_id(vmlinux: &[u8]) -> String {
 
 /// Debian's order of versions (Debian Policy 5.6.12), for versions without epoch.
 pub(crate) fn compare(a: &str, b: &str) -> Ordering {
+    // The revision behind the last hyphen only counts between equal upstream versions.
+    fn parts(version: &str) -> (&str, &str) {
+        version.rsplit_once('-').unwrap_or((version, ""))
+    }
+    let ((upstream_a, revision_a), (upstream_b, revision_b)) = (parts(a), parts(b));
+    compare_part(upstream_a, upstream_b).then_with(|| compare_part(revision_a, revision_b))
+}
+
+fn compare_part(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (a.as_bytes(), b.as_bytes());
     while !a.is_empty() || !b.is_empty() {
         let (text_a, text_b) = (leading(a, |c| !c.is_ascii_digit()), leading(b, |c| !c.is_ascii_digit()));

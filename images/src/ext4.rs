@@ -1,0 +1,210 @@
+//! Making and checking ext4 with Debian's e2fsprogs from the cache, run by its own dynamic loader and libraries:
+//! never the host's, whose version is not ours to choose.
+
+use std::fs::{self, File};
+use std::io::{Seek, SeekFrom, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use crate::apt::Package;
+use crate::cache::Cache;
+use crate::error::{Error, Result};
+use crate::programs::{LIBRARIES, Programs};
+
+/// 2024-01-01 00:00:00 UTC: every time stamp that mke2fs writes.
+const TIME: &str = "1704067200";
+const UUID: &str = "706d656d-7369-4d00-8000-000000000001";
+const HASH_SEED: &str = "706d656d-7369-4d00-8000-000000000002";
+
+/// e2fsck.conf(5): clocks of guest and host have nothing to do with each other.
+const CONFIG: &str = "[options]\nbroken_system_clock = true\n";
+
+/// Debian's e2fsprogs, ready to run.
+#[derive(Debug)]
+pub(crate) struct Tools {
+    root: PathBuf,
+    config: PathBuf,
+    pub package: Package,
+}
+
+impl Tools {
+    pub(crate) fn get(cache: &Cache) -> Result<Tools> {
+        let programs = Programs::get(cache, "e2fsprogs")?;
+        let config = cache.root().join("e2fsck.conf");
+        if fs::read(&config).ok().as_deref() != Some(CONFIG.as_bytes()) {
+            cache.write(&config, CONFIG.as_bytes())?;
+        }
+        Ok(Tools { root: programs.tree.root().to_path_buf(), config, package: programs.package })
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let libraries = self.root.join(LIBRARIES);
+        let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
+        command.arg("--library-path").arg(&libraries).arg(self.root.join("usr/sbin").join(program));
+        // Nothing of the host's environment changes what they do.
+        command.env_clear().env("LC_ALL", "C").env("PATH", "/nonexistent").stdin(Stdio::null());
+        command
+    }
+
+    /// Makes a file system in `file` from byte `offset` to its end. `arguments` are options of mke2fs.
+    pub(crate) fn make(&self, file: &Path, offset: u64, arguments: &[String]) -> Result<()> {
+        let size = fs::metadata(file).map_err(Error::io("look at", file))?.len();
+        let (mut extended, others) = split_extended(arguments)?;
+        let fixed = format!(
+            "nodiscard,lazy_itable_init=0,lazy_journal_init=0,hash_seed={HASH_SEED},root_owner=0:0,offset={offset}"
+        );
+        extended.insert(0, fixed);
+        let mut mke2fs = self.command("mke2fs");
+        mke2fs.env("MKE2FS_CONFIG", self.root.join("etc/mke2fs.conf"));
+        mke2fs.env("E2FSPROGS_FAKE_TIME", TIME).env("MKE2FS_SKIP_CHECK_MSG", "1");
+        mke2fs.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-U", UUID]).args(&others);
+        mke2fs.arg("-E").arg(extended.join(",")).arg(file).arg(format!("{}k", (size - offset) / 1024));
+        let output = run(mke2fs)?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.replace(&*file.to_string_lossy(), "the image");
+        if said.contains("No space left") {
+            return Err(Error::DiskFull { path: file.into() });
+        }
+        Err(Error::BadImage { why: format!("mke2fs {} failed: {}", arguments.join(" "), said.trim()) })
+    }
+
+    fn check(&self, file: &File, offset: u64) -> Result<Fsck> {
+        let mut e2fsck = self.command("e2fsck");
+        e2fsck.env("E2FSCK_CONFIG", &self.config);
+        let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
+        let output = run_in(e2fsck.arg("-fn").arg(format!("{path}?offset={offset}")))?;
+        let Some(code) = output.status.code() else {
+            let detail = format!("ended by signal {}", output.status.signal().unwrap_or_default());
+            return Err(Error::Tool { tool: "e2fsck".into(), detail });
+        };
+        let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
+        said += &String::from_utf8_lossy(&output.stderr);
+        let said = said.replace(&format!("{path}?offset={offset}"), "image").replace(&path, "image");
+        if code == 127 || said.contains("error while loading shared libraries") {
+            return Err(Error::Tool { tool: "e2fsck".into(), detail: said });
+        }
+        Ok(Fsck { clean: code == 0, code, output: said })
+    }
+}
+
+fn run(mut command: Command) -> Result<Output> {
+    run_in(&mut command)
+}
+
+fn run_in(command: &mut Command) -> Result<Output> {
+    command.output().map_err(|error| Error::Tool { tool: "e2fsprogs".into(), detail: error.to_string() })
+}
+
+/// The values of all -E options (mke2fs only heeds the last) and the other arguments.
+fn split_extended(arguments: &[String]) -> Result<(Vec<String>, Vec<String>)> {
+    let (mut extended, mut others) = (Vec::new(), Vec::new());
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.strip_prefix("-E") {
+            Some("") => {
+                let missing = || Error::BadImage { why: "mkfs: -E needs a value".into() };
+                extended.push(rest.next().ok_or_else(missing)?.clone());
+            }
+            Some(value) => extended.push(value.to_string()),
+            None => others.push(argument.clone()),
+        }
+    }
+    Ok((extended, others))
+}
+
+/// What e2fsck -fn says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fsck {
+    /// Nothing is wrong (exit code 0).
+    pub clean: bool,
+    /// Exit code, as e2fsck(8) lists them: 4 errors are left, 8 it could not do its work (no superblock, say).
+    pub code: i32,
+    /// What it printed; the file is called `image`.
+    pub output: String,
+}
+
+/// Checks many variants of one image: what differs from it is written, checked and put back.
+#[derive(Debug)]
+pub struct Checker {
+    tools: Tools,
+    base: std::sync::Arc<[u8]>,
+    file: File,
+    offset: u64,
+}
+
+impl Checker {
+    /// `base` is a region's content; its file system begins at `offset`.
+    ///
+    /// # Errors
+    /// What fetching e2fsprogs can meet; [`Error::Io`], [`Error::DiskFull`] for the file (in /dev/shm when there is one).
+    pub fn new(cache: &Cache, base: std::sync::Arc<[u8]>, offset: u64) -> Result<Checker> {
+        let tools = Tools::get(cache)?;
+        let memory = Path::new("/dev/shm");
+        let scratch = cache.root().join("tmp");
+        crate::cache::create_dir(&scratch)?;
+        let in_memory = tempfile::tempfile_in(memory).ok();
+        let file = in_memory.map_or_else(|| tempfile::tempfile_in(&scratch), Ok);
+        let mut file = file.map_err(Error::io("write", &scratch))?;
+        file.write_all(&base).map_err(Error::io("write", &scratch))?;
+        Ok(Checker { tools, base, file, offset })
+    }
+
+    /// The package that e2fsck comes from.
+    pub fn package(&self) -> &Package {
+        &self.tools.package
+    }
+
+    /// Checks the base with `changes` (offset in the region, bytes) applied in order.
+    ///
+    /// # Errors
+    /// [`Error::BadImage`] when a change lies outside, [`Error::Tool`] when e2fsck did not get to an end (killed, say):
+    /// nothing is known about the image then.
+    pub fn check<'a>(&mut self, changes: impl Iterator<Item = (u64, &'a [u8])>) -> Result<Fsck> {
+        let mut changed = Vec::new();
+        let mut result = Ok(());
+        for (offset, bytes) in changes {
+            let end = usize::try_from(offset).ok().and_then(|start| start.checked_add(bytes.len()));
+            if end.is_none_or(|end| end > self.base.len()) {
+                result = Err(Error::BadImage {
+                    why: format!("a change at {offset:#x} lies outside of the region"),
+                });
+                break;
+            }
+            changed.push((offset, bytes.len()));
+            result = self.write(offset, bytes);
+            if result.is_err() {
+                break;
+            }
+        }
+        let result = result.and_then(|()| self.tools.check(&self.file, self.offset));
+        for (offset, length) in changed {
+            let base = std::sync::Arc::clone(&self.base);
+            self.write(offset, &base[offset as usize..offset as usize + length])?;
+        }
+        result
+    }
+
+    fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
+        let written = self.file.seek(SeekFrom::Start(offset)).and_then(|_| self.file.write_all(bytes));
+        written.map_err(Error::io("write", Path::new("the image for e2fsck")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_extended_options_are_heard() {
+        let arguments = ["-E", "stride=512", "-I", "256", "-Estripe_width=512"].map(String::from);
+        let (extended, others) = split_extended(&arguments).unwrap();
+        assert_eq!(extended, ["stride=512", "stripe_width=512"]);
+        assert_eq!(others, ["-I", "256"]);
+        assert!(split_extended(&["-E".to_string()]).is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! With Debian's real packages: these tests need the network once, then the cache (the user's own).
+
+use std::sync::Arc;
+
+use images::{Cache, Checker, Ext4, ImageSpec, Initramfs, Kernel, Namespace, PMEM_MODULES, pmem_image};
+
+fn spec(mkfs: &[&str]) -> ImageSpec {
+    let mkfs = mkfs.iter().map(|option| option.to_string()).collect();
+    ImageSpec { size: 64 << 20, namespace: Namespace::Fsdax, filesystem: Some(Ext4 { mkfs }) }
+}
+
+fn cache() -> Cache {
+    Cache::open().expect("a cache directory")
+}
+
+#[test]
+fn a_kernel_comes_with_its_modules_in_order() {
+    for (name, release) in [("debian-6.1", "6.1."), ("debian-6.12", "6.12.")] {
+        let kernel = Kernel::get(&cache(), name).expect("needs the network the first time");
+        assert!(kernel.release.starts_with(release), "{}", kernel.release);
+        assert_eq!(kernel.build_id.len(), 40);
+        let modules = kernel.modules(&PMEM_MODULES).unwrap();
+        let names: Vec<_> = modules.iter().map(|module| module.name.as_str()).collect();
+        assert_eq!(names, ["libnvdimm", "nfit", "nd_btt", "nd_pmem"], "{name}");
+    }
+}
+
+#[test]
+fn an_unknown_version_names_what_there_is() {
+    let error = Kernel::get(&cache(), "debian-6.1@1.2.3").unwrap_err().to_string();
+    assert!(error.contains("debian-6.1@1.2.3") && error.contains("6.1.1"), "{error}");
+}
+
+#[test]
+fn an_ext4_image_is_clean_and_the_same_every_time() {
+    let other = tempfile::tempdir().unwrap();
+    let (one, two) = (
+        pmem_image(&cache(), &spec(&[])).unwrap(),
+        pmem_image(&Cache::at(other.path()).unwrap(), &spec(&[])).unwrap(),
+    );
+    assert!(one.bytes == two.bytes, "made twice, in two places");
+    assert_eq!(one.bytes[2 << 20..][0x438..0x43a], [0x53, 0xef], "ext4's magic");
+    let mut checker = Checker::new(&cache(), Arc::from(one.bytes), one.data_offset).unwrap();
+    let result = checker.check(std::iter::empty()).unwrap();
+    assert!(result.clean, "{}", result.output);
+}
+
+#[test]
+fn options_of_mkfs_reach_it() {
+    let image = pmem_image(&cache(), &spec(&["-E", "stride=512,stripe_width=512"])).unwrap();
+    let superblock = &image.bytes[(2 << 20) + 1024..];
+    assert_eq!(superblock[0x164..0x166], 512u16.to_le_bytes(), "s_raid_stride");
+    let error = pmem_image(&cache(), &spec(&["-E", "nonsense=1"])).unwrap_err().to_string();
+    assert!(error.contains("nonsense"), "{error}");
+}
+
+#[test]
+fn blocks_that_no_one_wrote_keep_the_pattern() {
+    let image = pmem_image(&cache(), &spec(&[])).unwrap();
+    let at = |offset: usize| u64::from_le_bytes(image.bytes[offset..offset + 8].try_into().unwrap());
+    let untouched = (0..image.bytes.len())
+        .step_by(4096)
+        .filter(|offset| at(*offset) == images::untouched_word(*offset as u64));
+    assert!(untouched.count() > 10_000);
+}
+
+#[test]
+fn damage_is_found_and_does_not_last() {
+    let image = pmem_image(&cache(), &spec(&[])).unwrap();
+    let start = image.data_offset;
+    let mut checker = Checker::new(&cache(), Arc::from(image.bytes), start).unwrap();
+    let zeros = [0; 4096];
+    let damaged = checker.check([(start + 4096, &zeros[..])].into_iter()).unwrap();
+    assert!(!damaged.clean, "{}", damaged.output);
+    let no_superblock = checker.check([(start, &zeros[..])].into_iter()).unwrap();
+    assert!(!no_superblock.clean, "{}", no_superblock.output);
+    assert!(checker.check(std::iter::empty()).unwrap().clean);
+}
+
+#[test]
+fn programs_come_with_their_libraries() {
+    let mut initramfs = Initramfs::new();
+    for name in ["dash", "coreutils/ls"] {
+        initramfs.program(&cache(), name).expect("needs the network the first time");
+    }
+    let archive = String::from_utf8_lossy(&initramfs.finish()).into_owned();
+    for path in [
+        "usr/bin/dash",
+        "usr/bin/ls",
+        "usr/lib/x86_64-linux-gnu/libc.so.6",
+        "usr/lib64/ld-linux-x86-64.so.2",
+        "libselinux.so.1",
+    ] {
+        assert!(archive.contains(path), "{path}");
+    }
+    assert!(!archive.contains("usr/bin/cat\0"), "only what was asked for");
+    let error = initramfs.program(&cache(), "coreutils/nothing").unwrap_err().to_string();
+    assert!(error.contains("nothing"), "{error}");
+}
