@@ -128,7 +128,8 @@ impl Rtc {
     }
 
     fn fields(&self, now: u64) -> [u8; 8] {
-        let time = OffsetDateTime::from_unix_timestamp(self.seconds(now)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+        let time =
+            OffsetDateTime::from_unix_timestamp(self.seconds(now)).unwrap_or(OffsetDateTime::UNIX_EPOCH);
         let year = time.year().rem_euclid(10_000) as u16;
         [
             time.second(),
@@ -166,7 +167,7 @@ fn field(index: u8) -> Option<usize> {
 }
 
 fn to_bcd(value: u8) -> u8 {
-    (value / 10) << 4 | value % 10
+    ((value / 10) << 4) | (value % 10)
 }
 
 fn from_bcd(value: u8) -> u8 {

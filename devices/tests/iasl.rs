@@ -12,7 +12,9 @@ use devices::map;
 fn iasl_is_here() -> bool {
     let here = Command::new("iasl").arg("-v").output().is_ok();
     if !here {
-        eprintln!("SKIPPED: iasl is not installed (apt-get install acpica-tools), the tables were not checked");
+        eprintln!(
+            "SKIPPED: iasl is not installed (apt-get install acpica-tools), the tables were not checked"
+        );
     }
     here
 }
@@ -20,11 +22,8 @@ fn iasl_is_here() -> bool {
 /// Runs iasl in `dir` and returns what it printed. Whatever it complains about fails the test.
 fn iasl(dir: &Path, arguments: &[&str]) -> String {
     let output = Command::new("iasl").args(arguments).current_dir(dir).output().expect("iasl runs");
-    let said = format!(
-        "{}{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "iasl {arguments:?}: {said}");
     for line in said.lines() {
         let tallies_nothing = line.contains("0 Errors, 0 Warnings");
@@ -69,7 +68,9 @@ fn disassemble(dir: &Path) -> impl Fn(&str) -> (PathBuf, String) {
 /// Values of every field called `name` in a disassembled data table, in order.
 fn fields<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
     let value = |line: &'a str| {
-        let (label, value) = line.split_once("] ").map_or((line, ""), |(_, rest)| rest.split_once(" : ").unwrap_or((rest, "")));
+        let (label, value) = line
+            .split_once("] ")
+            .map_or((line, ""), |(_, rest)| rest.split_once(" : ").unwrap_or((rest, "")));
         (label.trim() == name).then_some(value.trim())
     };
     text.lines().filter_map(value).collect()
@@ -114,10 +115,7 @@ fn nfit_says_what_we_meant() {
     assert_eq!(fields(&nfit, "Interleave Ways"), ["0001"; 3]);
     assert_eq!(fields(&nfit, "Device Handle"), ["00000001", "00000001", "00000002", "00000003", "00000003"]);
     assert_eq!(fields(&nfit, "Hint Count"), ["0002", "0001"]);
-    assert_eq!(
-        fields(&nfit, "Hint Address"),
-        ["00000000FD000000", "00000000FD000040", "00000000FD002000"]
-    );
+    assert_eq!(fields(&nfit, "Hint Address"), ["00000000FD000000", "00000000FD000040", "00000000FD002000"]);
     assert_eq!(fields(&nfit, "Highest Capability"), ["01"]);
     assert_eq!(fields(&nfit, "Capabilities (decoded below)"), ["00000002"]);
 }

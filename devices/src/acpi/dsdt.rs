@@ -40,7 +40,8 @@ fn serial(code: &mut Vec<u8>) {
 
 /// The NVDIMM root device with one child per NVDIMM, whose _ADR is the NFIT device handle (ACPI 6.4 9.20.3).
 fn nvdimm_root(nvdimms: &[Nvdimm], code: &mut Vec<u8>) {
-    let addresses: Vec<Name> = nvdimms.iter().map(|nvdimm| Name::new("_ADR".into(), &nvdimm.handle)).collect();
+    let addresses: Vec<Name> =
+        nvdimms.iter().map(|nvdimm| Name::new("_ADR".into(), &nvdimm.handle)).collect();
     let device = |(index, address): (usize, _)| -> Device {
         Device::new(format!("NV{index:02X}").as_str().into(), vec![address as &dyn Aml])
     };

@@ -99,7 +99,9 @@ pub enum Error {
         count: usize,
     },
     /// More than fits into the area.
-    #[error("ACPI tables need {needed} bytes, the area for them has {size}: use fewer NVDIMMs or flush hints")]
+    #[error(
+        "ACPI tables need {needed} bytes, the area for them has {size}: use fewer NVDIMMs or flush hints"
+    )]
     AreaFull {
         /// Bytes needed.
         needed: u64,

@@ -23,7 +23,7 @@ impl VectorSet {
 
     /// Register `index` (0 to 7) of the eight that show the set.
     pub fn register(&self, index: u64) -> u32 {
-        (self.0[index as usize / 2 & 3] >> (32 * (index & 1))) as u32
+        (self.0[(index as usize / 2) & 3] >> (32 * (index & 1))) as u32
     }
 }
 

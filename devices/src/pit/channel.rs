@@ -234,5 +234,9 @@ fn from_bcd(value: u16) -> u64 {
 }
 
 fn to_bcd(value: u64) -> u16 {
-    (0..4).fold((0, value % 10_000), |(bcd, rest), digit| (bcd | ((rest % 10) as u16) << (4 * digit), rest / 10)).0
+    (0..4)
+        .fold((0, value % 10_000), |(bcd, rest), digit| {
+            (bcd | ((rest % 10) as u16) << (4 * digit), rest / 10)
+        })
+        .0
 }

@@ -33,7 +33,7 @@ impl Pit {
     pub fn read(&mut self, port: u16, now: u64) -> u8 {
         match port {
             port::SPEAKER => {
-                let refresh = (now / REFRESH & 1) as u8;
+                let refresh = ((now / REFRESH) & 1) as u8;
                 self.speaker | refresh << 4 | u8::from(self.channels[2].output(now)) << 5
             }
             port::PIT..CONTROL => self.channels[usize::from(port - port::PIT)].read(now),
