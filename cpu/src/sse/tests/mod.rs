@@ -1,5 +1,6 @@
 //! Every form is there, and computes what the host's processor computes.
 
+mod machine;
 #[cfg(target_arch = "x86_64")]
 mod native;
 
