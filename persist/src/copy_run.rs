@@ -94,3 +94,148 @@ fn copy_store(event: &Event) -> Option<RunStore> {
     };
     in_copy.then_some(store)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Execution;
+    use crate::{DrainKind, Granularity, Origin, SECTOR, StorePath};
+
+    const S: u64 = 0x2000;
+
+    fn sector() -> Execution {
+        Execution::new(Granularity::Sector)
+    }
+
+    /// Goes on at CPL 0 in a kernel copy.
+    fn in_copy(run: &mut Execution, call: u32) {
+        run.origin = Origin { cpl: 0, copy_call: call, ..run.origin };
+    }
+
+    /// Stores of 8 bytes by a kernel copy.
+    fn copy(run: &mut Execution, call: u32, addr: u64, len: u64) {
+        in_copy(run, call);
+        for offset in (0..len).step_by(8) {
+            run.store(addr + offset, &[1; 8], StorePath::NonTemporal);
+        }
+        run.origin.copy_call = 0;
+    }
+
+    #[test]
+    fn a_sector_stays_old_until_the_copy_completes_it() {
+        let mut run = sector();
+        copy(&mut run, 1, S, SECTOR - 8);
+        assert_eq!(run.point().count().states, 1);
+        copy(&mut run, 1, S + SECTOR - 8, 8);
+        let point = run.point();
+        assert_eq!((point.in_flight().len(), point.count().states), (1, 2));
+        assert!(point.in_flight()[0].is_sector());
+        assert_eq!(point.content(&point.everything()).lines().len(), 8);
+        run.sfence();
+        assert_eq!(run.byte(S + 511), [1]);
+    }
+
+    #[test]
+    fn an_interrupt_within_a_copy_does_not_tear_the_sector() {
+        let mut run = sector();
+        copy(&mut run, 1, S, 256);
+        run.drain(DrainKind::Locked);
+        assert!(!run.drain(DrainKind::Serialising));
+        copy(&mut run, 1, S + 256, 256);
+        assert_eq!(run.point().in_flight().len(), 1);
+        assert_eq!(run.byte(S), [0, 1], "only a drain behind the last store covers it");
+        assert!(run.drain(DrainKind::Locked));
+        assert_eq!(run.byte(S), [1]);
+    }
+
+    #[test]
+    fn a_fence_covers_the_tail_of_a_copy() {
+        let mut run = sector();
+        copy(&mut run, 1, S, SECTOR + 24);
+        assert_eq!(run.point().in_flight().len(), 1);
+        assert!(run.sfence());
+        assert_eq!((run.byte(S), run.byte(S + SECTOR + 16)), (vec![1], vec![1]));
+    }
+
+    #[test]
+    fn a_tail_that_something_else_drained_is_durable_once_the_copy_is_known_to_be_over() {
+        let mut run = sector();
+        copy(&mut run, 1, S, 24);
+        assert!(!run.drain(DrainKind::Locked));
+        run.origin.cpl = 3;
+        assert!(run.promise(), "the promise drains nothing, but it cannot be within the copy");
+        assert_eq!(run.byte(S + 16), [1]);
+    }
+
+    #[test]
+    fn a_tail_that_nothing_drained_is_in_flight_by_words() {
+        let mut run = sector();
+        copy(&mut run, 1, S, 24);
+        assert!(run.point().in_flight().is_empty());
+        run.origin.cpl = 3;
+        assert!(!run.promise());
+        assert_eq!(run.point().count().states, 8);
+    }
+
+    #[test]
+    fn only_what_was_drained_becomes_durable_with_the_end_of_a_copy() {
+        let mut run = sector();
+        copy(&mut run, 1, S, 16);
+        run.drain(DrainKind::Serialising);
+        copy(&mut run, 1, S + 16, 8);
+        copy(&mut run, 2, S + 4096, 8);
+        assert_eq!((run.byte(S + 8), run.byte(S + 16)), (vec![1], vec![0, 1]));
+    }
+
+    #[test]
+    fn the_head_of_a_copy_is_words_at_once() {
+        let mut run = sector();
+        copy(&mut run, 1, S + 256, 256 + 8);
+        assert_eq!(run.point().in_flight().len(), 32);
+    }
+
+    #[test]
+    fn a_copy_in_user_mode_is_words() {
+        let mut run = sector();
+        in_copy(&mut run, 1);
+        run.origin.cpl = 3;
+        run.store(S, &[1; 64], StorePath::NonTemporal);
+        assert_eq!(run.point().in_flight().len(), 8);
+    }
+
+    #[test]
+    fn a_store_of_another_processor_into_a_line_of_the_copy_comes_after_it() {
+        let mut run = sector();
+        copy(&mut run, 1, S, 16);
+        run.origin.vcpu = 1;
+        run.cached(S + 8, 2);
+        assert_eq!(run.byte(S + 8), [0, 1, 2]);
+        run.origin.vcpu = 0;
+        copy(&mut run, 1, S + 16, SECTOR - 16);
+        assert!(run.point().in_flight().iter().all(|part| !part.is_sector()));
+    }
+
+    #[test]
+    fn a_store_into_a_line_that_the_copy_has_not_reached_comes_before_it() {
+        let mut run = sector();
+        copy(&mut run, 1, S, 16);
+        run.origin.vcpu = 1;
+        run.cached(S + 64, 2);
+        run.origin.vcpu = 0;
+        copy(&mut run, 1, S + 16, SECTOR - 16);
+        let point = run.point();
+        assert!(point.closure([1]).iter().eq([0, 1]));
+        assert_eq!(point.count().states, 3);
+    }
+
+    #[test]
+    fn what_comes_after_a_sector_takes_all_of_it_along() {
+        let mut run = sector();
+        run.cached(S + 448, 9);
+        copy(&mut run, 1, S, SECTOR);
+        run.cached(S, 2);
+        run.clwb(S);
+        assert!(run.sfence());
+        assert_eq!((run.byte(S), run.byte(S + 448)), (vec![2], vec![1]));
+        assert!(run.point().in_flight().is_empty());
+    }
+}

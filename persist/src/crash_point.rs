@@ -51,22 +51,25 @@ impl CrashPoint {
         durable: DurableLines,
         lines_in_flight: &BTreeMap<u64, Line>,
     ) -> Self {
-        let mut parts: Vec<Arc<Part>> = Vec::new();
-        for (&addr, line) in lines_in_flight {
-            parts.extend(line.parts.iter().filter(|part| part.line() == addr).cloned());
-        }
-        parts.sort_unstable_by_key(|part| (part.event, part.cut));
-        let (mut lines, mut entries, mut indexes) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut lines, mut entries, mut listed) = (Vec::new(), Vec::new(), Vec::new());
         for (&addr, line) in lines_in_flight {
             let start = entries.len();
             entries.extend_from_slice(&line.entries);
-            indexes.extend(line.parts.iter().map(|part| {
-                let index =
-                    parts.binary_search_by_key(&(part.event, part.cut), |part| (part.event, part.cut));
-                index.expect("every part was collected") as u32
-            }));
+            listed.extend(
+                line.parts.iter().zip(start..).map(|(part, entry)| (part.event, part.cut, entry, part)),
+            );
             let durable = durable.get(addr).unwrap_or_else(|| media.line(addr));
             lines.push(LineInFlight { addr, durable, range: start..entries.len() });
+        }
+        // A whole sector is listed by each of its lines, the first line first.
+        listed.sort_by_key(|&(event, cut, ..)| (event, cut));
+        let mut parts: Vec<Arc<Part>> = Vec::new();
+        let mut indexes = vec![0; entries.len()];
+        for same in listed.chunk_by(|one, next| (one.0, one.1) == (next.0, next.1)) {
+            for &(_, _, entry, _) in same {
+                indexes[entry] = parts.len() as u32;
+            }
+            parts.push(same[0].3.clone());
         }
         let nt_evicts = settings.nt_evicts;
         Self { nt_evicts, media, durable, parts, lines, entries, indexes, everything: OnceLock::new() }
@@ -375,5 +378,118 @@ impl Overlay {
     pub fn line(&self, addr: u64) -> Option<&[u8; 64]> {
         let position = self.lines.binary_search_by_key(&line_of(addr), |line| line.0).ok()?;
         Some(&self.lines[position].1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::testing::Execution;
+    use crate::{Granularity, StorePath};
+
+    const X: u64 = 0x1000;
+
+    fn line() -> Execution {
+        Execution::new(Granularity::Line)
+    }
+
+    #[test]
+    fn with_nothing_in_flight_there_is_one_state() {
+        let point = line().point();
+        assert_eq!((point.count().states, point.all().count()), (1, 1));
+        assert_eq!(point.durable_id(), StateId::default());
+        assert!(point.content(&point.everything()).lines().is_empty());
+    }
+
+    #[test]
+    fn equal_contents_have_equal_ids_however_they_came_about() {
+        let mut one = line();
+        one.store(X, &[1; 128], StorePath::Cached);
+        let mut two = line();
+        for addr in (0..16).rev().map(|word| X + word * 8) {
+            two.store(addr, &[7; 8], StorePath::NonTemporal);
+        }
+        two.sfence();
+        for addr in (X..X + 128).step_by(8) {
+            two.store(addr, &[1; 8], StorePath::NonTemporal);
+        }
+        let (in_flight, other) = (one.point(), two.point());
+        let id = in_flight.state_id(&in_flight.everything());
+        assert_eq!(id, other.state_id(&other.everything()));
+        assert_ne!(id, other.durable_id());
+        two.sfence();
+        assert_eq!(id, two.point().durable_id());
+    }
+
+    #[test]
+    fn a_line_that_is_as_it_was_adds_nothing_to_the_id() {
+        let mut run = line();
+        run.store(X, &[1; 8], StorePath::NonTemporal);
+        run.sfence();
+        run.store(X, &[0; 8], StorePath::NonTemporal);
+        let point = run.point();
+        assert_ne!(point.durable_id(), StateId::default());
+        assert_eq!(point.state_id(&point.everything()), StateId::default());
+        assert!(point.content(&point.everything()).lines().is_empty());
+        run.sfence();
+        assert_eq!(run.point().durable_id(), StateId::default());
+    }
+
+    #[test]
+    fn the_same_bytes_elsewhere_have_another_id() {
+        let id = |addr| {
+            let mut run = line();
+            run.cached(addr, 1);
+            let point = run.point();
+            point.state_id(&point.everything())
+        };
+        assert_ne!(id(X), id(X + 64));
+    }
+
+    #[test]
+    fn random_choices_reach_every_state_and_repeat() {
+        let mut run = line();
+        for byte in 0..3 {
+            run.cached(X + byte, 1);
+            run.store(X + 64 + byte * 8, &[1; 8], StorePath::NonTemporal);
+        }
+        let point = run.point();
+        let drawn: BTreeSet<Choice> = (0..2000).map(|number| point.random(1, number)).collect();
+        assert_eq!(drawn, point.all().collect());
+        assert_eq!(point.random(5, 6), point.random(5, 6));
+    }
+
+    #[test]
+    fn too_many_contents_of_a_line_are_refused_but_its_bytes_are_known() {
+        let mut run = line();
+        for byte in 0..64 {
+            run.store(X + byte, &[1], StorePath::CachedRep(1));
+        }
+        let point = run.point();
+        assert_eq!(point.line_contents(X, 1000), None);
+        assert_eq!(point.byte_values(X + 63), [0, 1]);
+        assert_eq!(point.count().states, 1 << 64);
+    }
+
+    #[test]
+    fn counts_beyond_any_number_keep_their_logarithm() {
+        let mut run = line();
+        for line in 0..1000 {
+            run.store(X + line * 64, &[1; 8], StorePath::NonTemporal);
+        }
+        let count = run.point().count();
+        assert_eq!((count.states, count.exact), (u128::MAX, true));
+        assert!((count.log2 - 1000.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn indexes_beyond_the_parts_are_ignored() {
+        let mut run = line();
+        run.cached(X, 1);
+        let point = run.point();
+        assert_eq!(point.closure([7]), point.nothing());
+        assert_eq!(point.without([7]), point.everything());
     }
 }

@@ -150,3 +150,39 @@ impl DurableLines {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_back_sorted_and_go_when_they_are_as_they_were() {
+        let mut lines = DurableLines::default();
+        let addresses = [NODE * 3 + PAGE + LINE, 0, NODE - LINE, PAGE + LINE * 63, PAGE];
+        for (&addr, byte) in addresses.iter().zip(1..) {
+            lines.set(addr, Some([byte; 64]));
+        }
+        let snapshot = lines.clone();
+        let all: Vec<(u64, u8)> = lines.iter().map(|(addr, content)| (addr, content[0])).collect();
+        let expected =
+            [(0, 2), (PAGE, 5), (PAGE + LINE * 63, 4), (NODE - LINE, 3), (NODE * 3 + PAGE + LINE, 1)];
+        assert_eq!(all, expected);
+        for addr in addresses {
+            lines.set(addr, None);
+        }
+        assert_eq!((lines.iter().count(), lines.id()), (0, 0));
+        assert_eq!(snapshot.iter().count(), 5);
+        assert_eq!(snapshot.get(PAGE), Some([5; 64]));
+        assert_eq!(snapshot.get(PAGE + LINE), None);
+    }
+
+    #[test]
+    fn ids_are_read_back_as_they_are_written() {
+        let id = StateId(0x0123_4567_89ab_cdef_0000_0000_0000_0042);
+        assert_eq!(id.to_string(), "0123456789abcdef0000000000000042");
+        assert_eq!(id.to_string().parse(), Ok(id));
+        for text in ["", "42", "+123456789abcdef0000000000000042", "x123456789abcdef0000000000000042"] {
+            assert!(text.parse::<StateId>().is_err(), "{text:?}");
+        }
+    }
+}

@@ -45,3 +45,34 @@ pub(crate) fn groups(parts: &[Arc<Part>]) -> Vec<Group> {
     }
     groups
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::Execution;
+    use crate::{Granularity, StorePath};
+
+    #[test]
+    fn parts_are_grouped_by_processor_call_epoch_and_range() {
+        let mut run = Execution::new(Granularity::Line);
+        run.cached(0x1000, 1);
+        run.cached(0x2000, 1);
+        run.cached(0x1001, 1);
+        run.origin.copy_call = 3;
+        run.store(0x1002, &[1; 70], StorePath::Cached);
+        run.origin = crate::Origin { vcpu: 1, ..run.origin };
+        run.store(0x3000, &[1; 8], StorePath::NonTemporal);
+        run.sfence();
+        run.origin.vcpu = 0;
+        run.origin.copy_call = 0;
+        run.cached(0x1002, 1);
+        let found: Vec<_> =
+            run.point().groups().into_iter().map(|group| (group.start, group.end, group.parts)).collect();
+        let expected = [
+            (0x1000, 0x1002, vec![0, 2]),
+            (0x2000, 0x2001, vec![1]),
+            (0x1002, 0x1048, vec![3, 4]),
+            (0x1002, 0x1003, vec![5]),
+        ];
+        assert_eq!(found, expected);
+    }
+}

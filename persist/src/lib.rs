@@ -13,6 +13,8 @@ mod groups;
 mod order;
 mod part;
 mod settings;
+#[cfg(test)]
+mod testing;
 
 pub use choice::{Choice, StateCount};
 pub use crash_point::{CrashPoint, Overlay};

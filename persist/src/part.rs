@@ -88,3 +88,16 @@ pub(crate) fn cut(addr: u64, len: usize, unit: u64) -> impl Iterator<Item = (u64
         item
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stores_are_cut_at_every_multiple_of_the_unit() {
+        let pieces: Vec<_> = cut(0x1005, 14, 8).collect();
+        assert_eq!(pieces, [(0x1005, 0, 3), (0x1008, 3, 8), (0x1010, 11, 3)]);
+        assert_eq!(cut(0x1000, 0, 8).count(), 0);
+        assert_eq!(cut(0x103c, 8, 64).collect::<Vec<_>>(), [(0x103c, 0, 4), (0x1040, 4, 4)]);
+    }
+}
