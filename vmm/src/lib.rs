@@ -11,6 +11,7 @@ mod memory;
 mod recorder;
 mod symbols;
 mod translate;
+pub mod unwind;
 
 pub use config::{MachineConfig, Nvdimm, PlatformCapability};
 pub use error::{Error, Unmapped};

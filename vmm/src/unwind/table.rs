@@ -6,7 +6,8 @@ use std::ops::Range;
 use object::elf::FileHeader64;
 use object::read::elf::ElfFile;
 use object::{
-    LittleEndian, Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionIndex, SectionKind, SymbolKind,
+    LittleEndian, Object, ObjectSection, ObjectSymbol, RelocationTarget, SectionIndex, SectionKind,
+    SymbolKind,
 };
 
 use super::entry::{ENTRY_SIZE, Entry, Kind, Layout};
@@ -24,7 +25,9 @@ pub enum UnwindError {
     #[error("no section {0}; build the kernel with CONFIG_UNWINDER_ORC")]
     Missing(&'static str),
     /// The two sections do not belong together.
-    #[error(".orc_unwind has {entries} bytes and .orc_unwind_ip {addresses}: not 6 to 4; the file is damaged")]
+    #[error(
+        ".orc_unwind has {entries} bytes and .orc_unwind_ip {addresses}: not 6 to 4; the file is damaged"
+    )]
     Sizes {
         /// Bytes of `.orc_unwind`.
         entries: usize,
@@ -78,9 +81,7 @@ impl OrcTable {
             let symbol = elf.symbol_by_index(symbol)?;
             let base = symbol.section_index().and_then(|section| loaded.get(&section));
             if let (Some(slot), Some(base)) = (addresses.get_mut(offset as usize / 4), base) {
-                *slot = Some(
-                    base.wrapping_add(symbol.address()).wrapping_add_signed(relocation.addend()),
-                );
+                *slot = Some(base.wrapping_add(symbol.address()).wrapping_add_signed(relocation.addend()));
             }
         }
         let code = elf
@@ -161,9 +162,9 @@ impl<'a> OrcSections<'a> {
 
     fn entries(&self) -> impl Iterator<Item = Entry> {
         let layout = self.layout;
-        self.entries.chunks_exact(ENTRY_SIZE).map(move |bytes| {
-            Entry::parse(std::array::from_fn(|i| bytes[i]), layout)
-        })
+        self.entries
+            .chunks_exact(ENTRY_SIZE)
+            .map(move |bytes| Entry::parse(std::array::from_fn(|i| bytes[i]), layout))
     }
 }
 
@@ -174,10 +175,7 @@ fn load_addresses(elf: &Elf, module: &str, symbols: &Symbols) -> HashMap<Section
     let module = module.replace('-', "_");
     let mut running: HashMap<&str, Option<u64>> = HashMap::new();
     for symbol in symbols.iter().filter(|symbol| symbol.module.as_ref() == Some(&module)) {
-        running
-            .entry(&symbol.name)
-            .and_modify(|address| *address = None)
-            .or_insert(Some(symbol.address));
+        running.entry(&symbol.name).and_modify(|address| *address = None).or_insert(Some(symbol.address));
     }
     let mut defined: HashMap<&str, Option<(SectionIndex, u64)>> = HashMap::new();
     for symbol in elf.symbols().filter(|symbol| symbol.kind() == SymbolKind::Text) {

@@ -262,10 +262,7 @@ mod tests {
 
     #[test]
     fn registers_of_the_processor_hold_until_the_first_call() {
-        let entries = [
-            (0x1000, entry(Base::R10, 0, Kind::Call)),
-            (0x1100, entry(Base::R13, 0, Kind::Call)),
-        ];
+        let entries = [(0x1000, entry(Base::R10, 0, Kind::Call)), (0x1100, entry(Base::R13, 0, Kind::Call))];
         let start = Registers { r10: STACK + 8, ..start(0x1000) };
         let stack = unwind(&entries, &[0x1110], start);
         assert_eq!((stack.addresses, stack.end), (vec![0x1000, 0x1110], End::Lost));
