@@ -76,7 +76,8 @@ pub(super) fn store_extended(unit: &Unit, wide: bool, area: &mut [u8; FXSAVE_WRI
 /// Loads what [`store_extended`] wrote.
 pub(super) fn load_extended(unit: &mut Unit, wide: bool, area: &[u8; 512]) {
     let mask = if wide { u64::MAX } else { 0xffff_ffff };
-    let pointer = |at: usize| (u64::from(doubleword(area, at + 4)) << 32 | u64::from(doubleword(area, at))) & mask;
+    let pointer =
+        |at: usize| (u64::from(doubleword(area, at + 4)) << 32 | u64::from(doubleword(area, at))) & mask;
     unit.state.tags = area[4];
     unit.state.opcode = word(area, 6) & 0x7ff;
     unit.state.ip = pointer(8);
@@ -127,7 +128,15 @@ mod tests {
         for (i, register) in regs.iter_mut().enumerate() {
             *register = Extended::from_integer(i as i64).bits();
         }
-        X87 { regs, control: 0x27f, status: 5 << 11 | 0x4100, tags: 0x3b, opcode: 0x123, ip: 0x8000_0001, dp: 77 }
+        X87 {
+            regs,
+            control: 0x27f,
+            status: 5 << 11 | 0x4100,
+            tags: 0x3b,
+            opcode: 0x123,
+            ip: 0x8000_0001,
+            dp: 77,
+        }
     }
 
     #[test]

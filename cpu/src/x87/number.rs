@@ -177,8 +177,9 @@ mod tests {
     use super::*;
 
     fn short() -> impl Strategy<Value = Number> {
-        (any::<bool>(), -100..100i32, any::<u64>())
-            .prop_map(|(negative, exponent, s)| Number::new(negative, exponent, u128::from(s | 1 << 63) << 64))
+        (any::<bool>(), -100..100i32, any::<u64>()).prop_map(|(negative, exponent, s)| {
+            Number::new(negative, exponent, u128::from(s | 1 << 63) << 64)
+        })
     }
 
     proptest! {

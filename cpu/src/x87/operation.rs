@@ -145,7 +145,8 @@ impl Operation {
 
     /// Whether it is a control instruction, which leaves the last instruction's pointers alone.
     pub fn is_control(self) -> bool {
-        !self.waits() || matches!(self, Operation::LoadControl | Operation::LoadEnvironment(_) | Operation::Wait)
+        !self.waits()
+            || matches!(self, Operation::LoadControl | Operation::LoadEnvironment(_) | Operation::Wait)
     }
 }
 
@@ -363,12 +364,15 @@ mod tests {
 
     #[test]
     fn every_form_of_the_features_is_known_or_cannot_be_decoded() {
-        let features =
-            [CpuidFeature::FPU, CpuidFeature::FPU287, CpuidFeature::FPU387, CpuidFeature::FXSR];
+        let features = [CpuidFeature::FPU, CpuidFeature::FPU287, CpuidFeature::FPU387, CpuidFeature::FXSR];
         let decodable: Vec<Code> = decodable().iter().map(Instruction::code).collect();
         for code in Code::values() {
             if code.cpuid_features().iter().any(|feature| features.contains(feature)) {
-                assert_eq!(Operation::of(code).is_some(), decodable.contains(&code) || code == Code::Wait, "{code:?}");
+                assert_eq!(
+                    Operation::of(code).is_some(),
+                    decodable.contains(&code) || code == Code::Wait,
+                    "{code:?}"
+                );
             }
         }
     }

@@ -148,7 +148,8 @@ impl Context {
     /// Narrows to an interchange format for a store: its bits.
     fn narrow(&mut self, value: Extended, exponent_bits: u32, fraction_bits: u32) -> Answer<u64> {
         let largest = (1 << (exponent_bits - 1)) - 1;
-        let signed = |negative: bool, bits: u64| u64::from(negative) << (exponent_bits + fraction_bits) | bits;
+        let signed =
+            |negative: bool, bits: u64| u64::from(negative) << (exponent_bits + fraction_bits) | bits;
         let sign = signed(value.negative(), 0);
         let infinity = ((1 << exponent_bits) - 1) << fraction_bits;
         let fraction = (1u64 << fraction_bits) - 1;
@@ -283,8 +284,8 @@ impl Context {
         // The binary point stands below bit 64.
         let fixed = shift_right_jam(number.significand, (63 - number.exponent) as u32);
         let (whole, rest) = (fixed >> 64, fixed << 64);
-        let away = !truncate
-            && self.rounds_away(number.negative, whole & 1 != 0, rest.cmp(&(1 << 127)), rest != 0);
+        let away =
+            !truncate && self.rounds_away(number.negative, whole & 1 != 0, rest.cmp(&(1 << 127)), rest != 0);
         let magnitude = u64::try_from(whole + u128::from(away)).ok()?;
         Some(Whole { magnitude, up: away, inexact: rest != 0 })
     }
@@ -329,8 +330,5 @@ fn pack(negative: bool, rounded: Rounded) -> Extended {
         return Extended::infinity(negative);
     };
     let biased = if significand >> 127 == 0 { 0 } else { (exponent + BIAS) as u16 };
-    Extended {
-        sign_exponent: u16::from(negative) << 15 | biased,
-        significand: (significand >> 64) as u64,
-    }
+    Extended { sign_exponent: u16::from(negative) << 15 | biased, significand: (significand >> 64) as u64 }
 }

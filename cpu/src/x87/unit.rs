@@ -273,7 +273,9 @@ impl Unit {
             Operation::SineCosine => {
                 self.push_reduced(|context, argument| context.sine_cosine(argument, true, true))?
             }
-            Operation::Extract => self.push_result(|context, argument| context.extract(argument).map(Some))?,
+            Operation::Extract => {
+                self.push_result(|context, argument| context.extract(argument).map(Some))?
+            }
             _ => {}
         }
         Ok(())
@@ -386,10 +388,8 @@ impl Unit {
     }
 
     fn apply2(&mut self, function: Function2) -> Answer<()> {
-        let pops = matches!(
-            function,
-            Function2::Arctangent | Function2::Logarithm | Function2::LogarithmPlusOne
-        );
+        let pops =
+            matches!(function, Function2::Arctangent | Function2::Logarithm | Function2::LogarithmPlusOne);
         let destination = usize::from(pops);
         if matches!(function, Function2::Remainder | Function2::RemainderNearest) {
             self.set_reduction(true);
@@ -484,10 +484,9 @@ fn from_memory(format: Format, memory: &[u8; 10]) -> (Extended, bool) {
         Format::Word => Extended::from_integer((low as i16).into()),
         Format::Doubleword => Extended::from_integer((low as i32).into()),
         Format::Quadword => Extended::from_integer(low as i64),
-        Format::Extended => Extended {
-            sign_exponent: u16::from_le_bytes([memory[8], memory[9]]),
-            significand: low,
-        },
+        Format::Extended => {
+            Extended { sign_exponent: u16::from_le_bytes([memory[8], memory[9]]), significand: low }
+        }
         Format::Decimal => Extended::from_bcd(*memory),
     };
     (value, false)
