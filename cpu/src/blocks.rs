@@ -309,7 +309,7 @@ impl<B: Bus> Cpu<B> {
             if !ops.is_empty() && self.probe_offsets.contains(&(offset as u16)) {
                 break;
             }
-            match decode::<B>(&page[offset..], size) {
+            match decode::<B>(&page[offset..], size, self.handlers) {
                 Decoded::Op { op, ends_block } => {
                     offset += op.len.max(1) as usize;
                     ops.push(op);
@@ -337,7 +337,7 @@ impl<B: Bus> Cpu<B> {
         size: CodeSize,
     ) -> Result<Block<B>, Fault> {
         let bytes = self.fetch_crossing(bus, linear, host)?;
-        let Decoded::Op { op, .. } = decode::<B>(&bytes, size) else { return Err(Fault::GP0) };
+        let Decoded::Op { op, .. } = decode::<B>(&bytes, size, self.handlers) else { return Err(Fault::GP0) };
         let crossing = Some(bytes[..(op.len as usize).clamp(1, LONGEST)].into());
         let granules = granules((linear & 0xfff) as usize, LONGEST);
         Ok(Block { ops: Box::new([op]), frame, granules, key, crossing })

@@ -33,11 +33,20 @@ pub(crate) enum CodeSize {
     Bits64 = 1,
 }
 
+/// Which handlers instructions get.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Handlers {
+    /// Specialised ones where there are some.
+    Fastest,
+    /// The general ones only: the reference that the specialised ones must agree with.
+    General,
+}
+
 /// Decodes the first instruction of `bytes`.
 ///
 /// The instruction pointer that iced is given is always 0: one decoding serves every linear address at which the page
 /// is mapped, so that handlers may only use distances to `next_ip()`.
-pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize) -> Decoded<B> {
+pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize, handlers: Handlers) -> Decoded<B> {
     let bitness = if size == CodeSize::Bits64 { 64 } else { 32 };
     let mut decoder = Decoder::with_ip(bitness, bytes, 0, OPTIONS);
     let instruction = decoder.decode();
@@ -48,10 +57,10 @@ pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize) -> Decoded<B> {
         };
     }
     let ends_block = instruction.flow_control() != FlowControl::Next || repeats(&instruction);
-    Decoded::Op { op: select(&instruction, size), ends_block }
+    Decoded::Op { op: select(&instruction, size, handlers), ends_block }
 }
 
-fn select<B: Bus>(i: &Instruction, size: CodeSize) -> Op<B> {
+fn select<B: Bus>(i: &Instruction, size: CodeSize, handlers: Handlers) -> Op<B> {
     if !offered(i) {
         return general(undefined, i);
     }
@@ -59,6 +68,7 @@ fn select<B: Bus>(i: &Instruction, size: CodeSize) -> Op<B> {
         return general(handler, i);
     }
     if size == CodeSize::Bits64
+        && handlers == Handlers::Fastest
         && let Some(op) = integer::specialise(i).or_else(|| sse::specialise(i))
     {
         return op;

@@ -29,6 +29,8 @@ mod system;
 mod tables;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tlb;
 mod traps;
 mod x87;
@@ -76,6 +78,8 @@ pub struct Cpu<B: Bus> {
     pub(crate) context: u64,
     /// Linear addresses that the bus wants to hear of.
     pub(crate) probes: FxHashSet<u64>,
+    /// Which handlers newly decoded instructions get.
+    pub(crate) handlers: decode::Handlers,
     /// Their offsets in a page: blocks begin there.
     pub(crate) probe_offsets: FxHashSet<u16>,
 }
@@ -103,6 +107,7 @@ impl<B: Bus> Cpu<B> {
             generation: 0,
             context: 0,
             probes: FxHashSet::default(),
+            handlers: decode::Handlers::Fastest,
             probe_offsets: FxHashSet::default(),
         }
     }

@@ -3,6 +3,7 @@
 use crate::{
     Bus, Cpu, Exit, Fault,
     blocks::CodeCache,
+    decode::Handlers,
     registers::{RFLAGS_IF, RFLAGS_TF},
     state::REG_RIP,
 };
@@ -28,6 +29,15 @@ impl<B: Bus> Cpu<B> {
         self.code = code;
         self.probes = probes.iter().copied().collect();
         self.probe_offsets = probes.iter().map(|linear| (linear & 0xfff) as u16).collect();
+    }
+
+    /// Executes everything by the general handlers. They are slower than the specialised ones, which must agree with
+    /// them bit for bit: for tests.
+    pub fn use_general_handlers(&mut self) {
+        let mut code = std::mem::take(&mut self.code);
+        self.drop_all_code(&mut code);
+        self.code = code;
+        self.handlers = Handlers::General;
     }
 
     fn run_code(&mut self, bus: &mut B, code: &mut CodeCache<B>, until: u64) -> Exit {

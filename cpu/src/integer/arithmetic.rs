@@ -180,10 +180,7 @@ pub(super) fn cmpxchg<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
     if old == expected {
         return destination.write(cpu, bus, new);
     }
-    // Hardware writes the old value back: to memory nobody sees that, a 32-bit register it zero-extends.
-    if destination.address().is_none() {
-        destination.write(cpu, bus, old)?;
-    }
+    // Hardware writes the old value back to memory, where nobody sees it; a register it does not touch at all.
     set_register(cpu, bits, RAX, old);
     Ok(())
 }

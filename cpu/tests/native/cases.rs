@@ -21,25 +21,6 @@ const DF: u64 = 1 << 10;
 /// CF, PF, AF, ZF, SF, OF.
 const ARITHMETIC: u64 = 0x8d5;
 
-const GENERAL: [Register; 16] = [
-    Register::RAX,
-    Register::RCX,
-    Register::RDX,
-    Register::RBX,
-    Register::RSP,
-    Register::RBP,
-    Register::RSI,
-    Register::RDI,
-    Register::R8,
-    Register::R9,
-    Register::R10,
-    Register::R11,
-    Register::R12,
-    Register::R13,
-    Register::R14,
-    Register::R15,
-];
-
 /// A random instance of `code`, `None` if this choice of operands cannot be encoded.
 pub fn case(code: Code, random: &mut Random) -> Option<(Case, Instruction)> {
     let rip = place(random);
@@ -70,7 +51,11 @@ pub fn case(code: Code, random: &mut Random) -> Option<(Case, Instruction)> {
 /// Where the instruction stands: sometimes across pages.
 fn place(random: &mut Random) -> u64 {
     let middle = LAYOUT.code.start + 0x1000;
-    if random.percent(3) { middle + 0x1000 - 1 - random.below(8) } else { middle + 0x400 + random.below(0x800) }
+    if random.percent(3) {
+        middle + 0x1000 - 1 - random.below(8)
+    } else {
+        middle + 0x400 + random.below(0x800)
+    }
 }
 
 fn instruction(code: Code, rip: u64, random: &mut Random) -> Option<Instruction> {
@@ -90,7 +75,11 @@ fn operand(i: &mut Instruction, n: u32, kind: Kind, rip: u64, random: &mut Rando
     };
     let any = random.below(16) as u32;
     match kind {
-        Kind::r8_or_mem | Kind::r16_or_mem | Kind::r32_or_mem | Kind::r64_or_mem | Kind::mm_or_mem
+        Kind::r8_or_mem
+        | Kind::r16_or_mem
+        | Kind::r32_or_mem
+        | Kind::r64_or_mem
+        | Kind::mm_or_mem
         | Kind::xmm_or_mem
             if random.percent(50) =>
         {
@@ -106,9 +95,15 @@ fn operand(i: &mut Instruction, n: u32, kind: Kind, rip: u64, random: &mut Rando
             // Index 4 to 7 is AH to BH, 8 to 11 SPL to DIL.
             set_register(i, Register::AL + random.below(20) as u32);
         }
-        Kind::r16_or_mem | Kind::r16_reg | Kind::r16_rm | Kind::r16_opcode => set_register(i, Register::AX + any),
-        Kind::r32_or_mem | Kind::r32_reg | Kind::r32_rm | Kind::r32_opcode => set_register(i, Register::EAX + any),
-        Kind::r64_or_mem | Kind::r64_reg | Kind::r64_rm | Kind::r64_opcode => set_register(i, Register::RAX + any),
+        Kind::r16_or_mem | Kind::r16_reg | Kind::r16_rm | Kind::r16_opcode => {
+            set_register(i, Register::AX + any)
+        }
+        Kind::r32_or_mem | Kind::r32_reg | Kind::r32_rm | Kind::r32_opcode => {
+            set_register(i, Register::EAX + any)
+        }
+        Kind::r64_or_mem | Kind::r64_reg | Kind::r64_rm | Kind::r64_opcode => {
+            set_register(i, Register::RAX + any)
+        }
         Kind::mm_or_mem | Kind::mm_reg | Kind::mm_rm => set_register(i, Register::MM0 + any % 8),
         Kind::xmm_or_mem | Kind::xmm_reg | Kind::xmm_rm => set_register(i, Register::XMM0 + any),
         Kind::al => set_register(i, Register::AL),
@@ -229,7 +224,8 @@ fn has_memory(i: &Instruction) -> bool {
 /// A branch into its own bytes would execute something else.
 fn targets_itself(i: &Instruction, n: u32) -> bool {
     let inside = |target: u64| target.wrapping_add(16).wrapping_sub(i.ip()) < 32;
-    i.op_kind(n) == OpKind::NearBranch64 && (inside(i.near_branch64()) || !LAYOUT.code.contains(&i.near_branch64()))
+    i.op_kind(n) == OpKind::NearBranch64
+        && (inside(i.near_branch64()) || !LAYOUT.code.contains(&i.near_branch64()))
 }
 
 /// An address of code far enough from every place of an instruction.
@@ -276,7 +272,8 @@ fn set_addresses(case: &mut Case, i: &Instruction, random: &mut Random) {
     }
     if i.is_string_instruction() || i.op_kinds().any(|kind| kind == OpKind::MemorySegRDI) {
         case.regs[RSI] = pointer(random);
-        case.regs[RDI] = if random.percent(20) { case.regs[RSI].wrapping_add(random.below(16)) } else { pointer(random) };
+        case.regs[RDI] =
+            if random.percent(20) { case.regs[RSI].wrapping_add(random.below(16)) } else { pointer(random) };
         case.regs[RCX] = random.below(40);
         if random.percent(30) {
             // Equal strings, for the comparisons.
@@ -311,9 +308,11 @@ fn set_addresses(case: &mut Case, i: &Instruction, random: &mut Random) {
             Register::None => 0,
             index => case.regs[index.full_register().number()].wrapping_mul(i.memory_index_scale() as u64),
         };
-        let offset = at.wrapping_sub(case.gs_base).wrapping_sub(i.memory_displacement64()).wrapping_sub(scaled);
+        let offset =
+            at.wrapping_sub(case.gs_base).wrapping_sub(i.memory_displacement64()).wrapping_sub(scaled);
         let high = if base.is_gpr32() { random.next() << 32 } else { 0 };
-        case.regs[base.full_register().number()] = if base.is_gpr32() { offset as u32 as u64 | high } else { offset };
+        case.regs[base.full_register().number()] =
+            if base.is_gpr32() { offset as u32 as u64 | high } else { offset };
     }
     if is_indirect_branch(i) {
         let to = code_target(random);

@@ -4,13 +4,37 @@ use iced_x86::{Code, CpuidFeature, FlowControl, Instruction, Mnemonic, OpCodeOpe
 
 use super::skips;
 
-/// The forms to run whose name contains `filter` (case ignored): those that can be executed here, see [`skips`].
+/// The forms to run that `filter` names: those that can be executed here, see [`skips`]. The filter is a list of words
+/// separated by commas; a form is named by a part of its iced name (case ignored) or by its set: `integer`, `x87`,
+/// `sse` (all of MMX to SSE4.2). Nothing names everything.
 pub fn forms(filter: &str) -> Vec<Code> {
-    let filter = filter.to_lowercase();
+    let words: Vec<String> = filter.to_lowercase().split(',').map(str::to_owned).collect();
     Code::values()
-        .filter(|code| format!("{code:?}").to_lowercase().contains(&filter))
-        .filter(|code| is_offered(*code) && host_has(*code) && skips::form(*code).is_none() && is_encodable(*code))
+        .filter(|code| {
+            is_offered(*code) && host_has(*code) && skips::form(*code).is_none() && is_encodable(*code)
+        })
+        .filter(|code| {
+            let name = format!("{code:?}").to_lowercase();
+            words.iter().any(|word| set(*code) == word || !SETS.contains(&&**word) && name.contains(word))
+        })
         .collect()
+}
+
+const SETS: [&str; 3] = ["integer", "x87", "sse"];
+
+fn set(code: Code) -> &'static str {
+    let features = code.cpuid_features();
+    let any = |wanted: &[CpuidFeature]| features.iter().any(|feature| wanted.contains(feature));
+    use CpuidFeature as F;
+    if any(&[F::FPU, F::FPU287, F::FPU387, F::FXSR]) {
+        "x87"
+    } else if any(&[F::MMX, F::SSE, F::SSE2, F::SSE3, F::SSSE3, F::SSE4_1, F::SSE4_2])
+        && code.mnemonic() != Mnemonic::Crc32
+    {
+        "sse"
+    } else {
+        "integer"
+    }
 }
 
 fn is_offered(code: Code) -> bool {

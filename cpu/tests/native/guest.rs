@@ -3,7 +3,9 @@
 //! Every vector has a gate to a HLT of its own at CPL 0, so that the place of the halt is the exception and its frame
 //! on the supervisor stack says the rest.
 
-use cpu::{Bus, Cpu, CpuView, DrainKind, Exit, FlushKind, Page, REG_RIP, Segment, State, StoreKind, TableRegister};
+use cpu::{
+    Bus, Cpu, CpuView, DrainKind, Exit, FlushKind, Page, REG_RIP, Segment, State, StoreKind, TableRegister,
+};
 
 use super::case::{Case, Fx, LAYOUT, Outcome};
 
@@ -115,7 +117,8 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub fn new() -> Guest {
+    /// With `general`, instructions are executed by the general handlers only.
+    pub fn new(general: bool) -> Guest {
         let mut ram = Ram(vec![0; RAM]);
         ram.poke64(PML4, PDPT | PRESENT | WRITABLE | USER);
         ram.poke64(PDPT, PD | PRESENT | WRITABLE | USER);
@@ -143,7 +146,10 @@ impl Guest {
             ram.poke(system(handler), &[0xf4]);
         }
         ram.poke(READ_ONLY_FRAME, &[0xcc; 4096]);
-        let cpu = Cpu::new(0, 0);
+        let mut cpu = Cpu::new(0, 0);
+        if general {
+            cpu.use_general_handlers();
+        }
         let state = user_mode(cpu.state());
         Guest { cpu, ram, state }
     }

@@ -232,7 +232,10 @@ extern "C" fn handler(signal: i32, _: *mut libc::siginfo_t, context: *mut libc::
 unsafe fn frame_len(frame: *const u8) -> usize {
     // SAFETY: the legacy area always is there, 512 bytes of it.
     let (magic, size) = unsafe {
-        (frame.add(MAGIC1).cast::<u32>().read_unaligned(), frame.add(EXTENDED_SIZE).cast::<u32>().read_unaligned())
+        (
+            frame.add(MAGIC1).cast::<u32>().read_unaligned(),
+            frame.add(EXTENDED_SIZE).cast::<u32>().read_unaligned(),
+        )
     };
     if magic == FP_XSTATE_MAGIC1 { (size as usize).min(FRAME) } else { 512 }
 }

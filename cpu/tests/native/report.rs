@@ -7,7 +7,8 @@ use iced_x86::{Formatter, Instruction, NasmFormatter};
 use super::case::{Case, LAYOUT, Outcome};
 
 const NAMES: [&str; 16] = [
-    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15",
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+    "r15",
 ];
 
 /// One line for everything that is not the same: host's value, then ours.
@@ -65,13 +66,24 @@ pub fn describe(case: &Case, i: &Instruction, host: &Outcome, differences: &[Str
         }
     }
     if !i.cpuid_features().iter().all(|feature| format!("{feature:?}").starts_with("INTEL")) {
-        let _ = write!(text, "mxcsr={:#x} fcw={:#x} fsw={:#x} ftw={:#x} ", fx.mxcsr(), fx.control(), fx.status(), fx.tags());
+        let _ = write!(
+            text,
+            "mxcsr={:#x} fcw={:#x} fsw={:#x} ftw={:#x} ",
+            fx.mxcsr(),
+            fx.control(),
+            fx.status(),
+            fx.tags()
+        );
         for n in 0..8 {
             let _ = write!(text, "st{n}={:#x} ", fx.st(n));
         }
         text.push('\n');
     }
-    let _ = writeln!(text, "host: vector {} error {:#x} cr2 {:#x} rip {:#x}", host.vector, host.error, host.cr2, host.rip);
+    let _ = writeln!(
+        text,
+        "host: vector {} error {:#x} cr2 {:#x} rip {:#x}",
+        host.vector, host.error, host.cr2, host.rip
+    );
     for line in differences {
         let _ = writeln!(text, "    {line}");
     }

@@ -1,6 +1,6 @@
 //! MOV, MOVZX, MOVSX, LEA, PUSH, POP, SETcc, CMOVcc, and the sign extensions of the accumulator.
 
-use iced_x86::{Instruction, Mnemonic};
+use iced_x86::{Code, Instruction, Mnemonic};
 
 use super::{
     super::{
@@ -35,7 +35,7 @@ pub(super) fn select<B: Bus>(i: &Instruction, shape: &Shape) -> Option<Handler<B
         (Mnemonic::Push, Kinds::M) if bits == 64 => Some(push_m),
         (Mnemonic::Push, Kinds::I) if i.stack_pointer_increment() == -8 => Some(push_i),
         (Mnemonic::Pop, Kinds::R) if bits == 64 => Some(pop_r),
-        (Mnemonic::Leave, Kinds::None) if i.stack_pointer_increment() == 0 => Some(leave),
+        (Mnemonic::Leave, Kinds::None) if i.code() == Code::Leaveq => Some(leave),
         (Mnemonic::Cdqe, Kinds::None) => Some(|cpu, _, _| {
             let value = sign_extend(32, register(cpu, 32, RAX));
             set_register(cpu, 64, RAX, value);
