@@ -143,7 +143,7 @@ pub(super) fn round<F: Format>(mxcsr: &mut Mxcsr, x: Finite) -> u64 {
     let carried = (significand >> (F::FRACTION + 1)) as i32;
     let biased = x.exponent + top + carried + F::BIAS;
     if biased < 1 {
-        return round_tiny::<F>(mxcsr, x);
+        return round_tiny::<F>(mxcsr, x, inexact);
     }
     if biased as u64 >= F::INFINITY >> F::FRACTION {
         mxcsr.raise(if inexact || mxcsr.masks(OE) { OE | PE } else { OE });
@@ -156,7 +156,13 @@ pub(super) fn round<F: Format>(mxcsr: &mut Mxcsr, x: Finite) -> u64 {
     signed::<F>(x.negative, (biased as u64) << F::FRACTION | fraction)
 }
 
-fn round_tiny<F: Format>(mxcsr: &mut Mxcsr, x: Finite) -> u64 {
+/// `inexact` says whether rounding would lose anything if exponents had no bounds.
+fn round_tiny<F: Format>(mxcsr: &mut Mxcsr, x: Finite, inexact: bool) -> u64 {
+    if !mxcsr.masks(UE) {
+        mxcsr.raise(if inexact { UE | PE } else { UE });
+        // Never seen: the exception keeps it from being written.
+        return 0;
+    }
     if mxcsr.flushes_to_zero() {
         mxcsr.raise(UE | PE);
         return signed::<F>(x.negative, 0);
@@ -165,8 +171,6 @@ fn round_tiny<F: Format>(mxcsr: &mut Mxcsr, x: Finite) -> u64 {
     let (fraction, inexact) = round_shift(x.significand, least - x.exponent, x.negative, mxcsr.rounding());
     if inexact {
         mxcsr.raise(UE | PE);
-    } else if !mxcsr.masks(UE) {
-        mxcsr.raise(UE);
     }
     // A fraction that rounded up to the least normal value has the bit in the exponent already.
     signed::<F>(x.negative, fraction as u64)

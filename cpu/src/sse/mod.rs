@@ -49,14 +49,15 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
     if mmx {
         operands::check_pending_x87(cpu)?;
     }
-    match form_of(i.code(), i.op1_kind() == OpKind::Memory) {
-        Some(form) => compute(cpu, bus, i, form)?,
-        None => special::execute(cpu, bus, i)?,
-    }
-    if mmx {
+    let result = match form_of(i.code(), i.op1_kind() == OpKind::Memory) {
+        Some(form) => compute(cpu, bus, i, form),
+        None => special::execute(cpu, bus, i),
+    };
+    // Hardware has changed over by the time a conversion raises its exception.
+    if mmx && (result.is_ok() || result == Err(Fault::XM)) {
         operands::enter_mmx(cpu);
     }
-    Ok(())
+    result
 }
 
 /// `None` for what `special` does, and for instructions of other modules.

@@ -47,13 +47,15 @@ impl Rounding {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mxcsr {
     value: u32,
+    /// Exceptions of the current step.
     raised: u32,
-    stopped: bool,
+    /// A step had an unmasked exception.
+    faulted: bool,
 }
 
 impl Mxcsr {
     pub fn new(value: u32) -> Mxcsr {
-        Mxcsr { value, raised: 0, stopped: false }
+        Mxcsr { value, raised: 0, faulted: false }
     }
 
     pub fn rounding(&self) -> Rounding {
@@ -76,24 +78,28 @@ impl Mxcsr {
 
     /// Notes exceptions of one element.
     pub fn raise(&mut self, exceptions: u32) {
-        if !self.stopped {
-            self.raised |= exceptions;
-        }
+        self.raised |= exceptions;
     }
 
-    /// Ends a step of an instruction that computes in several (DPPS): an unmasked exception keeps the later steps from
-    /// happening.
+    /// Ends a step of an instruction that computes in several (DPPS). If one raised before computing (IE, DE, ZE) is
+    /// unmasked, those raised by computing are not reported: there was no result. After a step with an unmasked
+    /// exception nothing more happens.
     pub fn end_step(&mut self) {
-        self.stopped |= self.raised & !(self.value >> MASK_SHIFT) != 0;
+        let raised = std::mem::take(&mut self.raised);
+        if self.faulted {
+            return;
+        }
+        let unmasked = !(self.value >> MASK_SHIFT) & EXCEPTIONS;
+        let before = raised & (IE | DE | ZE);
+        let flags = if before & unmasked != 0 { before } else { raised };
+        self.value |= flags;
+        self.faulted = flags & unmasked != 0;
     }
 
-    /// The register's new value, and whether an unmasked exception keeps the result from being written. If one was
-    /// raised before computing (IE, DE, ZE), those raised by computing are not reported: there was no result.
-    pub fn finish(self) -> (u32, bool) {
-        let masks = self.value >> MASK_SHIFT;
-        let before = self.raised & (IE | DE | ZE);
-        let flags = if before & !masks != 0 { before } else { self.raised };
-        (self.value | flags, flags & !masks & EXCEPTIONS != 0)
+    /// The register's new value, and whether an unmasked exception keeps the result from being written.
+    pub fn finish(mut self) -> (u32, bool) {
+        self.end_step();
+        (self.value, self.faulted)
     }
 }
 
@@ -125,13 +131,15 @@ mod tests {
     }
 
     #[test]
-    fn a_stopped_step_raises_nothing_more() {
+    fn nothing_happens_after_a_step_with_an_unmasked_exception() {
         let mut mxcsr = Mxcsr::new(ALL_MASKED & !(IE << 7));
+        mxcsr.raise(PE);
         mxcsr.end_step();
-        mxcsr.raise(IE);
+        mxcsr.raise(IE | PE);
         mxcsr.end_step();
         mxcsr.raise(DE);
-        assert_eq!(mxcsr.finish().0 & EXCEPTIONS, IE);
+        let (value, faulted) = mxcsr.finish();
+        assert_eq!((value & EXCEPTIONS, faulted), (IE | PE, true));
     }
 
     #[test]

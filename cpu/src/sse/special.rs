@@ -5,7 +5,7 @@ use iced_x86::{Code, Instruction};
 use super::{
     lanes::lane,
     mxcsr,
-    operands::{fetch, memory_address, register},
+    operands::{check_pending_x87, enter_mmx, fetch, memory_address, register},
     strings,
 };
 use crate::{Bus, Cpu, Fault, integer::LazyFlags};
@@ -45,8 +45,8 @@ pub(super) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, i: &Instruction) ->
 }
 
 fn empty_mmx<B: Bus>(cpu: &mut Cpu<B>) -> Result<(), Fault> {
-    super::operands::check_pending_x87(cpu)?;
-    cpu.state.x87.status &= !(7 << 11);
+    check_pending_x87(cpu)?;
+    enter_mmx(cpu);
     cpu.state.x87.tags = 0;
     Ok(())
 }
@@ -60,16 +60,17 @@ fn load_mxcsr<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, i: &Instruction) -> Result<
     Ok(())
 }
 
-/// MASKMOVQ and MASKMOVDQU: stores the bytes whose mask has its top bit set, and touches no page for the others.
+/// MASKMOVQ and MASKMOVDQU: stores the bytes whose mask has its top bit set. Where the SDM leaves it to the processor,
+/// this one is like AMD's: all bytes must be writable, whatever the mask, and the x87 unit has changed over before.
 fn store_masked<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, i: &Instruction, width: usize) -> Result<(), Fault> {
     let bytes = register(cpu, i.op1_register()).to_le_bytes();
     let mask = register(cpu, i.op2_register());
     let address = cpu.operand_address(i, 0);
-    let runs = || Runs { mask, from: 0, width };
-    for (start, end) in runs() {
-        cpu.check_writable(bus, address.wrapping_add(start as u64), end - start)?;
+    if width == 8 {
+        enter_mmx(cpu);
     }
-    for (start, end) in runs() {
+    cpu.check_writable(bus, address, width)?;
+    for (start, end) in (Runs { mask, from: 0, width }) {
         cpu.write_non_temporal(bus, address.wrapping_add(start as u64), &bytes[start..end])?;
     }
     Ok(())
