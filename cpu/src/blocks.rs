@@ -8,6 +8,7 @@ use crate::{
     events::granules,
     op::Op,
     paging::{Access, is_canonical},
+    registers::{ACCESS_BIG, CS},
     tlb::Privilege,
 };
 
@@ -15,8 +16,8 @@ use crate::{
 const BLOCK_OPS: usize = 32;
 /// Blocks kept at most, so that a guest that generates code forever costs bounded memory.
 const BLOCKS: usize = 400_000;
-/// Slots of the table that finds a block by its linear address.
-const JUMPS: usize = 8192;
+/// Slots of the table of blocks entered lately.
+const RECENT: usize = 8192;
 /// Bytes of the longest instruction.
 const LONGEST: usize = 15;
 
@@ -34,14 +35,14 @@ pub(crate) struct Block<B: Bus> {
     crossing: Option<Box<[u8]>>,
 }
 
+/// A block that may be entered without another look: it neither crosses pages nor is probed.
 #[derive(Clone, Copy)]
-struct Jump {
-    linear: u64,
-    context: u64,
+struct Recent {
+    key: u64,
     block: u32,
 }
 
-const NO_JUMP: Jump = Jump { linear: u64::MAX, context: u64::MAX, block: 0 };
+const NOTHING: Recent = Recent { key: u64::MAX, block: 0 };
 
 /// All decoded instructions of one processor.
 pub(crate) struct CodeCache<B: Bus> {
@@ -49,7 +50,7 @@ pub(crate) struct CodeCache<B: Bus> {
     free: Vec<u32>,
     by_address: FxHashMap<u64, u32>,
     by_page: FxHashMap<u64, Vec<u32>>,
-    jumps: Vec<Jump>,
+    recent: Box<[Recent]>,
 }
 
 impl<B: Bus> Default for CodeCache<B> {
@@ -59,24 +60,32 @@ impl<B: Bus> Default for CodeCache<B> {
             free: Vec::new(),
             by_address: FxHashMap::default(),
             by_page: FxHashMap::default(),
-            jumps: Vec::new(),
+            recent: Box::default(),
         }
     }
 }
 
 impl<B: Bus> CodeCache<B> {
-    /// The block at a linear address, if it was entered in this context before.
+    /// The block with this key, if it was entered lately.
     #[inline(always)]
-    pub fn jump(&self, linear: u64, context: u64) -> Option<&Block<B>> {
-        let jump = self.jumps.get(jump_slot(linear))?;
-        if jump.linear == linear && jump.context == context { self.blocks.get(jump.block as usize) } else { None }
+    pub fn recent(&self, key: u64) -> Option<&Block<B>> {
+        let recent = self.recent.get(recent_slot(key))?;
+        if recent.key == key { self.blocks.get(recent.block as usize) } else { None }
     }
 
-    fn remember_jump(&mut self, linear: u64, context: u64, block: u32) {
-        if self.jumps.is_empty() {
-            self.jumps = vec![NO_JUMP; JUMPS];
+    fn remember(&mut self, key: u64, block: u32) {
+        if self.recent.is_empty() {
+            self.recent = vec![NOTHING; RECENT].into();
         }
-        self.jumps[jump_slot(linear)] = Jump { linear, context, block };
+        self.recent[recent_slot(key)] = Recent { key, block };
+    }
+
+    fn forget(&mut self, key: u64) {
+        if let Some(recent) = self.recent.get_mut(recent_slot(key))
+            && recent.key == key
+        {
+            *recent = NOTHING;
+        }
     }
 
     fn insert(&mut self, block: Block<B>) -> u32 {
@@ -98,7 +107,7 @@ impl<B: Bus> CodeCache<B> {
 
     /// Drops the blocks of a page that touch the given granules. Returns the granules that still have some.
     fn drop_granules(&mut self, frame: u64, written: u32) -> u32 {
-        let Some(indices) = self.by_page.get_mut(&frame) else { return 0 };
+        let Some(mut indices) = self.by_page.remove(&frame) else { return 0 };
         let mut left = 0;
         indices.retain(|&index| {
             let block = &mut self.blocks[index as usize];
@@ -106,20 +115,29 @@ impl<B: Bus> CodeCache<B> {
                 left |= block.granules;
                 return true;
             }
-            self.by_address.remove(&block.key);
+            let key = block.key;
             block.ops = Box::default();
+            self.by_address.remove(&key);
+            self.forget(key);
             self.free.push(index);
             false
         });
-        if left == 0 {
-            self.by_page.remove(&frame);
+        if left != 0 {
+            self.by_page.insert(frame, indices);
         }
         left
     }
 }
 
-fn jump_slot(linear: u64) -> usize {
-    (linear ^ linear >> 13) as usize & (JUMPS - 1)
+#[inline(always)]
+fn recent_slot(key: u64) -> usize {
+    (key >> 1 ^ key >> 14) as usize & (RECENT - 1)
+}
+
+/// Names a block: guest-physical address and code size.
+#[inline(always)]
+fn block_key(frame: u64, linear: u64, size: CodeSize) -> u64 {
+    (frame << 12 | linear & 0xfff) << 1 | size as u64
 }
 
 impl<B: Bus> Cpu<B> {
@@ -133,17 +151,22 @@ impl<B: Bus> Cpu<B> {
         }
     }
 
-    /// Declares every remembered jump wrong: translations, rights or blocks changed.
-    pub(crate) fn new_generation(&mut self) {
-        self.generation += 1;
-        self.context_changed();
+    /// The key of the block at RIP, if the page's translation is at hand and this is 64-bit code.
+    #[inline(always)]
+    pub(crate) fn known_key(&self, rip: u64) -> Option<u64> {
+        let entry = self.tlb.fetch.entry(rip, self.fetch_privilege);
+        if entry.tag == rip & !0xfff && self.fetches_64_bit {
+            Some(block_key(self.tlb.fetch.frame(rip, self.fetch_privilege), rip, CodeSize::Bits64))
+        } else {
+            None
+        }
     }
 
-    /// Follows a change of what decides whether a linear address leads to the same block: generation, user mode, code
-    /// size.
-    pub(crate) fn context_changed(&mut self) {
-        self.context =
-            self.generation << 2 | ((self.privilege == Privilege::User) as u64) << 1 | self.long_code() as u64;
+    /// Follows a change of CPL or of the code segment.
+    pub(crate) fn code_segment_changed(&mut self) {
+        let user = self.privilege == Privilege::User;
+        self.fetch_privilege = if user { Privilege::User } else { Privilege::Supervisor };
+        self.fetches_64_bit = self.long_code();
     }
 
     /// Drops the blocks whose bytes were written.
@@ -163,7 +186,6 @@ impl<B: Bus> Cpu<B> {
                 self.code_pages.insert(frame, left);
             }
         }
-        self.new_generation();
     }
 
     /// Drops everything decoded.
@@ -172,7 +194,6 @@ impl<B: Bus> Cpu<B> {
         for (frame, _) in std::mem::take(&mut self.code_pages) {
             self.tlb.unmark_code(frame);
         }
-        self.new_generation();
     }
 
     /// The block at RIP: translates, decodes if nobody did before, and remembers the way.
@@ -185,11 +206,11 @@ impl<B: Bus> Cpu<B> {
         let size = self.code_size()?;
         let linear = self.code_linear(rip);
         let (frame, host) = self.fetch_page(bus, linear)?;
-        let key = (frame << 12 | linear & 0xfff) << 1 | size as u64;
+        let key = block_key(frame, linear, size);
         if let Some(&index) = code.by_address.get(&key) {
             match code.blocks[index as usize].crossing.take() {
                 None => {
-                    self.remember(code, rip, index);
+                    self.remember(code, key, index);
                     return Ok(index);
                 }
                 Some(bytes) => {
@@ -212,14 +233,14 @@ impl<B: Bus> Cpu<B> {
         let crosses = block.crossing.is_some();
         let index = code.insert(block);
         if !crosses {
-            self.remember(code, rip, index);
+            self.remember(code, key, index);
         }
         Ok(index)
     }
 
-    fn remember(&mut self, code: &mut CodeCache<B>, rip: u64, index: u32) {
-        if !self.probes.contains(&rip) {
-            code.remember_jump(rip, self.context, index);
+    fn remember(&mut self, code: &mut CodeCache<B>, key: u64, index: u32) {
+        if !self.probe_offsets.contains(&((key >> 1 & 0xfff) as u16)) {
+            code.remember(key, index);
         }
     }
 
@@ -227,12 +248,13 @@ impl<B: Bus> Cpu<B> {
         if self.long_code() {
             return Ok(CodeSize::Bits64);
         }
-        if self.long_mode() {
-            self.unsupported = Some("compatibility mode");
-        } else if !self.protected() {
+        // The kernel is in compatibility mode between switching paging on and its far jump.
+        if !self.protected() {
             self.unsupported = Some("real mode");
-        } else if self.state.segments[1].access & 1 << 14 == 0 {
+        } else if self.state.segments[CS].access & ACCESS_BIG == 0 {
             self.unsupported = Some("16-bit protected mode");
+        } else if self.privilege == Privilege::User {
+            self.unsupported = Some("user code outside of 64-bit mode");
         } else {
             return Ok(CodeSize::Bits32);
         }
@@ -245,8 +267,7 @@ impl<B: Bus> Cpu<B> {
 
     /// Guest-physical page and host address of the page that `linear` is fetched from.
     fn fetch_page(&mut self, bus: &mut B, linear: u64) -> Result<(u64, *const u8), Fault> {
-        let privilege =
-            if self.privilege == Privilege::User { Privilege::User } else { Privilege::Supervisor };
+        let privilege = self.fetch_privilege;
         let entry = self.tlb.fetch.entry(linear, privilege);
         if entry.is_for(linear) {
             let page = linear & !0xfff;

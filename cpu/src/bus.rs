@@ -25,10 +25,11 @@ pub enum Page {
 pub enum StoreKind {
     /// Through the cache (C parts of the persistency model).
     Cached,
-    /// Through the cache, by one iteration of REP MOVS or REP STOS. `first` is set on the first iteration of one
-    /// execution of the instruction, and only then: parts of one execution on one line are unordered.
+    /// Through the cache, by one iteration of REP MOVS or REP STOS, or by several that follow each other in one line.
+    /// `first` is set on the first iteration of one execution of the instruction, and only then: parts of one
+    /// execution on one line are unordered.
     CachedRep {
-        /// First iteration of this execution of the instruction.
+        /// These are the first iterations of this execution of the instruction.
         first: bool,
     },
     /// Non-temporal (N parts): MOVNTI, MOVNTQ, MOVNTDQ, MOVNTPS, MOVNTPD, MASKMOVQ, MASKMOVDQU.

@@ -72,7 +72,6 @@ pub(crate) fn invlpg<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resul
     cpu.require_cpl0()?;
     let linear = cpu.operand_address(full(op)?, 0);
     cpu.tlb.flush_page(linear);
-    cpu.new_generation();
     cpu.boundary = true;
     cpu.drain_serialising(bus);
     Ok(())
@@ -167,7 +166,6 @@ impl<B: Bus> Cpu<B> {
         }
         self.state.cr3 = value;
         self.tlb.flush_not_global();
-        self.new_generation();
         Ok(())
     }
 

@@ -36,7 +36,7 @@ impl<B: Bus> Cpu<B> {
         } else {
             Privilege::Supervisor
         };
-        self.context_changed();
+        self.code_segment_changed();
     }
 
     /// How many iterations a REP may still retire before the run loop must look again, the current one included.

@@ -72,10 +72,10 @@ pub struct Cpu<B: Bus> {
     pub(crate) stale_code: Vec<(u64, u32)>,
     /// Decoded instructions. Empty while the run loop has them.
     pub(crate) code: CodeCache<B>,
-    /// Counts flushes of everything that leads from a linear address to a block.
-    pub(crate) generation: u64,
-    /// Generation, user mode and code size: what remembered jumps are good for.
-    pub(crate) context: u64,
+    /// Whose rights fetches have: follows CPL.
+    pub(crate) fetch_privilege: Privilege,
+    /// The code segment is a 64-bit one.
+    pub(crate) fetches_64_bit: bool,
     /// Linear addresses that the bus wants to hear of.
     pub(crate) probes: FxHashSet<u64>,
     /// Which handlers newly decoded instructions get.
@@ -104,8 +104,8 @@ impl<B: Bus> Cpu<B> {
             code_pages: FxHashMap::default(),
             stale_code: Vec::new(),
             code: CodeCache::default(),
-            generation: 0,
-            context: 0,
+            fetch_privilege: Privilege::Supervisor,
+            fetches_64_bit: false,
             probes: FxHashSet::default(),
             handlers: decode::Handlers::Fastest,
             probe_offsets: FxHashSet::default(),
@@ -132,7 +132,6 @@ impl<B: Bus> Cpu<B> {
     /// Forgets all address translations: after anything behind [`Bus::page`] moved.
     pub fn flush_tlb(&mut self) {
         self.tlb.flush();
-        self.new_generation();
     }
 
     /// Forgets which pages are writable, so that [`Bus::page_dirtied`] is asked anew for each.

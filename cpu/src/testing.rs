@@ -17,6 +17,9 @@ pub(crate) const DATA: u64 = 0x30_0000;
 /// Physical address of the PML4 that maps the first 4 GiB to themselves by 2 MiB pages, for user and supervisor.
 pub(crate) const TABLES: u64 = 0x1000;
 
+/// A port whose accesses are no events of the machine.
+pub(crate) const CONTROL_PORT: u16 = 0x5050;
+
 /// What the bus was told, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Told {
@@ -145,6 +148,10 @@ impl Bus for TestBus {
 
     fn port_write(&mut self, cpu: &CpuView, port: u16, size: usize, value: u32) {
         self.event(Told::PortWrite(port, size, value), cpu);
+    }
+
+    fn port_drains(&self, port: u16) -> bool {
+        port != CONTROL_PORT
     }
 
     fn read_msr(&mut self, _: &CpuView, msr: u32) -> Option<u64> {

@@ -75,6 +75,7 @@ impl Array {
     }
 
     /// Guest-physical page of the entry at `linear`'s slot.
+    #[inline(always)]
     pub fn frame(&self, linear: u64, privilege: Privilege) -> u64 {
         self.frames[Array::slot(linear, privilege)]
     }
