@@ -56,6 +56,18 @@ impl<'a> Apt<'a> {
         Ok(package)
     }
 
+    /// What names stand for, in their order.
+    pub(crate) fn resolved(&self) -> Result<Vec<(String, Package)>> {
+        let dir = self.cache.root().join("resolved");
+        let mut found = Vec::new();
+        for path in if dir.exists() { entries(&dir)? } else { Vec::new() } {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let package = fs::read_to_string(&path).ok().as_deref().and_then(parse_resolved);
+            found.extend(package.map(|package| (name, package)));
+        }
+        Ok(found)
+    }
+
     /// Forgets what names were resolved to, and gets Debian's index anew.
     pub(crate) fn refresh(&self) -> Result<()> {
         self.cache.remove("resolved")?;

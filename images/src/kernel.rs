@@ -34,12 +34,12 @@ enum Modules {
 impl Kernel {
     /// The kernel `name`: `debian-6.1` or `debian-6.12` (the newest of that series when it was first used; then that
     /// one until [`crate::refresh`]), `debian-6.1@VERSION` (a Debian version, `6.1.192-2`, or a release,
-    /// `6.1.0-56`), or a path (anything with a slash in it) to a vmlinux or bzImage without modules.
+    /// `6.1.0-56`), or a path (with a slash in it, or of a file that exists) to a vmlinux or bzImage without modules.
     ///
     /// # Errors
     /// [`Error::UnknownKernel`], [`Error::NoSuchPackage`], [`Error::BadKernel`], and all that fetching can meet.
     pub fn get(cache: &Cache, name: &str) -> Result<Kernel> {
-        if name.contains('/') {
+        if name.contains('/') || Path::new(name).is_file() {
             return Kernel::from_file(Path::new(name), None);
         }
         let package = resolve(&Apt::new(cache), name)?;

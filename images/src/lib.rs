@@ -14,6 +14,7 @@
 mod apt;
 mod bzimage;
 mod cache;
+mod catalog;
 mod cpio;
 mod deb;
 mod error;
@@ -28,6 +29,7 @@ mod version;
 
 pub use apt::Package;
 pub use cache::Cache;
+pub use catalog::{Entry, fetch, list};
 pub use error::{Error, Result};
 pub use ext4::{Checker, Fsck};
 pub use initramfs::{AGENT, Initramfs};

@@ -20,22 +20,28 @@ pub fn untouched_word(offset: u64) -> u64 {
 
 /// A region of `size` bytes that nobody wrote yet.
 pub(crate) fn untouched(size: u64) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(size as usize);
-    for offset in (0..size).step_by(8) {
-        bytes.extend(untouched_word(offset).to_le_bytes());
+    let mut bytes = vec![0; size as usize];
+    for (word, offset) in bytes.chunks_exact_mut(8).zip((0..).step_by(8)) {
+        word.copy_from_slice(&untouched_word(offset).to_le_bytes());
     }
     bytes
+}
+
+/// Whether an fsdax namespace can have this many bytes.
+pub(crate) fn check_fsdax_size(size: u64) -> Result<()> {
+    if size.is_multiple_of(ALIGN) && size >= 2 * ALIGN {
+        return Ok(());
+    }
+    Err(Error::BadImage {
+        why: format!("an fsdax namespace is a multiple of 2 MiB and at least 4 MiB, not {size} bytes"),
+    })
 }
 
 /// Writes the info block of an fsdax namespace with its page map in RAM: struct nd_pfn_sb, drivers/nvdimm/pfn.h,
 /// as nd_pfn_init fills it (version 1.4).
 pub(crate) fn write_info_block(region: &mut [u8]) -> Result<()> {
     let size = region.len() as u64;
-    if !size.is_multiple_of(ALIGN) || size < 2 * ALIGN {
-        return Err(Error::BadImage {
-            why: format!("an fsdax namespace is a multiple of 2 MiB and at least 4 MiB, not {size} bytes"),
-        });
-    }
+    check_fsdax_size(size)?;
     let block = &mut region[INFO_BLOCK..2 * INFO_BLOCK];
     block.fill(0);
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);

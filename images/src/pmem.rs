@@ -61,19 +61,21 @@ pub fn pmem_image(cache: &Cache, spec: &ImageSpec) -> Result<PmemImage> {
     }
     let data_offset = match spec.namespace {
         Namespace::Raw => 0,
-        Namespace::Fsdax => DATA_OFFSET,
+        Namespace::Fsdax => {
+            namespace::check_fsdax_size(spec.size)?;
+            DATA_OFFSET
+        }
     };
     let Some(ext4) = &spec.filesystem else {
         return Ok(PmemImage { bytes: without_file_system(spec)?, data_offset, package: None });
     };
-    let bytes = without_file_system(spec)?;
     let tools = Tools::get(cache)?;
     let key = format!("{spec:?} {} layout 1", tools.package.sha256);
     let key = &blake3::hash(key.as_bytes()).to_hex()[..32];
     let name = Path::new("region");
     let tree = cache.tree("regions", key, |dir| {
         let file = dir.join(name);
-        fs::write(&file, &bytes).map_err(Error::io("write", &file))?;
+        fs::write(&file, without_file_system(spec)?).map_err(Error::io("write", &file))?;
         tools.make(&file, data_offset, &ext4.mkfs)
     })?;
     Ok(PmemImage { bytes: tree.read(name)?, data_offset, package: Some(tools.package) })

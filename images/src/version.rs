@@ -2,16 +2,14 @@
 
 use std::cmp::Ordering;
 
-use object::{Object, ReadRef};
+use object::Object;
 
 /// The release in the kernel's banner (`linux_banner`, init/version-timestamp.c), empty when there is none.
 pub(crate) fn release(vmlinux: &[u8]) -> String {
     const START: &[u8] = b"Linux version ";
-    let mut at = 0;
-    while let Some(found) = find(&vmlinux[at..], START) {
-        at += found + START.len();
-        let word: Vec<u8> =
-            vmlinux[at..].iter().copied().take_while(|c| c.is_ascii_graphic()).take(64).collect();
+    for at in memchr::memmem::find_iter(vmlinux, START) {
+        let word = vmlinux[at + START.len()..].iter().copied().take_while(u8::is_ascii_graphic).take(64);
+        let word: Vec<u8> = word.collect();
         // A format string of the kernel begins with the same words.
         if word.first().is_some_and(u8::is_ascii_digit) {
             return String::from_utf8_lossy(&word).into_owned();
@@ -20,14 +18,10 @@ pub(crate) fn release(vmlinux: &[u8]) -> String {
     String::new()
 }
 
-fn find(bytes: &[u8], pattern: &[u8]) -> Option<usize> {
-    bytes.windows(pattern.len()).position(|window| window == pattern)
-}
-
 /// The GNU build id, hexadecimal, empty when there is none.
 pub(crate) fn build_id(vmlinux: &[u8]) -> String {
-    let file = object::File::parse(vmlinux.read_bytes_at(0, vmlinux.len() as u64).unwrap_or_default());
-    let id = file.ok().and_then(|file| file.build_id().ok().flatten().map(<[u8]>::to_vec));
+    let file = object::File::parse(vmlinux).ok();
+    let id = file.and_then(|file| file.build_id().ok().flatten().map(<[u8]>::to_vec));
     id.unwrap_or_default().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

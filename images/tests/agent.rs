@@ -198,11 +198,10 @@ fn every_command_does_what_it_says() {
 #[test]
 #[ignore = "needs qemu-system-x86_64"]
 fn debian_programs_run() {
-    let script =
-        "ls -l /init && seq 3 | sort -r && python3 -c 'print(6 * 7, __import__(\"json\").dumps([1]))'";
+    let script = "ls -l /init && seq 3 | sort -r && python3 -c 'import os; print(6 * 7, os.uname().sysname)'";
     let commands = [Command::Exec { argv: vec![path("/bin/dash"), path("-c"), path(script)] }];
     let console = run("debian-6.1", &["dash", "coreutils", "python3-minimal"], &commands);
     println!("{console}");
     assert!(console.contains("Exited { status: 0 }"), "{console}");
-    assert!(console.contains("42 [1]"), "{console}");
+    assert!(console.contains("42 Linux"), "{console}");
 }

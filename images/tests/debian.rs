@@ -97,3 +97,16 @@ fn programs_come_with_their_libraries() {
     let error = initramfs.program(&cache(), "coreutils/nothing").unwrap_err().to_string();
     assert!(error.contains("nothing"), "{error}");
 }
+
+#[test]
+fn what_was_fetched_is_listed() {
+    let (name, version) = images::fetch(&cache(), "debian-6.1").expect("needs the network the first time");
+    assert!(name.starts_with("linux-image-6.1.0-"));
+    images::fetch(&cache(), "dash").unwrap();
+    let entries = images::list(&cache()).unwrap();
+    let kernel = entries.iter().find(|entry| entry.name == "debian-6.1").unwrap();
+    assert_eq!((kernel.kind, &kernel.version), ("kernel", &version));
+    assert!(kernel.size > 10 << 20);
+    let dash = entries.iter().find(|entry| entry.kind == "programs" && entry.name == "dash").unwrap();
+    assert!(!dash.version.is_empty() && dash.path.exists());
+}
