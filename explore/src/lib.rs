@@ -1,1 +1,35 @@
-//! See the architecture section of the README.
+//! Scenario, recording, crash points, crash states, recovery, verdict, report.
+//!
+//! A [`Scenario`] says what is done on which machine and where the power is cut. [`run`] executes it once in a
+//! [`Laboratory`] and records every event that reaches persistent memory; asks the `persist` crate what may be on the
+//! media at each crash point; lets a machine come up on such contents; and holds what it finds against what the steps
+//! promised. What comes out is a [`Report`].
+
+mod canary;
+mod conversation;
+mod evidence;
+mod findings;
+mod oracle;
+mod plant;
+mod points;
+mod record;
+mod recover;
+pub mod replay;
+pub mod report;
+mod run;
+pub mod scenario;
+mod states;
+pub mod target;
+#[cfg(test)]
+mod tests;
+mod text;
+#[cfg(test)]
+mod toy;
+pub mod verdict;
+mod windows;
+
+pub use replay::replay;
+pub use report::{Report, Verdict};
+pub use run::{OnProgress, Progress, RunOptions, Sabotage, run};
+pub use scenario::{Scenario, ScenarioError};
+pub use target::{Health, HostError, Laboratory};

@@ -1,0 +1,119 @@
+//! The canary: a recovered state with one promised byte flipped must come out `lost`, or the run proves nothing.
+
+use std::fmt;
+
+use persist::Choice;
+
+use crate::oracle::expectation::Expectation;
+use crate::oracle::judge::Tree;
+use crate::recover::{Outcome, Worker};
+use crate::run::{Judged, Run, State};
+use crate::target::{HostError, Laboratory};
+use crate::verdict::Class;
+
+/// What the canary showed.
+pub(crate) enum Canary {
+    Seen(String),
+    NotSeen(String),
+}
+
+impl fmt::Display for Canary {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Canary::Seen(how) => write!(f, "seen: {how}"),
+            Canary::NotSeen(why) => write!(f, "NOT SEEN: {why}"),
+        }
+    }
+}
+
+/// How many states are tried before the canary gives up.
+const ATTEMPTS: usize = 4;
+
+/// Flips one promised byte on the media of a state that was fine.
+pub(crate) fn try_one<L: Laboratory>(run: &Run<L>, states: &[State], judged: &[Judged]) -> Result<Canary, HostError> {
+    let fine = places(run, states, judged);
+    let mut worker = Worker::new(run.scenario, run.laboratory)?;
+    let mut last = None;
+    for &(point, choice) in fine.iter().rev().take(ATTEMPTS) {
+        let canary = flip_content(run, &mut worker, point, choice)?;
+        let canary = match canary {
+            Some(canary) => Some(canary),
+            None => drop_name(run, &mut worker, point, choice)?,
+        };
+        match canary {
+            Some(Canary::Seen(how)) => return Ok(Canary::Seen(how)),
+            other => last = other.or(last),
+        }
+    }
+    let lost = judged.iter().flat_map(|judged| judged.faults.iter().flatten()).any(|fault| fault.class == Class::Lost && fault.promise.is_some());
+    match last {
+        Some(not_seen) => Ok(not_seen),
+        None if lost => Ok(Canary::Seen("a broken promise was found, and no state in which it was kept".to_owned())),
+        None => Ok(Canary::NotSeen("there is no state in which something promised was found".to_owned())),
+    }
+}
+
+/// Judgements in which a promise held and was kept, by crash point.
+fn places<'a, L: Laboratory>(run: &Run<L>, states: &'a [State], judged: &[Judged]) -> Vec<(usize, &'a Choice)> {
+    let mut places: Vec<(usize, &Choice)> = Vec::new();
+    for (state, judged) in states.iter().zip(judged).filter(|(_, judged)| judged.unknown.is_none()) {
+        for ((point, choice), faults) in state.at.iter().zip(&judged.faults) {
+            let lost = faults.iter().any(|fault| fault.class == Class::Lost);
+            if !lost && !run.points.points[*point].expectation.promises.is_empty() {
+                places.push((*point, choice));
+            }
+        }
+    }
+    places.sort();
+    places
+}
+
+/// A promised byte that is not zero: (path, offset).
+fn promised_byte(expectation: &Expectation, tree: &Tree) -> Option<(String, u64)> {
+    for group in &expectation.names {
+        for state in &group.states[group.first_allowed..] {
+            for (path, file) in group.paths.iter().zip(state) {
+                let Some(file) = file.filter(|_| tree.0.contains_key(path)) else { continue };
+                let segments = &expectation.files[file.0].segments;
+                let promised = segments.iter().find(|segment| segment.promise.is_some() && segment.allowed.len() == 1 && segment.allowed[0].word(segment.at) != 0);
+                if let Some(segment) = promised {
+                    return Some((path.clone(), segment.at + segment.len / 2));
+                }
+            }
+        }
+    }
+    None
+}
+
+fn flip_content<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, point: usize, choice: &Choice) -> Result<Option<Canary>, HostError> {
+    let at = &run.points.points[point];
+    let content = at.media.content(choice);
+    let Outcome::Found(tree) = worker.recover(&content, &[], None)?.outcome else { return Ok(None) };
+    let Some((path, offset)) = promised_byte(&at.expectation, &tree) else { return Ok(None) };
+    let Some(address) = worker.recover(&content, &[], Some((&path, offset)))?.located else {
+        return Ok(Some(Canary::NotSeen(format!("byte {offset:#x} of {path} is not in persistent memory"))));
+    };
+    let line = content.line(address).copied().unwrap_or_else(|| run.media.line(address & !63));
+    let flipped = line[(address % 64) as usize] ^ 0xff;
+    let outcome = worker.recover(&content, &[(address, flipped)], None)?.outcome;
+    let lost = run.faults(&outcome, point, choice).iter().any(|fault| fault.class == Class::Lost && fault.promise.is_some());
+    let what = format!("byte {offset:#x} of {path} flipped on the media");
+    Ok(Some(if lost { Canary::Seen(format!("{what} is lost")) } else { Canary::NotSeen(format!("{what} was not called lost")) }))
+}
+
+/// Where only names are promised: takes a promised name away from what was found.
+fn drop_name<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, point: usize, choice: &Choice) -> Result<Option<Canary>, HostError> {
+    let at = &run.points.points[point];
+    let Outcome::Found(tree) = worker.recover(&at.media.content(choice), &[], None)?.outcome else { return Ok(None) };
+    let promised = at.expectation.names.iter().filter(|group| group.promise.is_some());
+    for path in promised.flat_map(|group| &group.paths).filter(|path| tree.0.contains_key(*path)) {
+        let mut without = tree.clone();
+        without.0.remove(path);
+        let faults = run.faults(&Outcome::Found(without), point, choice);
+        if faults.iter().any(|fault| fault.class == Class::Lost) {
+            return Ok(Some(Canary::Seen(format!("{path} taken away is lost"))));
+        }
+        return Ok(Some(Canary::NotSeen(format!("{path} taken away was not called lost"))));
+    }
+    Ok(None)
+}

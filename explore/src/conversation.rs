@@ -1,0 +1,203 @@
+//! Talking to the agent: one command at a time, and everything that can go wrong meanwhile.
+
+use guest_protocol::{Command, Found, MAX_MESSAGE, Observation, Reply, call};
+
+use crate::oracle::judge::Entry;
+use crate::target::{Stop, Target};
+
+/// Largest file whose content is read back, in bytes.
+const LARGEST_FILE: u64 = 1 << 30;
+
+/// What ends a conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// The guest crashed, hung or flooded its console.
+    Crash(String),
+    /// The simulator or the agent is at fault: nothing is known.
+    Harness(String),
+    /// Right behind the event that was to be reached.
+    Event(u64),
+}
+
+/// When a guest counts as hung or flooding.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Instructions for one command.
+    pub instructions: u64,
+    /// Bytes of console output for one conversation.
+    pub console: usize,
+}
+
+impl Limits {
+    pub const RECORD: Limits = Limits { instructions: 20_000_000_000, console: 4 << 20 };
+    pub const RECOVER: Limits = Limits { instructions: 2_000_000_000, console: 1 << 20 };
+}
+
+/// Instructions between two looks at the console.
+const SLICE: u64 = 50_000_000;
+
+/// What of the guest-physical memory behind an observation is wanted: where this byte of this file lies.
+pub(crate) type Wanted<'a> = Option<(&'a str, u64)>;
+
+/// A machine whose agent waits for commands, stopped in `SNAPSHOT_HERE` or `DONE`.
+pub(crate) struct Conversation<'a, T> {
+    pub target: &'a mut T,
+    pub limits: Limits,
+    /// Everything the console said.
+    pub console: Vec<u8>,
+    /// Everything that was observed, in order.
+    pub observed: Vec<(String, Option<Entry>)>,
+    /// Where the wanted byte lies.
+    pub located: Option<u64>,
+    wanted: Wanted<'a>,
+}
+
+impl<'a, T: Target> Conversation<'a, T> {
+    pub fn new(target: &'a mut T, limits: Limits) -> Self {
+        Conversation { target, limits, console: Vec::new(), observed: Vec::new(), located: None, wanted: None }
+    }
+
+    pub fn locating(mut self, wanted: Wanted<'a>) -> Self {
+        self.wanted = wanted;
+        self
+    }
+
+    /// Brings the agent to where it asks for a command.
+    pub fn reach_next(&mut self) -> Result<u64, Trouble> {
+        self.target.answer(0);
+        self.wait_for_next()
+    }
+
+    /// Waits until the agent asks for a command.
+    pub fn wait_for_next(&mut self) -> Result<u64, Trouble> {
+        match self.run()? {
+            (call::NEXT, buffer, _) => Ok(buffer),
+            (other, ..) => Err(Trouble::Harness(format!("the agent made call {other} instead of asking for a command"))),
+        }
+    }
+
+    /// Has the command executed.
+    pub fn perform(&mut self, command: &Command) -> Result<Reply, Trouble> {
+        let buffer = self.reach_next()?;
+        self.hand_over(buffer, command)
+    }
+
+    /// Gives the agent its command and waits until it is done.
+    pub fn hand_over(&mut self, buffer: u64, command: &Command) -> Result<Reply, Trouble> {
+        let message = postcard::to_stdvec(command).map_err(|why| Trouble::Harness(format!("a command cannot be encoded: {why}")))?;
+        if message.len() > MAX_MESSAGE || !self.target.write_guest(buffer, &message) {
+            return Err(Trouble::Harness("the agent has no room for a command".to_owned()));
+        }
+        self.target.answer(message.len() as i64);
+        self.wait_for_reply()
+    }
+
+    /// Waits until the command under way is done.
+    pub fn wait_for_reply(&mut self) -> Result<Reply, Trouble> {
+        loop {
+            match self.run()? {
+                (call::DONE, address, len) => {
+                    let message = self.message(address, len)?;
+                    return postcard::from_bytes(&message).map_err(|why| Trouble::Harness(format!("a reply cannot be read: {why}")));
+                }
+                (call::OBSERVE, address, len) => self.observe(address, len)?,
+                (other, ..) => return Err(Trouble::Harness(format!("the agent made call {other} in the middle of a command"))),
+            }
+            self.target.answer(0);
+        }
+    }
+
+    /// Runs to the next call that is not for the log.
+    fn run(&mut self) -> Result<(u32, u64, u64), Trouble> {
+        let mut left = self.limits.instructions;
+        loop {
+            let slice = left.min(SLICE);
+            let stop = self.target.run(slice);
+            let said = self.target.take_console();
+            self.console.extend(said);
+            if let Some(what) = self.crash() {
+                return Err(Trouble::Crash(what));
+            }
+            match stop {
+                Stop::Call { number: call::LOG, first, second } => {
+                    let line = self.message(first, second)?;
+                    self.console.extend(line);
+                    self.console.push(b'\n');
+                    self.target.answer(0);
+                }
+                Stop::Call { number, first, second } => return Ok((number, first, second)),
+                Stop::Budget => {
+                    left -= slice;
+                    if left == 0 {
+                        return Err(Trouble::Crash(format!("no progress within {} instructions", self.limits.instructions)));
+                    }
+                }
+                Stop::Ended(how) => return Err(Trouble::Crash(how.to_owned())),
+                Stop::Event(seq) => return Err(Trouble::Event(seq)),
+                Stop::Unsupported(what) => return Err(Trouble::Harness(format!("the machine does not offer what the guest did: {what}"))),
+            }
+        }
+    }
+
+    /// What the console says about a crash, if anything.
+    fn crash(&self) -> Option<String> {
+        if self.console.len() > self.limits.console {
+            return Some(format!("more than {} bytes of console output", self.limits.console));
+        }
+        let text = String::from_utf8_lossy(&self.console);
+        let line = text.lines().find(|line| ["Oops", "BUG: ", "kernel BUG at", "Kernel panic"].iter().any(|word| line.contains(word)));
+        line.map(|line| line.trim().to_owned())
+    }
+
+    /// Lines of the console that are warnings of the kernel or errors of the file system.
+    pub fn warnings(&self) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.console);
+        let lines = text.lines().filter(|line| ["WARNING:", "EXT4-fs error", "EXT4-fs warning", "Buffer I/O error", "JBD2: Invalid"].iter().any(|word| line.contains(word)));
+        lines.map(|line| without_time(line).to_owned()).collect()
+    }
+
+    fn message(&self, address: u64, len: u64) -> Result<Vec<u8>, Trouble> {
+        let len = usize::try_from(len).ok().filter(|len| *len <= MAX_MESSAGE);
+        let mut message = vec![0; len.ok_or_else(|| Trouble::Harness("a message of the agent is too long".to_owned()))?];
+        if self.target.read_guest(address, &mut message) { Ok(message) } else { Err(Trouble::Harness("a message of the agent is not in memory".to_owned())) }
+    }
+
+    fn observe(&mut self, address: u64, len: u64) -> Result<(), Trouble> {
+        let message = self.message(address, len)?;
+        let observation: Observation = postcard::from_bytes(&message).map_err(|why| Trouble::Harness(format!("an observation cannot be read: {why}")))?;
+        let entry = match observation.found {
+            Found::Nothing => None,
+            Found::Errno { call, errno } => Some(Entry::Unreadable { call, errno }),
+            Found::Directory => Some(Entry::Directory),
+            Found::Symlink { target } => Some(Entry::Symlink { target }),
+            Found::Other => Some(Entry::Other),
+            Found::File { size, allocated, address, .. } => {
+                if let Some((_, offset)) = self.wanted.filter(|(path, offset)| *path == observation.path && *offset < size) {
+                    self.located = self.target.translate(address.wrapping_add(offset));
+                }
+                Some(Entry::File { size, allocated, content: self.content(&observation.path, address, size)? })
+            }
+        };
+        self.observed.push((observation.path, entry));
+        Ok(())
+    }
+
+    fn content(&self, path: &str, address: u64, size: u64) -> Result<Vec<u8>, Trouble> {
+        if size > LARGEST_FILE {
+            return Err(Trouble::Harness(format!("{path} has {size} bytes: more than {LARGEST_FILE} are not read back")));
+        }
+        let mut content = vec![0; size as usize];
+        if size > 0 && !self.target.read_guest(address, &mut content) {
+            return Err(Trouble::Harness(format!("the agent's mapping of {path} is not populated")));
+        }
+        Ok(content)
+    }
+}
+
+/// A line of the kernel's log without its time, so that equal warnings are equal.
+fn without_time(line: &str) -> &str {
+    match line.split_once("] ") {
+        Some((time, rest)) if time.trim_start().starts_with('[') => rest.trim(),
+        _ => line.trim(),
+    }
+}

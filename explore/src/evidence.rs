@@ -1,0 +1,164 @@
+//! The stores behind a finding: which, what they lacked, and who made them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use persist::{Event, EventKind, Part, StorePath};
+
+use crate::findings::Found;
+use crate::record::{drive, prepared};
+use crate::report::StoreReport;
+use crate::run::Run;
+use crate::target::{HostError, Laboratory};
+
+/// Stores told for one finding.
+const TOLD: usize = 6;
+/// Call stacks computed in one run.
+const STACKS: usize = 24;
+
+/// For every finding the stores behind it.
+pub(crate) fn stores<L: Laboratory>(run: &Run<L>, found: &[Option<Found>]) -> Result<Vec<Vec<StoreReport>>, HostError> {
+    let mut stores: Vec<Vec<StoreReport>> = found.iter().map(|found| found.as_ref().map_or(Vec::new(), |found| of_finding(run, found))).collect();
+    let events: BTreeSet<u64> = stores.iter().flatten().map(|store| store.event).take(STACKS).collect();
+    let stacks = stacks(run, &events)?;
+    for store in stores.iter_mut().flatten() {
+        store.stack = stacks.get(&store.event).cloned().unwrap_or_default();
+    }
+    Ok(stores)
+}
+
+fn of_finding<L: Laboratory>(run: &Run<L>, found: &Found) -> Vec<StoreReport> {
+    let media = &run.points.points[found.point].media;
+    let lost = media.in_flight().iter().enumerate().filter(|(index, _)| !found.choice.contains(*index)).map(|(_, part)| &**part);
+    let mut stores: Vec<StoreReport> = Vec::new();
+    for part in lost {
+        let store = of_part(run, part);
+        match stores.last_mut().filter(|last| is_next(last, &store)) {
+            Some(last) => {
+                last.count += 1;
+                last.bytes += store.bytes;
+            }
+            None => stores.push(store),
+        }
+    }
+    if stores.is_empty() {
+        stores = promised_stores(run, found);
+    }
+    if let Some(first) = run.dropped.first().filter(|_| stores.is_empty()) {
+        let count = run.dropped.iter().take_while(|event| event.origin.copy_call == first.origin.copy_call).count() as u64;
+        let store = of_event(run, first, "taken out of the recording by the plant");
+        stores.push(StoreReport { count, bytes: store.bytes * count, ..store });
+    }
+    stores.truncate(TOLD);
+    stores
+}
+
+/// Whether a store goes on where the last one ended, by the same instruction and with the same lack.
+fn is_next(last: &StoreReport, store: &StoreReport) -> bool {
+    last.address + last.bytes == store.address && last.at == store.at && last.lacked == store.lacked
+}
+
+fn of_part<L: Laboratory>(run: &Run<L>, part: &Part) -> StoreReport {
+    let lacked = match (part.path, part.flushed_by) {
+        (StorePath::NonTemporal, _) => "non-temporal and not fenced".to_owned(),
+        (_, Some(event)) => format!("flushed by event {event} but not fenced"),
+        (_, None) => "never flushed".to_owned(),
+    };
+    StoreReport {
+        event: part.event,
+        count: 1,
+        address: part.addr,
+        bytes: part.bytes.len() as u64,
+        lacked,
+        at: place(run, part.origin.cpl, part.origin.rip),
+        file: file_of(run, part.event),
+        stack: Vec::new(),
+    }
+}
+
+/// An instruction: a kernel function and the offset in it, or an address in user space.
+fn place<L: Laboratory>(run: &Run<L>, cpl: u8, rip: u64) -> String {
+    let function = if cpl == 0 { run.laboratory.function_at(rip) } else { None };
+    match function {
+        Some((name, offset)) => format!("{name}+{offset:#x}"),
+        None if cpl == 0 => format!("{rip:#x}"),
+        None => format!("user space {rip:#x}"),
+    }
+}
+
+/// The file and offset to which a step's own store went.
+fn file_of<L: Laboratory>(run: &Run<L>, seq: u64) -> Option<String> {
+    let command = run.recording.timeline.commands.iter().position(|&(begin, end)| begin <= seq && seq < end)?;
+    let (begin, _) = run.recording.timeline.commands[command];
+    let (file, change) = run.scenario.history.files.iter().enumerate().find_map(|(file, history)| Some((file, history.contents.iter().find(|change| change.command == command)?)))?;
+    let events = by_seq(&run.recording.events, begin, seq + 1);
+    let mut stored = events.iter().filter_map(|event| match &event.kind {
+        EventKind::Store { bytes, .. } if event.origin.cpl == 3 => Some((event.seq, bytes.len() as u64)),
+        _ => None,
+    });
+    let mut offset = 0;
+    let mine = stored.find_map(|(at, len)| if at == seq { Some(offset) } else { offset += len; None })?;
+    let name = run.scenario.history.first_name(crate::oracle::history::FileId(file));
+    Some(format!("{name} at {:#x}", change.at + mine))
+}
+
+/// The events from number `from` to before number `to`.
+fn by_seq(events: &[Event], from: u64, to: u64) -> &[Event] {
+    let index = |seq: u64| events.partition_point(|event| event.seq < seq);
+    &events[index(from)..index(to)]
+}
+
+/// Nothing in flight has to be lost: tells the promised stores themselves, and the kernel's last into their pages.
+fn promised_stores<L: Laboratory>(run: &Run<L>, found: &Found) -> Vec<StoreReport> {
+    let Some(promise) = found.fault.promise.map(|id| &run.scenario.history.promises[id as usize]) else { return Vec::new() };
+    let mut stores = Vec::new();
+    for &(command, ..) in promise.stores.iter().rev() {
+        let Some(&(begin, end)) = run.recording.timeline.commands.get(command).filter(|(begin, _)| *begin != u64::MAX) else { continue };
+        let events = by_seq(&run.recording.events, begin, end);
+        let user = events.iter().find(|event| event.origin.cpl == 3 && matches!(event.kind, EventKind::Store { .. }));
+        let Some((user, page)) = user.and_then(|event| Some((event, page(event)?))) else { continue };
+        let what = "durable in its block, but not to be found from the file: the block's metadata never reached the journal";
+        stores.push(of_event(run, user, what));
+        let kernel = by_seq(&run.recording.events, 0, user.seq);
+        let kernel = kernel.iter().rev().find(|event| event.origin.cpl == 0 && self::page(event) == Some(page));
+        stores.extend(kernel.map(|event| of_event(run, event, "the kernel's last store into that page before it")));
+        break;
+    }
+    stores
+}
+
+fn page(event: &Event) -> Option<u64> {
+    match &event.kind {
+        EventKind::Store { addr, .. } => Some(addr / 4096),
+        _ => None,
+    }
+}
+
+fn of_event<L: Laboratory>(run: &Run<L>, event: &Event, lacked: &str) -> StoreReport {
+    let (address, bytes) = match &event.kind {
+        EventKind::Store { addr, bytes, .. } => (*addr, bytes.len() as u64),
+        _ => (0, 0),
+    };
+    StoreReport {
+        event: event.seq,
+        count: 1,
+        address,
+        bytes,
+        lacked: lacked.to_owned(),
+        at: place(run, event.origin.cpl, event.origin.rip),
+        file: if event.origin.cpl == 3 { file_of(run, event.seq) } else { None },
+        stack: Vec::new(),
+    }
+}
+
+/// Replays the recording and looks at the stack behind each of the events.
+fn stacks<L: Laboratory>(run: &Run<L>, events: &BTreeSet<u64>) -> Result<BTreeMap<u64, Vec<String>>, HostError> {
+    let mut stacks = BTreeMap::new();
+    let Some(&first) = events.first() else { return Ok(stacks) };
+    let mut target = prepared(run.laboratory)?;
+    let mut at_event = |target: &mut L::Target, seq: u64| {
+        stacks.insert(seq, run.laboratory.stack(target));
+        events.range(seq + 1..).next().copied()
+    };
+    drive(run.scenario, run.laboratory, &mut target, Some(first), &mut at_event);
+    Ok(stacks)
+}

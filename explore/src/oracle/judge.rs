@@ -1,0 +1,240 @@
+//! Whether what was found after a power loss is what may be found.
+
+use std::collections::BTreeMap;
+
+use guest_protocol::Pattern;
+
+use super::expectation::{Expectation, FileExpectation, NameGroup, Segment};
+use super::history::{FileId, FileKind};
+use crate::verdict::Class;
+
+/// What recovery found below the mount point.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tree(pub BTreeMap<String, Entry>);
+
+/// What recovery found at a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Entry {
+    File {
+        size: u64,
+        allocated: u64,
+        content: Vec<u8>,
+    },
+    Directory,
+    Symlink {
+        target: String,
+    },
+    Other,
+    /// The path is there, but looking at it failed.
+    Unreadable {
+        call: String,
+        errno: i32,
+    },
+}
+
+/// One thing that must not be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Fault {
+    pub class: Class,
+    /// The promise that is broken, if one is.
+    pub promise: Option<u32>,
+    /// What it is about: a path, usually.
+    pub subject: String,
+    /// The file and the range of its bytes, when the fault is one of content.
+    pub range: Option<(String, u64, u64)>,
+    /// For people.
+    pub text: String,
+}
+
+/// Everything that must not be, in a fixed order.
+pub(crate) fn judge(expectation: &Expectation, tree: &Tree) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for group in &expectation.names {
+        judge_group(expectation, group, tree, &mut faults);
+    }
+    if !expectation.programs_ran {
+        let known = |path: &String| expectation.names.iter().any(|group| group.paths.contains(path));
+        for path in tree.0.keys().filter(|path| !known(path)) {
+            faults.push(Fault { class: Class::Stale, promise: None, subject: path.clone(), range: None, text: format!("{path} is there, but no step made it") });
+        }
+    }
+    faults
+}
+
+/// Finds a state of the names that fits; the one that fits best tells the faults of content.
+fn judge_group(expectation: &Expectation, group: &NameGroup, tree: &Tree, faults: &mut Vec<Fault>) {
+    let fits = |state: &&Vec<Option<FileId>>| group.paths.iter().zip(*state).all(|(path, file)| shape_fits(expectation, *file, tree.0.get(path)));
+    let mut best: Option<Vec<Fault>> = None;
+    for state in group.states[group.first_allowed..].iter().filter(fits) {
+        let mut found = Vec::new();
+        let mut seen = Vec::new();
+        for (path, file) in group.paths.iter().zip(state) {
+            if let (Some(file), Some(entry)) = (file, tree.0.get(path))
+                && !seen.contains(file)
+            {
+                seen.push(*file);
+                judge_file(&expectation.files[file.0], path, entry, &mut found);
+            }
+        }
+        if best.as_ref().is_none_or(|best| found.len() < best.len()) {
+            best = Some(found);
+        }
+    }
+    match best {
+        Some(found) => faults.extend(found),
+        None => judge_names(expectation, group, tree, faults),
+    }
+}
+
+/// Whether what was found can be the file at all, its content aside.
+fn shape_fits(expectation: &Expectation, file: Option<FileId>, entry: Option<&Entry>) -> bool {
+    let Some(file) = file else { return entry.is_none() };
+    matches!(
+        (&expectation.files[file.0].kind, entry),
+        (FileKind::Regular | FileKind::Foreign, Some(Entry::File { .. } | Entry::Unreadable { .. }))
+            | (FileKind::Directory, Some(Entry::Directory))
+            | (FileKind::Symlink { .. }, Some(Entry::Symlink { .. }))
+            | (FileKind::Foreign, Some(_))
+    )
+}
+
+/// No allowed state of the names fits: says which name is wrong and how.
+fn judge_names(expectation: &Expectation, group: &NameGroup, tree: &Tree, faults: &mut Vec<Fault>) {
+    let mut one_is_wrong = false;
+    for (at, path) in group.paths.iter().enumerate() {
+        let entry = tree.0.get(path);
+        let fits = |states: &[Vec<Option<FileId>>]| states.iter().any(|state| shape_fits(expectation, state[at], entry));
+        if fits(&group.states[group.first_allowed..]) {
+            continue;
+        }
+        one_is_wrong = true;
+        let was_so = fits(&group.states[..group.first_allowed]);
+        let class = if was_so || entry.is_none() { Class::Lost } else { Class::Stale };
+        let promise = group.promise.filter(|_| class == Class::Lost);
+        let text = match entry {
+            None => format!("{path} is missing"),
+            Some(_) if was_so => format!("{path} is as it was before"),
+            Some(_) => format!("{path} is something that no step made of it"),
+        };
+        faults.push(Fault { class, promise, subject: path.clone(), range: None, text });
+    }
+    if !one_is_wrong {
+        let subject = group.paths.join(", ");
+        let there: Vec<&str> = group.paths.iter().filter(|path| tree.0.contains_key(*path)).map(String::as_str).collect();
+        let text = format!("of {subject} there is {}: neither before nor after any step", if there.is_empty() { "none".to_owned() } else { there.join(", ") });
+        faults.push(Fault { class: Class::NotAtomic, promise: group.promise, subject, range: None, text });
+    }
+}
+
+fn judge_file(file: &FileExpectation, path: &str, entry: &Entry, faults: &mut Vec<Fault>) {
+    let fault = |class, promise, text| Fault { class, promise, subject: path.to_owned(), range: None, text };
+    match entry {
+        Entry::File { size, content, .. } => judge_content(file, path, *size, content, faults),
+        Entry::Unreadable { call, errno } => faults.push(fault(Class::Corrupt, None, format!("{path}: {call} fails with errno {errno}"))),
+        Entry::Symlink { target: found } => {
+            if let FileKind::Symlink { target } = &file.kind
+                && target != found
+            {
+                faults.push(fault(Class::Stale, None, format!("{path} points to {found:?} instead of {target:?}")));
+            }
+        }
+        Entry::Directory | Entry::Other => (),
+    }
+}
+
+fn judge_content(file: &FileExpectation, path: &str, size: u64, content: &[u8], faults: &mut Vec<Fault>) {
+    let fault = |class, promise, at: u64, len: u64, text| Fault { class, promise, subject: path.to_owned(), range: Some((path.to_owned(), at, len)), text };
+    let size_fits = file.kind == FileKind::Foreign || file.sizes.iter().any(|range| range.contains(&size));
+    if !size_fits {
+        let smallest = file.sizes.iter().map(|range| *range.start()).min().unwrap_or(0);
+        let class = if file.size_promise.is_some() { Class::Lost } else { Class::Stale };
+        faults.push(fault(class, file.size_promise, size.min(smallest), size.abs_diff(smallest), format!("{path} has {size:#x} bytes; it may have {}", ranges(&file.sizes))));
+    }
+    for segment in file.segments.iter().filter(|segment| !segment.free) {
+        if segment.at >= size {
+            if segment.promise.is_some() && !segment.may_be_cut {
+                faults.push(fault(Class::Lost, segment.promise, segment.at, segment.len, format!("{path} ends before its bytes {:#x} to {:#x}", segment.at, segment.at + segment.len)));
+            }
+            continue;
+        }
+        let len = segment.len.min(size - segment.at).min((content.len() as u64).saturating_sub(segment.at));
+        let bytes = &content[segment.at as usize..(segment.at + len) as usize];
+        if let Some(mismatch) = first_mismatch(segment, bytes) {
+            let text = format!("{path} at {:#x}: found {}, may be {}", mismatch.at, hexadecimal(&mismatch.found), mismatch.allowed(segment));
+            let promise = segment.promise.filter(|_| mismatch.class != Class::Stale);
+            faults.push(fault(mismatch.class, promise, mismatch.at, mismatch.found.len() as u64, text));
+        }
+    }
+}
+
+fn ranges(sizes: &[std::ops::RangeInclusive<u64>]) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for range in sizes {
+        let text = if range.start() == range.end() { format!("{:#x}", range.start()) } else { format!("{:#x} to {:#x}", range.start(), range.end()) };
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    texts.join(" or ")
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}
+
+struct Mismatch {
+    at: u64,
+    found: Vec<u8>,
+    class: Class,
+}
+
+impl Mismatch {
+    fn allowed(&self, segment: &Segment) -> String {
+        let one = |pattern: &Pattern| {
+            let mut bytes = vec![0; self.found.len()];
+            pattern.fill(self.at, &mut bytes);
+            hexadecimal(&bytes)
+        };
+        segment.allowed.iter().map(one).collect::<Vec<_>>().join(" or ")
+    }
+}
+
+/// The first word, or byte at a ragged edge, that may not be there.
+fn first_mismatch(segment: &Segment, bytes: &[u8]) -> Option<Mismatch> {
+    if segment.allowed == [Pattern::Zero] && bytes.iter().all(|byte| *byte == 0) {
+        return None;
+    }
+    let mut at = segment.at;
+    let end = segment.at + bytes.len() as u64;
+    while at < end {
+        let len = if segment.whole_words && at.is_multiple_of(8) && end - at >= 8 { 8 } else { 1 };
+        let found = &bytes[(at - segment.at) as usize..][..len];
+        if !segment.allowed.iter().any(|pattern| matches(*pattern, at, found)) {
+            return Some(mismatch(segment, at, found));
+        }
+        at += len as u64;
+    }
+    None
+}
+
+fn matches(pattern: Pattern, at: u64, found: &[u8]) -> bool {
+    match <[u8; 8]>::try_from(found) {
+        Ok(word) => pattern.word(at) == u64::from_le_bytes(word),
+        Err(_) => found.iter().zip(at..).all(|(byte, at)| pattern.byte(at) == *byte),
+    }
+}
+
+fn mismatch(segment: &Segment, at: u64, found: &[u8]) -> Mismatch {
+    let torn = segment.allowed.len() > 1 && found.iter().zip(at..).all(|(byte, at)| segment.allowed.iter().any(|pattern| pattern.byte(at) == *byte));
+    let was_so = segment.outdated.iter().any(|pattern| matches(*pattern, at, found));
+    let class = if was_so {
+        Class::Lost
+    } else if torn {
+        Class::NotAtomic
+    } else if segment.promise.is_some() {
+        Class::Lost
+    } else {
+        Class::Stale
+    };
+    Mismatch { at, found: found.to_vec(), class }
+}

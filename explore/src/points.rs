@@ -1,0 +1,154 @@
+//! Crash points: behind which events the power is cut, and what may be in flight there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use persist::{CrashPoint, Domain, EventKind, Media, Settings, StateId};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::oracle::expectation::{Expectation, expect};
+use crate::record::Recording;
+use crate::scenario::{PointRule, Scenario};
+use crate::target::Region;
+use crate::windows::{self, Fault};
+
+/// The images of all regions, as the persistence model asks for them.
+pub(crate) struct Images {
+    pub regions: Vec<Region>,
+    pub images: Vec<Arc<Vec<u8>>>,
+}
+
+impl Media for Images {
+    fn line(&self, addr: u64) -> [u8; 64] {
+        let mut line = [0; 64];
+        for (region, image) in self.regions.iter().zip(&self.images) {
+            if let Some(at) = addr.checked_sub(region.base).filter(|at| at + 64 <= region.size) {
+                line.copy_from_slice(&image[at as usize..][..64]);
+            }
+        }
+        line
+    }
+}
+
+/// One crash point.
+pub(crate) struct Point {
+    /// How many events have happened.
+    pub events: u64,
+    /// The rules that chose it.
+    pub reasons: BTreeSet<String>,
+    pub media: CrashPoint,
+    pub expectation: Arc<Expectation>,
+    /// The fault, by index, and the window of it in which the point lies.
+    pub window: Option<(usize, u8)>,
+}
+
+/// What a recording offers to be explored.
+pub(crate) struct Points {
+    pub points: Vec<Point>,
+    /// Crash points that are the same as another in all that matters.
+    pub equal: usize,
+    pub faults: Vec<Fault>,
+    /// Rules that lead nowhere.
+    pub unresolved: Vec<String>,
+}
+
+/// Finds the crash points of a recording.
+pub(crate) fn find(scenario: &Scenario, recording: &Recording, media: &Arc<dyn Media>, settings: Settings) -> Points {
+    let faults = windows::faults(&recording.watched, &recording.events);
+    let (wanted, unresolved) = wanted(scenario, recording, &faults, media, settings);
+    let mut domain = Domain::new(settings, media.clone());
+    let mut points: Vec<Point> = Vec::new();
+    let mut seen: BTreeMap<Key, usize> = BTreeMap::new();
+    let mut equal = 0;
+    let mut happened = recording.events.iter().peekable();
+    for (events, reasons) in wanted {
+        while let Some(event) = happened.next_if(|event| event.seq < events) {
+            domain.apply(event);
+        }
+        let media = domain.crash_point();
+        let expectation = expect(&scenario.history, &recording.timeline, events);
+        let window = faults.iter().enumerate().find_map(|(index, fault)| Some((index, fault.window_at(events)?)));
+        let key = key(&media, &expectation, window);
+        if let Some(&same) = seen.get(&key) {
+            points[same].reasons.extend(reasons);
+            equal += 1;
+            continue;
+        }
+        seen.insert(key, points.len());
+        points.push(Point { events, reasons, media, expectation: Arc::new(expectation), window });
+    }
+    Points { points, equal, faults, unresolved }
+}
+
+/// What makes two crash points the same: the durable content, the parts in flight, and what may be found.
+type Key = (StateId, [u8; 32]);
+
+fn key(media: &CrashPoint, expectation: &Expectation, window: Option<(usize, u8)>) -> Key {
+    let mut hash = blake3::Hasher::new();
+    for part in media.in_flight() {
+        hash.update(&part.event.to_le_bytes());
+        hash.update(&part.addr.to_le_bytes());
+    }
+    hash.update(format!("{expectation:?} {window:?}").as_bytes());
+    (media.durable_id(), *hash.finalize().as_bytes())
+}
+
+type Wanted = BTreeMap<u64, BTreeSet<String>>;
+
+/// Every number of events at which a rule wants the power cut.
+fn wanted(scenario: &Scenario, recording: &Recording, faults: &[Fault], media: &Arc<dyn Media>, settings: Settings) -> (Wanted, Vec<String>) {
+    let grows = growth(recording, media, settings);
+    let mut wanted = Wanted::new();
+    let mut unresolved = Vec::new();
+    for rule in &scenario.crash.points {
+        let found = of_rule(rule, scenario, recording, faults, &grows);
+        match found {
+            Ok(found) if found.is_empty() => unresolved.push(format!("{rule}: no such point in this run")),
+            Ok(found) => found.into_iter().for_each(|events| { wanted.entry(events).or_default().insert(rule.to_string()); }),
+            Err(why) => unresolved.push(format!("{rule}: {why}")),
+        }
+    }
+    (wanted, unresolved)
+}
+
+/// Events that make something durable.
+fn growth(recording: &Recording, media: &Arc<dyn Media>, settings: Settings) -> Vec<u64> {
+    let mut domain = Domain::new(settings, media.clone());
+    recording.events.iter().filter(|event| domain.apply(event)).map(|event| event.seq).collect()
+}
+
+fn of_rule(rule: &PointRule, scenario: &Scenario, recording: &Recording, faults: &[Fault], grows: &[u64]) -> Result<Vec<u64>, String> {
+    let events = &recording.events;
+    let last = events.last().map_or(0, |event| event.seq + 1);
+    match rule {
+        // The last moment before something becomes durable has the most in flight; the first one after it is when
+        // something can be promised.
+        PointRule::Durable => Ok(grows.iter().flat_map(|seq| [*seq, seq + 1]).collect()),
+        PointRule::Promises => Ok(recording.timeline.promises.values().copied().collect()),
+        PointRule::Event(event) if *event < last => Ok(vec![event + 1]),
+        PointRule::Event(_) => Err(format!("the recording has {last} events")),
+        PointRule::Sample(count) => {
+            let mut random = ChaCha8Rng::seed_from_u64(scenario.crash.seed);
+            Ok((0..*count).map(|_| random.next_u64() % (last + 1)).collect())
+        }
+        PointRule::Symbol(name) => {
+            let Some(wanted) = recording.watched.iter().position(|watched| watched == name) else {
+                return Err("the kernel has no function of this name".to_owned());
+            };
+            let calls = events.iter().filter(|event| event.kind == EventKind::Symbol { index: wanted as u32 });
+            Ok(calls.map(|event| event.seq).collect())
+        }
+        PointRule::Window(number) => {
+            let missing = windows::unresolved(&recording.watched);
+            if !missing.is_empty() {
+                return Err(format!("the kernel has no function {}", missing.join(", ")));
+            }
+            let windows = faults.iter().filter_map(|fault| fault.windows[usize::from(*number)].clone());
+            Ok(windows.flat_map(|window| {
+                let inside = grows.iter().flat_map(|seq| [*seq, seq + 1]).filter(|events| window.contains(events)).collect::<Vec<_>>();
+                [*window.start(), *window.end()].into_iter().chain(inside)
+            }).collect())
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! Recording: the scenario is run once, and every event that reaches persistent memory is kept.
+
+use guest_protocol::{Command, Reply};
+use persist::{Event, EventKind};
+
+use crate::conversation::{Conversation, Limits, Trouble};
+use crate::oracle::expectation::Timeline;
+use crate::scenario::Scenario;
+use crate::target::{HostError, Laboratory, Target};
+use crate::windows;
+
+/// One execution of a scenario.
+pub(crate) struct Recording {
+    pub events: Vec<Event>,
+    pub timeline: Timeline,
+    /// Names of the watched symbols, by the index that events carry.
+    pub watched: Vec<String>,
+    /// What ended it early: a crash of the guest, or something that makes the run inconclusive.
+    pub trouble: Option<Trouble>,
+    pub warnings: Vec<String>,
+    pub console: String,
+}
+
+/// A machine with the images in its persistent memory, waiting in `SNAPSHOT_HERE`.
+pub(crate) fn prepared<L: Laboratory>(laboratory: &L) -> Result<L::Target, HostError> {
+    let mut target = laboratory.start()?;
+    let regions = target.regions();
+    for (region, image) in regions.iter().zip(laboratory.images()) {
+        if image.len() as u64 != region.size {
+            return Err(HostError(format!("an image of {} bytes does not fit a region of {}", image.len(), region.size)));
+        }
+        target.write_pmem(region.base, image);
+    }
+    Ok(target)
+}
+
+/// What a recording does at events on the way.
+pub(crate) type AtEvent<'a, T> = &'a mut dyn FnMut(&mut T, u64) -> Option<u64>;
+
+/// Runs the scenario from the beginning.
+pub(crate) fn record<L: Laboratory>(scenario: &Scenario, laboratory: &L) -> Result<Recording, HostError> {
+    let mut target = prepared(laboratory)?;
+    Ok(drive(scenario, laboratory, &mut target, None, &mut |_, _| None))
+}
+
+/// Runs the scenario again, calling `at_event` behind event `first` and then behind each that it asks for.
+pub(crate) fn drive<L: Laboratory>(scenario: &Scenario, laboratory: &L, target: &mut L::Target, first: Option<u64>, at_event: AtEvent<L::Target>) -> Recording {
+    let watched = windows::watched(scenario, laboratory);
+    let addresses: Vec<u64> = watched.iter().filter_map(|name| laboratory.symbol(name)).collect();
+    target.set_watched(&addresses);
+    target.set_tracing(true);
+    target.stop_at_event(first);
+    let mut recording = Recording { events: Vec::new(), timeline: Timeline::default(), watched, trouble: None, warnings: Vec::new(), console: String::new() };
+    recording.timeline.commands = vec![(u64::MAX, u64::MAX); scenario.commands.len()];
+    let mut conversation = Conversation::new(target, Limits::RECORD);
+    recording.trouble = converse(scenario, &mut conversation, &mut recording, at_event).err();
+    recording.warnings = conversation.warnings();
+    recording.console = String::from_utf8_lossy(&conversation.console).into_owned();
+    recording.events.extend(target.take_events());
+    for event in &recording.events {
+        if let EventKind::Promise { id } = event.kind {
+            recording.timeline.promises.insert(id, event.seq + 1);
+        }
+    }
+    recording
+}
+
+fn converse<T: Target>(scenario: &Scenario, conversation: &mut Conversation<T>, recording: &mut Recording, at_event: AtEvent<T>) -> Result<(), Trouble> {
+    let filesystem = &scenario.filesystem;
+    let mount = Command::Mount { region: 0, fs: filesystem.kind.clone(), options: filesystem.mount.clone() };
+    for (what, command) in [("attach", Command::Attach { region: 0 }), ("mount", mount)] {
+        let buffer = reach_next(conversation, at_event)?;
+        expect_ok(what, hand_over(conversation, buffer, &command, at_event)?)?;
+    }
+    for (index, planned) in scenario.commands.iter().enumerate() {
+        let step = &scenario.steps[planned.step];
+        let buffer = reach_next(conversation, at_event)?;
+        recording.timeline.commands[index].0 = conversation.target.event_count();
+        let reply = hand_over(conversation, buffer, &planned.command, at_event)?;
+        recording.timeline.commands[index].1 = conversation.target.event_count();
+        expect_ok(&format!("the step of line {} ({})", step.line, step.text), reply)?;
+    }
+    Ok(())
+}
+
+fn reach_next<T: Target>(conversation: &mut Conversation<T>, at_event: AtEvent<T>) -> Result<u64, Trouble> {
+    let mut buffer = conversation.reach_next();
+    while let Err(Trouble::Event(seq)) = buffer {
+        stop_again(conversation, seq, at_event);
+        buffer = conversation.wait_for_next();
+    }
+    buffer
+}
+
+fn hand_over<T: Target>(conversation: &mut Conversation<T>, buffer: u64, command: &Command, at_event: AtEvent<T>) -> Result<Reply, Trouble> {
+    let mut reply = conversation.hand_over(buffer, command);
+    while let Err(Trouble::Event(seq)) = reply {
+        stop_again(conversation, seq, at_event);
+        reply = conversation.wait_for_reply();
+    }
+    reply
+}
+
+fn stop_again<T: Target>(conversation: &mut Conversation<T>, seq: u64, at_event: AtEvent<T>) {
+    let next = at_event(conversation.target, seq);
+    conversation.target.stop_at_event(next);
+}
+
+/// A step that fails while it is recorded says nothing about power losses.
+fn expect_ok(what: &str, reply: Reply) -> Result<(), Trouble> {
+    // EOPNOTSUPP, as asm-generic/errno.h has it.
+    const EOPNOTSUPP: i32 = 95;
+    let failed = |why: String| Err(Trouble::Harness(format!("{what} {why} while it was recorded")));
+    match reply {
+        Reply::Ok | Reply::Exited { status: 0 } => Ok(()),
+        Reply::Errno { call, errno: EOPNOTSUPP } if call == "mmap" => failed("fails: mmap does not offer MAP_SYNC here (EOPNOTSUPP); is the file system mounted with dax=always?".to_owned()),
+        Reply::Errno { call, errno } => failed(format!("fails: {call} returns errno {errno}")),
+        Reply::Signal { signal } => failed(format!("ends with signal {signal}")),
+        Reply::Exited { status } => failed(format!("exits with wait status {status:#x}")),
+        Reply::Bad { why } => failed(format!("is refused by the agent: {why}")),
+    }
+}

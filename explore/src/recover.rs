@@ -1,0 +1,156 @@
+//! Recovery: the power comes back with some content on the media, and what is found is judged.
+
+use std::collections::BTreeMap;
+
+use guest_protocol::{Command, Reply};
+use persist::Overlay;
+
+use crate::conversation::{Conversation, Limits, Trouble, Wanted};
+use crate::oracle::expectation::Expectation;
+use crate::oracle::judge::{Entry, Fault, Tree, judge};
+use crate::record::prepared;
+use crate::scenario::Scenario;
+use crate::target::{Health, HostError, Laboratory, Target};
+use crate::verdict::Class;
+
+/// A machine that recovers one crash state after the other.
+pub(crate) struct Worker<'a, L: Laboratory> {
+    laboratory: &'a L,
+    scenario: &'a Scenario,
+    target: L::Target,
+    media: Vec<u8>,
+}
+
+/// What recovery found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Recovered {
+    pub outcome: Outcome,
+    pub warnings: Vec<String>,
+    pub console: String,
+    /// Where the wanted byte lies in persistent memory.
+    pub located: Option<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The file system came back, and this is in it.
+    Found(Tree),
+    /// The device or the file system did not come back.
+    Unmountable(String),
+    /// It came back, but its checker finds damage.
+    Damaged(Tree, String),
+    Crashed(String),
+    /// Nothing is known.
+    Unknown(String),
+}
+
+impl<'a, L: Laboratory> Worker<'a, L> {
+    pub fn new(scenario: &'a Scenario, laboratory: &'a L) -> Result<Self, HostError> {
+        let mut target = prepared(laboratory)?;
+        target.set_tracing(false);
+        target.push();
+        Ok(Worker { laboratory, scenario, target, media: Vec::new() })
+    }
+
+    /// Puts the content on the media and lets the guest look at it.
+    pub fn recover(&mut self, content: &Overlay, changed: &[(u64, u8)], wanted: Wanted) -> Result<Recovered, HostError> {
+        self.target.rewind();
+        for (address, line) in content.lines() {
+            self.target.write_pmem(*address, line);
+        }
+        for (address, byte) in changed {
+            self.target.write_pmem(*address, &[*byte]);
+        }
+        self.target.take_console();
+        let mut conversation = Conversation::new(&mut self.target, Limits::RECOVER).locating(wanted);
+        let result = look(self.scenario, &mut conversation);
+        let warnings = conversation.warnings();
+        let console = String::from_utf8_lossy(&conversation.console).into_owned();
+        let (located, observed) = (conversation.located, std::mem::take(&mut conversation.observed));
+        let outcome = match result {
+            Ok(None) => self.check(tree(observed))?,
+            Ok(Some(why)) => Outcome::Unmountable(why),
+            Err(Trouble::Crash(why)) => Outcome::Crashed(why),
+            Err(Trouble::Harness(why)) => Outcome::Unknown(why),
+            Err(Trouble::Event(seq)) => Outcome::Unknown(format!("stopped at event {seq}, which nobody asked for")),
+        };
+        Ok(Recovered { outcome, warnings, console, located })
+    }
+
+    /// What the media of the first region hold now.
+    pub fn media(&mut self) -> &[u8] {
+        if let Some(region) = self.target.regions().first() {
+            self.media.resize(region.size as usize, 0);
+            self.target.read_pmem(region.base, &mut self.media);
+        }
+        &self.media
+    }
+
+    fn check(&mut self, tree: Tree) -> Result<Outcome, HostError> {
+        let laboratory = self.laboratory;
+        Ok(match laboratory.check(self.media())? {
+            Health::Clean => Outcome::Found(tree),
+            Health::Damaged(why) => Outcome::Damaged(tree, why),
+            Health::Unknown(why) => Outcome::Unknown(why),
+        })
+    }
+}
+
+/// Attach, mount, observe, unmount. `Some` when the device or the file system does not come back, and why.
+fn look<T: Target>(scenario: &Scenario, conversation: &mut Conversation<T>) -> Result<Option<String>, Trouble> {
+    let filesystem = &scenario.filesystem;
+    let mount = Command::Mount { region: 0, fs: filesystem.kind.clone(), options: filesystem.mount.clone() };
+    for (what, command) in [("the device does not come back", Command::Attach { region: 0 }), ("the file system does not mount", mount)] {
+        match conversation.perform(&command)? {
+            Reply::Ok => (),
+            Reply::Errno { call, errno } => return Ok(Some(format!("{what}: {call} returns errno {errno}"))),
+            other => return Err(Trouble::Harness(format!("{what}: {other:?}"))),
+        }
+    }
+    for (what, command) in [("observing", Command::ObserveTree), ("unmounting", Command::Umount)] {
+        match conversation.perform(&command)? {
+            Reply::Ok => (),
+            Reply::Signal { signal } if command == Command::ObserveTree => return Ok(Some(format!("reading the files ends with signal {signal}"))),
+            other => return Err(Trouble::Harness(format!("{what}: {other:?}"))),
+        }
+    }
+    Ok(None)
+}
+
+fn tree(observed: Vec<(String, Option<Entry>)>) -> Tree {
+    let there: BTreeMap<String, Entry> = observed.into_iter().filter_map(|(path, entry)| Some((path, entry?))).collect();
+    Tree(there)
+}
+
+impl Outcome {
+    /// Everything that must not be.
+    pub fn faults(&self, expectation: &Expectation) -> Vec<Fault> {
+        let fault = |class, subject: &str, text: &String| vec![Fault { class, promise: None, subject: subject.to_owned(), range: None, text: text.clone() }];
+        match self {
+            Outcome::Found(tree) => judge(expectation, tree),
+            Outcome::Unmountable(why) => fault(Class::Corrupt, "mount", why),
+            Outcome::Damaged(tree, why) => fault(Class::Corrupt, "check", why).into_iter().chain(judge(expectation, tree)).collect(),
+            Outcome::Crashed(why) => fault(Class::GuestCrash, "guest", why),
+            Outcome::Unknown(_) => Vec::new(),
+        }
+    }
+
+    /// Names, kinds, sizes and allocated bytes: what tells whether a change of metadata is there.
+    pub fn shape(&self) -> Option<Shape> {
+        match self {
+            Outcome::Found(tree) | Outcome::Damaged(tree, _) => Some(shape(tree)),
+            _ => None,
+        }
+    }
+}
+
+/// Path, size and allocated bytes of everything.
+pub(crate) type Shape = Vec<(String, u64, u64)>;
+
+fn shape(tree: &Tree) -> Shape {
+    let entry = |(path, entry): (&String, &Entry)| match entry {
+        Entry::File { size, allocated, .. } => (path.clone(), *size, *allocated),
+        _ => (path.clone(), 0, 0),
+    };
+    tree.0.iter().map(entry).collect()
+}

@@ -1,0 +1,82 @@
+//! A finding once more: the same recording, the same state, the same recovery.
+
+use crate::recover::{Outcome, Worker};
+use crate::report::Report;
+use crate::run::{RunOptions, prepare};
+use crate::scenario::{Scenario, ScenarioError};
+use crate::target::{HostError, Laboratory};
+
+/// What a replay shows.
+#[derive(Clone, Debug)]
+pub struct Replayed {
+    /// What must not be, in words; empty when nothing is wrong.
+    pub faults: Vec<String>,
+    /// What came back, in words.
+    pub outcome: String,
+    /// What the guest said.
+    pub console: String,
+    /// The media of the first region as they were before recovery.
+    pub image: Vec<u8>,
+}
+
+/// Why a replay is not possible.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// The report has no such finding.
+    #[error("the report has no finding {0:?}: its findings are {1}")]
+    NoFinding(String, String),
+    /// The scenario in the report makes no sense.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// The recording is not the one of the report.
+    #[error("this is another execution than the reported one ({0}): kernel, images and seed must be the same")]
+    Other(String),
+    /// The host.
+    #[error(transparent)]
+    Host(#[from] HostError),
+}
+
+/// Reads the scenario that a report carries.
+pub fn scenario_of(report: &Report) -> Result<Scenario, ScenarioError> {
+    Scenario::parse(&report.text, &report.scenario)
+}
+
+/// Recreates the smallest state of a finding and recovers it. `laboratory` must be for [`scenario_of`] the report.
+pub fn replay<L: Laboratory>(report: &Report, id: &str, scenario: &Scenario, laboratory: &L) -> Result<Replayed, ReplayError> {
+    let Some(finding) = report.findings.iter().find(|finding| finding.id == id) else {
+        let known = report.findings.iter().map(|finding| finding.id.as_str()).collect::<Vec<_>>().join(", ");
+        return Err(ReplayError::NoFinding(id.to_owned(), known));
+    };
+    let options = RunOptions {
+        granularity: report.settings.granularity,
+        nt_evicts: report.settings.nt_evicts,
+        seed: Some(report.settings.seed),
+        ..RunOptions::default()
+    };
+    let run = prepare(scenario, laboratory, &options, &mut Vec::new())?;
+    let smallest = &finding.smallest;
+    // Of several points behind the same events none differ in what is in flight.
+    let point = run.points.points.iter().position(|point| point.events == smallest.events);
+    let point = point.ok_or_else(|| ReplayError::Other(format!("no crash point behind {} events", smallest.events)))?;
+    let media = &run.points.points[point].media;
+    let choice = media.without(smallest.lost.iter().map(|index| *index as usize));
+    if media.state_id(&choice) != smallest.state {
+        return Err(ReplayError::Other("the state has another content".to_owned()));
+    }
+    let content = media.content(&choice);
+    let mut image = laboratory.images().first().map_or(Vec::new(), |image| image.to_vec());
+    let region = laboratory.start()?;
+    let base = crate::target::Target::regions(&region).first().map_or(0, |region| region.base);
+    for (address, line) in content.lines() {
+        if let Some(at) = address.checked_sub(base).map(|at| at as usize).filter(|at| at + 64 <= image.len()) {
+            image[at..at + 64].copy_from_slice(line);
+        }
+    }
+    let recovered = Worker::new(scenario, laboratory)?.recover(&content, &[], None)?;
+    let faults = run.faults(&recovered.outcome, point, &choice);
+    let outcome = match &recovered.outcome {
+        Outcome::Found(_) => "the file system came back".to_owned(),
+        Outcome::Unmountable(why) | Outcome::Damaged(_, why) | Outcome::Crashed(why) | Outcome::Unknown(why) => why.clone(),
+    };
+    Ok(Replayed { faults: faults.into_iter().map(|fault| format!("{}: {}", fault.class, fault.text)).collect(), outcome, console: recovered.console, image })
+}

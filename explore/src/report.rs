@@ -1,0 +1,251 @@
+//! What a run found, in a form that is the same for every run of the same inputs: no time, path or job count.
+
+use persist::{Granularity, StateId};
+use serde::{Deserialize, Serialize};
+
+use crate::verdict::Class;
+
+/// Version of the form of [`Report`].
+pub const REPORT: u32 = 1;
+
+/// What a run found.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Report {
+    /// Version of this form: [`REPORT`].
+    pub version: u32,
+    /// Name of the scenario.
+    pub scenario: String,
+    /// The scenario itself, as TOML.
+    pub text: String,
+    /// What the scenario says must be found, and nothing else.
+    pub expect: Vec<Class>,
+    /// In one word.
+    pub verdict: Verdict,
+    /// Why nothing can be concluded; empty when something can.
+    pub inconclusive: Vec<String>,
+    /// How persistence was modelled.
+    pub settings: Settings,
+    /// How much there was, and how much was tried.
+    pub counts: Counts,
+    /// What must not be, by class.
+    pub findings: Vec<Finding>,
+    /// Warnings of the kernel and the file system while recording.
+    pub recording_warnings: Vec<String>,
+    /// What the canary showed.
+    pub canary: String,
+    /// Every crash point.
+    pub points: Vec<PointReport>,
+    /// What was run.
+    pub provenance: Vec<(String, String)>,
+    /// BLAKE3 of all recorded events.
+    pub trace: String,
+}
+
+/// A run in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdict {
+    /// Every promise that was judged was kept.
+    Kept,
+    /// Exactly what the scenario expects was found.
+    Expected,
+    /// A promise was broken, or what the scenario expects was not found.
+    Violated,
+    /// Nothing can be concluded.
+    Inconclusive,
+}
+
+impl Verdict {
+    /// Exit code of the command.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Verdict::Kept | Verdict::Expected => 0,
+            Verdict::Violated => 1,
+            Verdict::Inconclusive => 3,
+        }
+    }
+}
+
+/// How persistence was modelled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// What the platform saves.
+    pub platform: String,
+    /// What persists as one.
+    pub granularity: Granularity,
+    /// Whether a non-temporal store waits for earlier cached ones of its line.
+    pub nt_evicts: bool,
+    /// Seed of the machine and of all choices.
+    pub seed: u64,
+    /// States to recover in all, at most.
+    pub budget: u64,
+    /// States of one crash point, at most.
+    pub states_per_point: u64,
+}
+
+/// How much there was, and how much was tried.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// Events recorded.
+    pub events: u64,
+    /// Promises made.
+    pub promises: u64,
+    /// Promises that were judged in at least one state.
+    pub promises_judged: u64,
+    /// Crash points explored.
+    pub crash_points: u64,
+    /// Crash points left out because another is the same.
+    pub crash_points_equal: u64,
+    /// Crash states that exist at all points together; as text, for the number may be huge.
+    pub states_exist: String,
+    /// Logarithm to base 2 of that number.
+    pub states_exist_log2: f64,
+    /// False when there are at least that many.
+    pub states_exist_exact: bool,
+    /// States chosen.
+    pub states_chosen: u64,
+    /// Of these, distinct by content: each was recovered once.
+    pub states_distinct: u64,
+    /// Of the chosen, equal by content to another.
+    pub states_equal: u64,
+    /// Of the chosen, left out because the budget was used up.
+    pub states_left_out: u64,
+    /// Judgements: a content against what may be found at a crash point.
+    pub judged: u64,
+    /// Whether every state that exists was recovered.
+    pub exhaustive: bool,
+}
+
+/// One crash point.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PointReport {
+    /// How many events had happened.
+    pub events: u64,
+    /// The rules that chose it.
+    pub reasons: Vec<String>,
+    /// Fault and window, as in `fault 2 W3`.
+    pub window: Option<String>,
+    /// The step under way.
+    pub step: Option<String>,
+    /// Parts in flight.
+    pub in_flight: u64,
+    /// Logarithm to base 2 of the number of states.
+    pub log2: f64,
+    /// Distinct contents recovered and judged here.
+    pub judged: u64,
+    /// Promises that hold here.
+    pub promises: u64,
+    /// Classes found here.
+    pub found: Vec<Class>,
+    /// What came back, by path: size and allocated bytes; one for each outcome, at most four.
+    pub outcomes: Vec<String>,
+}
+
+/// Something that must not be.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Finding {
+    /// Names it for a replay: `EVENTS-STATE`.
+    pub id: String,
+    /// Its class.
+    pub class: Class,
+    /// What is wrong, in the smallest state.
+    pub text: String,
+    /// The promise that was broken, if one was.
+    pub promise: Option<PromiseReport>,
+    /// Distinct contents that show it.
+    pub states: u64,
+    /// Crash points that show it.
+    pub points: u64,
+    /// The smallest state that shows it.
+    pub smallest: SmallestState,
+    /// The stores behind it.
+    pub stores: Vec<StoreReport>,
+    /// What the guest said from attach to verdict.
+    pub console: String,
+}
+
+/// A promise, for people.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromiseReport {
+    /// What was promised.
+    pub text: String,
+    /// Line of the scenario.
+    pub line: u64,
+    /// Number of the event from which on it held.
+    pub event: u64,
+}
+
+/// A crash state with as little lost as still shows what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmallestState {
+    /// The crash point: how many events had happened.
+    pub events: u64,
+    /// The content.
+    pub state: StateId,
+    /// Parts in flight.
+    pub in_flight: u64,
+    /// The parts that did not reach the media, by index among those in flight.
+    pub lost: Vec<u64>,
+}
+
+/// A store behind a finding.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreReport {
+    /// Number of its event; of the first of several that are alike.
+    pub event: u64,
+    /// How many stores in a row are alike.
+    pub count: u64,
+    /// Guest-physical address of the first byte.
+    pub address: u64,
+    /// Bytes, of all together.
+    pub bytes: u64,
+    /// What it lacked: never flushed, not fenced, or nothing.
+    pub lacked: String,
+    /// The instruction: function and offset, or its address in user space.
+    pub at: String,
+    /// File and offset, when a step stored it.
+    pub file: Option<String>,
+    /// The call stack, innermost first.
+    pub stack: Vec<String>,
+}
+
+impl Report {
+    /// The report as JSON, with a newline at its end.
+    pub fn to_json(&self) -> String {
+        let mut json = serde_json::to_string_pretty(self).expect("a report has only text, numbers and lists");
+        json.push('\n');
+        json
+    }
+
+    /// Reads a report.
+    pub fn from_json(json: &str) -> Result<Report, String> {
+        let report: Report = serde_json::from_str(json).map_err(|why| format!("not a report: {why}"))?;
+        if report.version == REPORT { Ok(report) } else { Err(format!("version {} of reports is not known", report.version)) }
+    }
+
+    /// The classes that were found and count: violations, and what is denied or expected.
+    pub(crate) fn verdict(&self, deny: &[Class]) -> Verdict {
+        let mut found: Vec<Class> = self.findings.iter().map(|finding| finding.class).collect();
+        found.retain(|class| class.is_violation() || deny.contains(class) || self.expect.contains(class));
+        found.sort();
+        found.dedup();
+        let mut expect = self.expect.clone();
+        expect.sort();
+        expect.dedup();
+        match (expect.is_empty(), found == expect, self.inconclusive.is_empty()) {
+            (true, false, _) => Verdict::Violated,
+            (_, _, false) => Verdict::Inconclusive,
+            (true, true, true) => Verdict::Kept,
+            (false, true, true) => Verdict::Expected,
+            (false, false, true) => Verdict::Violated,
+        }
+    }
+}

@@ -1,0 +1,452 @@
+//! The whole way from a scenario to a report.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use persist::{Choice, Event, Granularity, Media, ModelFaults, StateId};
+
+use crate::canary::{self, Canary};
+use crate::conversation::Trouble;
+use crate::findings::{self, Instance};
+use crate::oracle::judge::Fault;
+use crate::plant::drop_stores;
+use crate::points::{self, Images, Point, Points};
+use crate::record::{Recording, record};
+use crate::recover::{Outcome, Shape, Worker};
+use crate::report::{Counts, PointReport, REPORT, Report, Settings, Verdict};
+use crate::scenario::Scenario;
+use crate::states;
+use crate::target::{HostError, Laboratory, Target};
+use crate::verdict::Class;
+
+/// How a run is done.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// What persists as one.
+    pub granularity: Granularity,
+    /// Whether a non-temporal store waits for earlier cached ones of its line.
+    pub nt_evicts: bool,
+    /// Instead of the scenario's seed.
+    pub seed: Option<u64>,
+    /// Instead of the scenario's budget of states.
+    pub budget: Option<u64>,
+    /// Machines that recover at the same time; 0 counts as 1.
+    pub jobs: usize,
+    /// Classes that count as violations although they are none by themselves.
+    pub deny: Vec<Class>,
+    /// Breaks the tool on purpose, for the tests that prove that it would be noticed.
+    #[doc(hidden)]
+    pub sabotage: Option<Sabotage>,
+}
+
+/// Ways to break the tool on purpose.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    StoresAreDurable,
+    IgnoreSfence,
+    PromisesDrain,
+    SkipOracle,
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The scenario is being executed and recorded.
+    Recording,
+    /// So many events were recorded.
+    Recorded {
+        /// How many.
+        events: u64,
+    },
+    /// Of all states, so many have been recovered.
+    Recovering {
+        /// How many have been.
+        done: usize,
+        /// How many there are.
+        of: usize,
+    },
+    /// Findings are being made smaller and explained.
+    Explaining,
+}
+
+/// Receives [`Progress`], from any thread.
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Sync);
+
+/// A distinct content of the media, and every crash point of which it is a state.
+pub(crate) struct State {
+    pub id: StateId,
+    pub at: Vec<(usize, Choice)>,
+}
+
+/// What came of a state.
+pub(crate) struct Judged {
+    /// For each entry of [`State::at`], what must not be.
+    pub faults: Vec<Vec<Fault>>,
+    pub shape: Option<Shape>,
+    pub unknown: Option<String>,
+    pub warnings: Vec<String>,
+}
+
+/// Everything that the parts of a run share.
+pub(crate) struct Run<'a, L: Laboratory> {
+    pub scenario: &'a Scenario,
+    pub laboratory: &'a L,
+    pub options: &'a RunOptions,
+    pub recording: Recording,
+    /// Events that a plant took out of the recording.
+    pub dropped: Vec<Event>,
+    pub media: Arc<dyn Media>,
+    pub points: Points,
+}
+
+/// Records the scenario and finds its crash points.
+pub(crate) fn prepare<'a, L: Laboratory>(scenario: &'a Scenario, laboratory: &'a L, options: &'a RunOptions, inconclusive: &mut Vec<String>) -> Result<Run<'a, L>, HostError> {
+    let mut recording = record(scenario, laboratory)?;
+    if let Some(Trouble::Harness(why)) = &recording.trouble {
+        inconclusive.push(why.clone());
+    }
+    let dropped = scenario.plant.map(|plant| drop_stores(plant.drop, &recording.watched, &mut recording.events));
+    if dropped.as_ref().is_some_and(Vec::is_empty) {
+        inconclusive.push("plant: there was nothing to drop".to_owned());
+    }
+    let regions = laboratory.start()?.regions();
+    let media: Arc<dyn Media> = Arc::new(Images { regions, images: laboratory.images().to_vec() });
+    let points = points::find(scenario, &recording, &media, model(options));
+    inconclusive.extend(points.unresolved.iter().cloned());
+    Ok(Run { scenario, laboratory, options, recording, dropped: dropped.unwrap_or_default(), media, points })
+}
+
+/// The settings of the persistence model.
+fn model(options: &RunOptions) -> persist::Settings {
+    let mut faults = ModelFaults::default();
+    match options.sabotage {
+        Some(Sabotage::StoresAreDurable) => faults.stores_are_durable = true,
+        Some(Sabotage::IgnoreSfence) => faults.ignore_sfence = true,
+        Some(Sabotage::PromisesDrain) => faults.promises_drain = true,
+        Some(Sabotage::SkipOracle) | None => (),
+    }
+    persist::Settings { granularity: options.granularity, nt_evicts: options.nt_evicts, faults, ..persist::Settings::default() }
+}
+
+/// Runs a scenario: records it, cuts the power everywhere it says, recovers, judges.
+pub fn run<L: Laboratory>(scenario: &Scenario, laboratory: &L, options: &RunOptions, progress: OnProgress) -> Result<Report, HostError> {
+    progress(Progress::Recording);
+    let mut inconclusive = Vec::new();
+    let run = prepare(scenario, laboratory, options, &mut inconclusive)?;
+    progress(Progress::Recorded { events: run.recording.events.len() as u64 });
+    let mut counts = run.count();
+    let states = run.choose(&mut counts);
+    let mut judged = run.recover_all(&states, progress)?;
+    run.judge_windows(&states, &mut judged);
+    progress(Progress::Explaining);
+    inconclusive.extend(judged.iter().filter_map(|judged| judged.unknown.clone()).collect::<BTreeSet<_>>());
+    run.check_counts(&mut counts, &states, &judged, &mut inconclusive);
+    let instances = run.instances(&states, &judged);
+    let canary = canary::try_one(&run, &states, &judged)?;
+    if let Canary::NotSeen(why) = &canary {
+        inconclusive.push(format!("canary: {why}"));
+    }
+    let findings = findings::explain(&run, &states, instances)?;
+    let mut report = Report {
+        version: REPORT,
+        scenario: scenario.name.clone(),
+        text: scenario.text.clone(),
+        expect: scenario.expect.clone(),
+        verdict: Verdict::Inconclusive,
+        inconclusive,
+        settings: run.settings(),
+        counts,
+        findings,
+        recording_warnings: run.recording.warnings.clone(),
+        canary: canary.to_string(),
+        points: run.point_reports(&states, &judged),
+        provenance: laboratory.provenance(),
+        trace: run.trace(),
+    };
+    report.verdict = report.verdict(&options.deny);
+    Ok(report)
+}
+
+impl<'a, L: Laboratory> Run<'a, L> {
+    pub fn seed(&self) -> u64 {
+        self.options.seed.unwrap_or(self.scenario.crash.seed)
+    }
+
+    fn budget(&self) -> u64 {
+        self.options.budget.unwrap_or(self.scenario.crash.budget)
+    }
+
+    pub fn skips_oracle(&self) -> bool {
+        self.options.sabotage == Some(Sabotage::SkipOracle)
+    }
+
+    fn settings(&self) -> Settings {
+        Settings {
+            platform: "adr".to_owned(),
+            granularity: self.options.granularity,
+            nt_evicts: self.options.nt_evicts,
+            seed: self.seed(),
+            budget: self.budget(),
+            states_per_point: self.scenario.crash.states,
+        }
+    }
+
+    fn trace(&self) -> String {
+        let mut hash = blake3::Hasher::new();
+        for event in &self.recording.events {
+            hash.update(&postcard::to_stdvec(event).expect("an event has only numbers and bytes"));
+        }
+        hash.finalize().to_hex().to_string()
+    }
+
+    fn count(&self) -> Counts {
+        let (mut total, mut log2, mut exact) = (0_u128, f64::NEG_INFINITY, true);
+        for point in &self.points.points {
+            let count = point.media.count();
+            total = total.saturating_add(count.states);
+            let (large, small) = if count.log2 > log2 { (count.log2, log2) } else { (log2, count.log2) };
+            log2 = if small == f64::NEG_INFINITY { large } else { large + (small - large).exp2().ln_1p() / std::f64::consts::LN_2 };
+            exact &= count.exact;
+        }
+        let huge = total == u128::MAX;
+        Counts {
+            events: self.recording.events.len() as u64,
+            promises: self.scenario.history.promises.len() as u64,
+            crash_points: self.points.points.len() as u64,
+            crash_points_equal: self.points.equal as u64,
+            states_exist: if huge { "more than 2^128".to_owned() } else { total.to_string() },
+            // Two decimals: sums of logarithms are not worth more, and reports stay short.
+            states_exist_log2: if self.points.points.is_empty() { 0.0 } else { (log2 * 100.0).round() / 100.0 },
+            states_exist_exact: exact && !huge,
+            ..Counts::default()
+        }
+    }
+
+    /// Chooses states, a few of every point before more of any.
+    fn choose(&self, counts: &mut Counts) -> Vec<State> {
+        let points = &self.points.points;
+        let limit = self.scenario.crash.states as usize;
+        let chosen: Vec<Vec<Choice>> = points.iter().map(|point| states::choose(&point.media, self.seed() ^ point.events, limit)).collect();
+        let mut states: Vec<State> = Vec::new();
+        let mut known: BTreeMap<StateId, usize> = BTreeMap::new();
+        for round in 0..chosen.iter().map(Vec::len).max().unwrap_or(0) {
+            for (number, choices) in chosen.iter().enumerate() {
+                let Some(choice) = choices.get(round) else { continue };
+                counts.states_chosen += 1;
+                let id = points[number].media.state_id(choice);
+                if let Some(&known) = known.get(&id) {
+                    counts.states_equal += 1;
+                    if states[known].at.iter().all(|(point, _)| *point != number) {
+                        states[known].at.push((number, choice.clone()));
+                    }
+                } else if (states.len() as u64) < self.budget() {
+                    known.insert(id, states.len());
+                    states.push(State { id, at: vec![(number, choice.clone())] });
+                } else {
+                    counts.states_left_out += 1;
+                }
+            }
+        }
+        counts.states_distinct = states.len() as u64;
+        let complete = |(point, choices): (&Point, &Vec<Choice>)| {
+            let count = point.media.count();
+            count.exact && count.states == choices.len() as u128
+        };
+        counts.exhaustive = counts.states_left_out == 0 && points.iter().zip(&chosen).all(complete);
+        states
+    }
+
+    /// Recovers every state, on several machines at once. The result does not depend on how many.
+    fn recover_all(&self, states: &[State], progress: OnProgress) -> Result<Vec<Judged>, HostError> {
+        let next = AtomicUsize::new(0);
+        let done = AtomicUsize::new(0);
+        let results: Mutex<Vec<Option<Judged>>> = Mutex::new(states.iter().map(|_| None).collect());
+        let work = || -> Result<(), HostError> {
+            let mut worker = Worker::new(self.scenario, self.laboratory)?;
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                let Some(state) = states.get(number) else { return Ok(()) };
+                let judged = self.recover(&mut worker, state)?;
+                results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[number] = Some(judged);
+                progress(Progress::Recovering { done: 1 + done.fetch_add(1, Ordering::Relaxed), of: states.len() });
+            }
+        };
+        let jobs = self.options.jobs.clamp(1, states.len().max(1));
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
+            let ended = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err(HostError("a worker panicked".to_owned()))));
+            ended.collect::<Result<Vec<()>, HostError>>()
+        })?;
+        let results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+        results.into_iter().map(|judged| judged.ok_or_else(|| HostError("a state was not recovered".to_owned()))).collect()
+    }
+
+    fn recover(&self, worker: &mut Worker<L>, state: &State) -> Result<Judged, HostError> {
+        let (point, choice) = &state.at[0];
+        let content = self.points.points[*point].media.content(choice);
+        let recovered = worker.recover(&content, &[], None)?;
+        let faults = state.at.iter().map(|(point, choice)| self.faults(&recovered.outcome, *point, choice)).collect();
+        let unknown = match &recovered.outcome {
+            Outcome::Unknown(why) => Some(why.clone()),
+            _ => None,
+        };
+        Ok(Judged { faults, shape: recovered.outcome.shape(), unknown, warnings: recovered.warnings })
+    }
+
+    /// What must not be, of an outcome at a crash point.
+    pub fn faults(&self, outcome: &Outcome, point: usize, choice: &Choice) -> Vec<Fault> {
+        if self.skips_oracle() {
+            return Vec::new();
+        }
+        let point = &self.points.points[point];
+        let mut faults = outcome.faults(&point.expectation);
+        if self.options.granularity != Granularity::Sector && tears_a_sector(point, choice) {
+            for fault in faults.iter_mut().filter(|fault| fault.class == Class::Corrupt) {
+                fault.class = Class::TornSector;
+            }
+        }
+        faults
+    }
+
+    /// Windows W0 to W2 must be old, W5 and later must be new, whatever else is allowed there.
+    fn judge_windows(&self, states: &[State], judged: &mut [Judged]) {
+        if self.skips_oracle() {
+            return;
+        }
+        for fault in 0..self.points.faults.len() {
+            let shapes = self.shapes_of_windows(fault, states, judged);
+            let old = only(&shapes, |window| window == 0);
+            let new = self.shape_of_everything(fault, 5, states, judged);
+            for (number, state) in states.iter().enumerate() {
+                for (place, (point, _)) in state.at.iter().enumerate() {
+                    let Some((of, window)) = self.points.points[*point].window.filter(|(of, _)| *of == fault) else { continue };
+                    let Some(shape) = judged[number].shape.clone() else { continue };
+                    let found = match window {
+                        1 | 2 => old.as_ref().filter(|old| **old != shape).map(|_| (Class::NotAtomic, "is there before its commit record was written")),
+                        5.. => new.as_ref().filter(|new| **new != shape).map(|_| (Class::Lost, "is not there although its commit was fenced")),
+                        _ => None,
+                    };
+                    if let Some((class, how)) = found {
+                        let text = format!("fault {of} in window W{window}: the extent that it allocated {how}");
+                        judged[number].faults[place].push(Fault { class, promise: None, subject: format!("fault {of}"), range: None, text });
+                    }
+                }
+            }
+        }
+    }
+
+    fn shapes_of_windows(&self, fault: usize, states: &[State], judged: &[Judged]) -> Vec<(u8, Shape)> {
+        let places = states.iter().zip(judged).flat_map(|(state, judged)| state.at.iter().map(move |(point, _)| (*point, judged)));
+        places
+            .filter_map(|(point, judged)| {
+                let (_, window) = self.points.points[point].window.filter(|(of, _)| *of == fault)?;
+                Some((window, judged.shape.clone()?))
+            })
+            .collect()
+    }
+
+    /// What came back in the first point of the window when everything in flight had arrived.
+    fn shape_of_everything(&self, fault: usize, window: u8, states: &[State], judged: &[Judged]) -> Option<Shape> {
+        let point = self.points.points.iter().position(|point| point.window == Some((fault, window)))?;
+        let id = self.points.points[point].media.state_id(&self.points.points[point].media.everything());
+        let state = states.iter().position(|state| state.id == id)?;
+        judged[state].shape.clone()
+    }
+
+    fn check_counts(&self, counts: &mut Counts, states: &[State], judged: &[Judged], inconclusive: &mut Vec<String>) {
+        let mut promises = BTreeSet::new();
+        for (state, judged) in states.iter().zip(judged).filter(|(_, judged)| judged.unknown.is_none()) {
+            counts.judged += judged.faults.len() as u64;
+            promises.extend(state.at.iter().flat_map(|(point, _)| self.points.points[*point].expectation.promises.iter().copied()));
+        }
+        counts.promises_judged = promises.len() as u64;
+        if self.points.points.is_empty() {
+            inconclusive.push("there is no crash point".to_owned());
+        } else if promises.is_empty() {
+            inconclusive.push("no promise was judged".to_owned());
+        }
+        if self.skips_oracle() {
+            counts.judged = 0;
+        }
+    }
+
+    /// Every fault with the state and the place in it that show it, and a crash while recording.
+    fn instances(&self, states: &[State], judged: &[Judged]) -> Vec<Instance> {
+        let mut instances = Vec::new();
+        for (number, judged) in judged.iter().enumerate() {
+            for (place, faults) in judged.faults.iter().enumerate() {
+                let (point, choice) = &states[number].at[place];
+                let lost = self.points.points[*point].media.in_flight().len() - choice.len();
+                instances.extend(faults.iter().map(|fault| Instance { state: Some((number, place)), lost, fault: fault.clone() }));
+                instances.extend(judged.warnings.iter().map(|warning| {
+                    let fault = Fault { class: Class::GuestWarning, promise: None, subject: warning.clone(), range: None, text: warning.clone() };
+                    Instance { state: Some((number, place)), lost, fault }
+                }));
+            }
+        }
+        if let Some(Trouble::Crash(why)) = &self.recording.trouble {
+            let fault = Fault { class: Class::GuestCrash, promise: None, subject: "recording".to_owned(), range: None, text: format!("while recording: {why}") };
+            instances.push(Instance { state: None, lost: 0, fault });
+        }
+        instances
+    }
+
+    fn point_reports(&self, states: &[State], judged: &[Judged]) -> Vec<PointReport> {
+        let mut reports: Vec<PointReport> = self.points.points.iter().map(|point| self.point_report(point)).collect();
+        for (state, judged) in states.iter().zip(judged) {
+            for ((point, _), faults) in state.at.iter().zip(&judged.faults) {
+                let report = &mut reports[*point];
+                report.judged += 1;
+                report.found.extend(faults.iter().map(|fault| fault.class));
+                report.found.sort();
+                report.found.dedup();
+                let outcome = judged.shape.as_ref().map_or("nothing came back".to_owned(), describe);
+                if report.outcomes.len() < 4 && !report.outcomes.contains(&outcome) {
+                    report.outcomes.push(outcome);
+                }
+            }
+        }
+        reports
+    }
+
+    fn point_report(&self, point: &Point) -> PointReport {
+        let step = self.recording.timeline.command_at(point.events).map(|command| self.scenario.commands[command].step);
+        PointReport {
+            events: point.events,
+            reasons: point.reasons.iter().cloned().collect(),
+            window: point.window.map(|(fault, window)| format!("fault {fault} W{window}")),
+            step: step.map(|step| format!("line {}: {}", self.scenario.steps[step].line, self.scenario.steps[step].text)),
+            in_flight: point.media.in_flight().len() as u64,
+            log2: (point.media.count().log2 * 100.0).round() / 100.0,
+            judged: 0,
+            promises: point.expectation.promises.len() as u64,
+            found: Vec::new(),
+            outcomes: Vec::new(),
+        }
+    }
+}
+
+fn describe(shape: &Shape) -> String {
+    let files = shape.iter().map(|(path, size, allocated)| format!("{path} {size:#x}/{allocated:#x}"));
+    let files = files.collect::<Vec<_>>().join(", ");
+    if files.is_empty() { "no files".to_owned() } else { files }
+}
+
+/// The one shape that all states of these windows have, if they agree.
+fn only(shapes: &[(u8, Shape)], wanted: impl Fn(u8) -> bool) -> Option<Shape> {
+    let mut fitting = shapes.iter().filter(|(window, _)| wanted(*window)).map(|(_, shape)| shape);
+    let first = fitting.next()?;
+    fitting.all(|shape| shape == first).then(|| first.clone())
+}
+
+/// Whether a sector that one kernel copy wrote is there in part.
+fn tears_a_sector(point: &Point, choice: &Choice) -> bool {
+    let mut sectors: BTreeMap<(u32, u64), (bool, bool)> = BTreeMap::new();
+    for (index, part) in point.media.in_flight().iter().enumerate().filter(|(_, part)| part.origin.copy_call != 0) {
+        let (there, lost) = sectors.entry((part.origin.copy_call, part.addr / persist::SECTOR)).or_default();
+        if choice.contains(index) { *there = true } else { *lost = true }
+    }
+    sectors.values().any(|(there, lost)| *there && *lost)
+}

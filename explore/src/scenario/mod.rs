@@ -1,0 +1,222 @@
+//! A scenario: which machine, which file system, what is done, where the power is cut.
+
+mod error;
+mod number;
+mod schema;
+mod steps;
+
+use std::path::Path;
+
+use guest_protocol::Command;
+
+pub(crate) use self::error::Source;
+pub use self::error::ScenarioError;
+pub use self::number::Bytes;
+pub use self::schema::{Dropped, Filesystem, Machine, Namespace, NamesPolicy, Nvdimm, OracleOptions, Plant, Platform, SCHEMA};
+use crate::oracle::history::History;
+use crate::verdict::Class;
+
+/// A scenario that makes sense: all keys known, all ranges inside, all names made before they are used.
+#[derive(Clone, Debug)]
+pub struct Scenario {
+    /// Its name in reports.
+    pub name: String,
+    /// What it shows, for people.
+    pub description: String,
+    /// The classes that must be found, and no others; empty when nothing must be found.
+    pub expect: Vec<Class>,
+    /// `[machine]`
+    pub machine: Machine,
+    /// `[[nvdimm]]`, at least one; the file system is on the first.
+    pub nvdimms: Vec<Nvdimm>,
+    /// `[filesystem]`
+    pub filesystem: Filesystem,
+    /// `[crash]`
+    pub crash: CrashOptions,
+    /// `[oracle]`
+    pub oracle: OracleOptions,
+    /// `[plant]`
+    pub plant: Option<Plant>,
+    /// The text it was read from: a report carries it, so that a replay needs nothing else.
+    pub text: String,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) commands: Vec<Planned>,
+    pub(crate) history: History,
+}
+
+/// One `[[step]]`.
+#[derive(Clone, Debug)]
+pub(crate) struct Step {
+    /// Line of the file, counted from 1.
+    pub line: usize,
+    /// For people.
+    pub text: String,
+}
+
+/// A command for the guest and the step that wants it.
+#[derive(Clone, Debug)]
+pub(crate) struct Planned {
+    pub step: usize,
+    pub command: Command,
+}
+
+/// `[crash]`: where the power is cut, and how many states are tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CrashOptions {
+    /// Which crash points.
+    pub points: Vec<PointRule>,
+    /// States to recover in all, at most.
+    pub budget: u64,
+    /// States of one crash point, at most.
+    pub states: u64,
+    /// Seed of everything chosen by chance.
+    pub seed: u64,
+}
+
+impl Default for CrashOptions {
+    fn default() -> CrashOptions {
+        CrashOptions { points: vec![PointRule::Durable, PointRule::Promises], budget: 1000, states: 64, seed: 1 }
+    }
+}
+
+/// A rule that names crash points.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PointRule {
+    /// `durable`: behind every event that makes something durable.
+    Durable,
+    /// `promises`: where a promise was made.
+    Promises,
+    /// `window:WN`: inside the window N of every fault that waits for the journal.
+    Window(u8),
+    /// `symbol:NAME`: whenever the kernel enters the function.
+    Symbol(String),
+    /// `event:N`: behind event N.
+    Event(u64),
+    /// `sample:N`: N events chosen by the seed.
+    Sample(u64),
+}
+
+impl std::str::FromStr for PointRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<PointRule, String> {
+        let number = |digits: &str| digits.parse::<u64>().map_err(|_| format!("{text:?}: {digits:?} is not a number"));
+        match text.split_once(':') {
+            None if text == "durable" => Ok(PointRule::Durable),
+            None if text == "promises" => Ok(PointRule::Promises),
+            Some(("window", window)) => match window.strip_prefix('W').and_then(|digits| digits.parse().ok()) {
+                Some(number) if number <= 8 => Ok(PointRule::Window(number)),
+                _ => Err(format!("{text:?}: the windows are W0 to W8")),
+            },
+            Some(("symbol", name)) if !name.is_empty() => Ok(PointRule::Symbol(name.to_owned())),
+            Some(("event", event)) => number(event).map(PointRule::Event),
+            Some(("sample", count)) => number(count).map(PointRule::Sample),
+            _ => Err(format!("unknown crash points {text:?}: write durable, promises, window:W0 to window:W8, symbol:NAME, event:N or sample:N")),
+        }
+    }
+}
+
+impl std::fmt::Display for PointRule {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        match self {
+            PointRule::Durable => f.write_str("durable"),
+            PointRule::Promises => f.write_str("promises"),
+            PointRule::Window(number) => write!(f, "window:W{number}"),
+            PointRule::Symbol(name) => write!(f, "symbol:{name}"),
+            PointRule::Event(event) => write!(f, "event:{event}"),
+            PointRule::Sample(count) => write!(f, "sample:{count}"),
+        }
+    }
+}
+
+impl Scenario {
+    /// Reads the scenario file at `path`.
+    pub fn load(path: &Path) -> Result<Scenario, ScenarioError> {
+        let file = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Scenario::parse(&text, &file),
+            Err(why) => Err(ScenarioError { file, line: 1, key: "scenario".to_owned(), what: format!("cannot be read: {why}") }),
+        }
+    }
+
+    /// Reads a scenario from its text; `file` names it in errors.
+    pub fn parse(text: &str, file: &str) -> Result<Scenario, ScenarioError> {
+        let source = Source { file, text };
+        let document: schema::Document = toml::from_str(text).map_err(|error| source.toml_error(&error))?;
+        if let Some(version) = &document.schema
+            && *version.get_ref() != SCHEMA
+        {
+            return Err(source.error(version.span().start, "schema", format!("version {} is not known: this program reads version {SCHEMA}", version.get_ref())));
+        }
+        check_machine(&source, &document)?;
+        let crash = check_crash(&source, &document.crash)?;
+        let program = steps::compile(&source, &document.step, document.oracle.names)?;
+        let expect = match document.expect {
+            None => Vec::new(),
+            Some(schema::OneOrMany::One(class)) => vec![class],
+            Some(schema::OneOrMany::Many(classes)) => classes,
+        };
+        Ok(Scenario {
+            name: document.name,
+            description: document.description,
+            expect,
+            machine: document.machine,
+            nvdimms: document.nvdimm.into_iter().map(toml::Spanned::into_inner).collect(),
+            filesystem: document.filesystem,
+            crash,
+            oracle: document.oracle,
+            plant: document.plant,
+            text: text.to_owned(),
+            steps: program.steps,
+            commands: program.commands,
+            history: program.history,
+        })
+    }
+}
+
+fn check_machine(source: &Source, document: &schema::Document) -> Result<(), ScenarioError> {
+    let table = |name: &str| source.text.find(name).unwrap_or(0);
+    let machine = &document.machine;
+    let whole = machine.memory.0.is_multiple_of(2 << 20);
+    if !whole || !(64 << 20..=64 << 30).contains(&machine.memory.0) {
+        return Err(source.error(table("[machine]"), "memory", "must be a multiple of 2M, from 64M to 64G"));
+    }
+    if machine.cpus != 1 {
+        return Err(source.error(table("[machine]"), "cpus", "must be 1: machines with more processors cannot be recorded yet"));
+    }
+    if document.nvdimm.is_empty() {
+        return Err(source.error(0, "nvdimm", "a scenario needs at least one [[nvdimm]]"));
+    }
+    for nvdimm in &document.nvdimm {
+        let size = nvdimm.get_ref().size.0;
+        if !size.is_multiple_of(2 << 20) || !(16 << 20..=16 << 30).contains(&size) {
+            return Err(source.error(nvdimm.span().start, "size", format!("{size} bytes: a DIMM has a multiple of 2M, from 16M to 16G")));
+        }
+        if !matches!(nvdimm.get_ref().flush_hints, 0..=64) {
+            return Err(source.error(nvdimm.span().start, "flush_hints", "must be 0 to 64"));
+        }
+    }
+    if document.filesystem.kind != "ext4" {
+        return Err(source.error(table("[filesystem]"), "type", format!("{:?} is not known: write \"ext4\"", document.filesystem.kind)));
+    }
+    Ok(())
+}
+
+fn check_crash(source: &Source, raw: &schema::RawCrash) -> Result<CrashOptions, ScenarioError> {
+    let mut crash = CrashOptions::default();
+    if let Some(points) = &raw.points {
+        let parse = |text: &toml::Spanned<String>| text.get_ref().parse().map_err(|what: String| source.error(text.span().start, "points", what));
+        crash.points = points.iter().map(parse).collect::<Result<_, _>>()?;
+    }
+    crash.budget = raw.budget.unwrap_or(crash.budget);
+    crash.states = raw.states.unwrap_or(crash.states);
+    crash.seed = raw.seed.unwrap_or(crash.seed);
+    if crash.budget == 0 || crash.states == 0 {
+        let at = source.text.find("[crash]").unwrap_or(0);
+        return Err(source.error(at, "budget", "budget and states must be at least 1"));
+    }
+    Ok(crash)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,411 @@
+//! The TOML form of a scenario, version 1. Unknown keys are errors.
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::number::Bytes;
+use crate::verdict::Class;
+
+/// Version of the schema that this program reads.
+pub const SCHEMA: u32 = 1;
+
+/// A whole scenario file.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Document {
+    /// Version of the schema; 1 when absent.
+    pub schema: Option<Spanned<u32>>,
+    /// Name of the scenario in reports.
+    pub name: String,
+    /// What it shows, for people.
+    #[serde(default)]
+    pub description: String,
+    /// For controls: the class of violation, or all the classes, that must be found.
+    #[serde(default)]
+    pub expect: Option<OneOrMany>,
+    pub machine: Machine,
+    #[serde(default)]
+    pub nvdimm: Vec<Spanned<Nvdimm>>,
+    pub filesystem: Filesystem,
+    #[serde(default)]
+    pub step: Vec<Spanned<RawStep>>,
+    #[serde(default)]
+    pub crash: RawCrash,
+    #[serde(default)]
+    pub oracle: OracleOptions,
+    #[serde(default)]
+    pub plant: Option<Plant>,
+}
+
+/// `"lost"` or `["stale", "corrupt"]`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+pub(super) enum OneOrMany {
+    One(Class),
+    Many(Vec<Class>),
+}
+
+/// `[machine]`
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Machine {
+    /// `debian-6.1`, `debian-6.1@VERSION`, or a path to a vmlinux or bzImage.
+    pub kernel: String,
+    /// RAM in bytes; 256 MiB when absent.
+    #[serde(default = "default_memory")]
+    pub memory: Bytes,
+    /// Processors; 1 when absent.
+    #[serde(default = "one")]
+    pub cpus: u32,
+    /// Appended to the kernel command line.
+    #[serde(default)]
+    pub append: String,
+    /// Debian programs, by package name, that the initramfs also holds.
+    #[serde(default)]
+    pub programs: Vec<String>,
+}
+
+fn default_memory() -> Bytes {
+    Bytes(256 << 20)
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// `[[nvdimm]]`: one DIMM, one region.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Nvdimm {
+    /// Size in bytes: a multiple of 2 MiB, 16 MiB or more.
+    pub size: Bytes,
+    /// What survives a power loss.
+    #[serde(default)]
+    pub platform: Platform,
+    /// What the region holds.
+    #[serde(default)]
+    pub namespace: Namespace,
+    /// Flush hint addresses of the DIMM.
+    #[serde(default)]
+    pub flush_hints: u32,
+}
+
+/// What the platform saves when power goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Platform {
+    /// The write-pending queue of the memory controller; not the caches.
+    #[default]
+    Adr,
+}
+
+/// What a region holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Namespace {
+    /// A namespace with a pfn info block: a block device with DAX.
+    #[default]
+    Fsdax,
+    /// No info block: a block device without DAX.
+    Raw,
+}
+
+/// `[filesystem]`, on the first region.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filesystem {
+    /// `ext4`
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Additional arguments of mkfs.
+    #[serde(default)]
+    pub mkfs: Vec<String>,
+    /// Mount options, as `mount -o` takes them.
+    #[serde(default)]
+    pub mount: String,
+}
+
+/// `[crash]`
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCrash {
+    pub points: Option<Vec<Spanned<String>>>,
+    pub budget: Option<u64>,
+    pub states: Option<u64>,
+    pub seed: Option<u64>,
+}
+
+/// `[oracle]`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OracleOptions {
+    /// What fsync of a file says about its name.
+    #[serde(default)]
+    pub names: NamesPolicy,
+}
+
+/// What fsync of a file says about its name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NamesPolicy {
+    /// As ext4 and XFS do: the journal commits the file's own creation, links and renames with it.
+    #[default]
+    Journal,
+    /// As POSIX says: names are promised by fsync of their directory only.
+    Posix,
+}
+
+/// `[plant]`: a fault put into the recording on purpose, for controls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plant {
+    /// The stores that are taken out of the recording.
+    pub drop: Dropped,
+}
+
+/// Stores that a plant takes out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Dropped {
+    /// What `blkdev_issue_zeroout` writes into newly allocated blocks, until `ext4_set_iomap` is entered.
+    Zeroing,
+}
+
+/// `[[step]]`: exactly one action; `store`, `flush` and `fence` go together.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawStep {
+    pub mkdir: Option<String>,
+    pub create: Option<RawCreate>,
+    pub write: Option<RawWrite>,
+    pub truncate: Option<RawTruncate>,
+    pub fallocate: Option<RawFallocate>,
+    pub rename: Option<RawPair>,
+    pub link: Option<RawPair>,
+    pub symlink: Option<RawSymlink>,
+    pub unlink: Option<String>,
+    pub fsync: Option<String>,
+    pub fdatasync: Option<String>,
+    pub sync: Option<bool>,
+    pub syncfs: Option<bool>,
+    pub map: Option<RawMap>,
+    pub touch: Option<RawRange>,
+    pub store: Option<RawStore>,
+    pub flush: Option<RawFlush>,
+    pub fence: Option<guest_protocol::Fence>,
+    pub non_temporal: Option<bool>,
+    pub msync: Option<RawRange>,
+    pub munmap: Option<String>,
+    pub exec: Option<Vec<String>>,
+    pub marker: Option<u32>,
+    pub promise: Option<RawPromise>,
+    pub observe: Option<String>,
+    pub waive: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCreate {
+    pub file: String,
+    pub size: Option<Bytes>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawWrite {
+    pub file: String,
+    pub at: Option<Bytes>,
+    pub bytes: Bytes,
+    pub pattern: Option<PatternName>,
+    pub append: Option<bool>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawTruncate {
+    pub file: String,
+    pub size: Bytes,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFallocate {
+    pub file: String,
+    pub at: Option<Bytes>,
+    pub bytes: Bytes,
+    #[serde(default)]
+    pub mode: FallocateMode,
+}
+
+/// What fallocate(2) does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FallocateMode {
+    /// Allocates and extends the file.
+    #[default]
+    Allocate,
+    /// FALLOC_FL_KEEP_SIZE
+    KeepSize,
+    /// FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
+    PunchHole,
+    /// FALLOC_FL_ZERO_RANGE
+    ZeroRange,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPair {
+    pub from: String,
+    pub to: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSymlink {
+    pub target: String,
+    pub path: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawMap {
+    pub file: String,
+    #[serde(rename = "as")]
+    pub name: String,
+    pub at: Option<Bytes>,
+    pub size: Option<Bytes>,
+    #[serde(default)]
+    pub sync: bool,
+    pub align: Option<Bytes>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRange {
+    pub map: String,
+    pub at: Option<Bytes>,
+    pub bytes: Option<Bytes>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawStore {
+    pub map: String,
+    pub at: Option<Bytes>,
+    pub bytes: Bytes,
+    pub pattern: Option<PatternName>,
+}
+
+/// `flush = "clwb"` beside a store, or `flush = { map, at, bytes, with }` alone.
+pub(super) enum RawFlush {
+    Beside(guest_protocol::Flush),
+    Alone(RawFlushRange),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFlushRange {
+    pub map: String,
+    pub at: Option<Bytes>,
+    pub bytes: Option<Bytes>,
+    pub with: guest_protocol::Flush,
+}
+
+/// `promise = "contents"` beside a store, or a table with exactly one key alone.
+pub(super) enum RawPromise {
+    Beside,
+    Alone(RawPromiseTable),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawPromiseTable {
+    pub contents: Option<RawContents>,
+    pub exists: Option<String>,
+    pub absent: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawContents {
+    pub file: String,
+    pub at: Option<Bytes>,
+    pub bytes: Option<Bytes>,
+    pub pattern: Option<PatternName>,
+}
+
+/// `zero`, `seq` (another tag for every step), `seq:TAG` or `byte:VALUE`.
+#[derive(Clone, Copy)]
+pub(super) enum PatternName {
+    Zero,
+    Byte(u8),
+    Seq(Option<u16>),
+}
+
+mod reading {
+    //! Values that are a word or a table.
+
+    use serde::de::value::{MapAccessDeserializer, StrDeserializer};
+    use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+
+    use super::*;
+
+    impl<'de> Deserialize<'de> for RawFlush {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawFlush, D::Error> {
+            struct Reader;
+            impl<'de> Visitor<'de> for Reader {
+                type Value = RawFlush;
+                fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                    f.write_str("\"clwb\", \"clflushopt\", \"clflush\", or a table { map, at, bytes, with }")
+                }
+                fn visit_str<E: Error>(self, text: &str) -> Result<RawFlush, E> {
+                    Deserialize::deserialize(StrDeserializer::new(text)).map(RawFlush::Beside)
+                }
+                fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawFlush, A::Error> {
+                    Deserialize::deserialize(MapAccessDeserializer::new(map)).map(RawFlush::Alone)
+                }
+            }
+            deserializer.deserialize_any(Reader)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for RawPromise {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawPromise, D::Error> {
+            struct Reader;
+            impl<'de> Visitor<'de> for Reader {
+                type Value = RawPromise;
+                fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                    f.write_str("\"contents\" beside a store, or a table with one of contents, exists, absent")
+                }
+                fn visit_str<E: Error>(self, text: &str) -> Result<RawPromise, E> {
+                    match text {
+                        "contents" => Ok(RawPromise::Beside),
+                        _ => Err(E::unknown_variant(text, &["contents"])),
+                    }
+                }
+                fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RawPromise, A::Error> {
+                    Deserialize::deserialize(MapAccessDeserializer::new(map)).map(RawPromise::Alone)
+                }
+            }
+            deserializer.deserialize_any(Reader)
+        }
+    }
+
+    impl<'de> Deserialize<'de> for PatternName {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PatternName, D::Error> {
+            let text = String::deserialize(deserializer)?;
+            let bad = || D::Error::custom(format!("unknown pattern {text:?}: write zero, seq, seq:0 to seq:4095, or byte:0x00 to byte:0xff"));
+            let number = |text: &str| text.parse::<super::super::number::Bytes>().map_err(|_| bad());
+            match text.split_once(':') {
+                None if text == "zero" => Ok(PatternName::Zero),
+                None if text == "seq" => Ok(PatternName::Seq(None)),
+                Some(("seq", tag)) => {
+                    let tag = number(tag)?.0;
+                    if tag < 0x1000 { Ok(PatternName::Seq(Some(tag as u16))) } else { Err(bad()) }
+                }
+                Some(("byte", value)) => u8::try_from(number(value)?.0).map(PatternName::Byte).map_err(|_| bad()),
+                _ => Err(bad()),
+            }
+        }
+    }
+}

@@ -1,0 +1,382 @@
+//! Steps to commands for the guest, checked against the model of the file system.
+
+use guest_protocol::{Command, Fence, Op, Pattern};
+use toml::Spanned;
+
+use super::schema::{FallocateMode, NamesPolicy, PatternName, RawFlush, RawPromise, RawPromiseTable, RawStep};
+use super::{Planned, ScenarioError, Source, Step};
+use crate::oracle::history::History;
+use crate::oracle::model::{Model, Refusal};
+
+pub(super) struct Program {
+    pub steps: Vec<Step>,
+    pub commands: Vec<Planned>,
+    pub history: History,
+}
+
+/// Reads the steps in order.
+pub(super) fn compile(source: &Source, raw: &[Spanned<RawStep>], names: NamesPolicy) -> Result<Program, ScenarioError> {
+    let mut compiler = Compiler { model: Model::new(names), steps: Vec::new(), commands: Vec::new() };
+    for step in raw {
+        let span = step.span();
+        compiler.step(step.get_ref()).map_err(|refusal| {
+            let at = source.find_key(span.start, refusal.key);
+            source.error(at, refusal.key, refusal.what)
+        })?;
+        let text = compiler.commands.iter().rev().find(|planned| planned.step == compiler.steps.len()).map_or(String::new(), |planned| describe(&planned.command));
+        compiler.steps.push(Step { line: source.line(span.start), text });
+    }
+    Ok(Program { steps: compiler.steps, commands: compiler.commands, history: compiler.model.history })
+}
+
+struct Compiler {
+    model: Model,
+    steps: Vec<Step>,
+    commands: Vec<Planned>,
+}
+
+fn refuse<T>(key: &'static str, what: impl Into<String>) -> Result<T, Refusal> {
+    Err(Refusal { key, what: what.into() })
+}
+
+impl Compiler {
+    /// Number that the next command gets.
+    fn next(&self) -> usize {
+        self.commands.len()
+    }
+
+    fn push(&mut self, command: Command) {
+        self.commands.push(Planned { step: self.steps.len(), command });
+    }
+
+    /// Sends the promise behind the command just pushed.
+    fn push_promise(&mut self, waive: bool, promise: impl FnOnce(&mut Model, usize) -> Result<u32, Refusal>) -> Result<(), Refusal> {
+        if !waive {
+            let id = promise(&mut self.model, self.steps.len())?;
+            self.push(Command::Promise { id });
+        }
+        Ok(())
+    }
+
+    fn pattern(&self, name: Option<PatternName>) -> Pattern {
+        match name {
+            Some(PatternName::Zero) => Pattern::Zero,
+            Some(PatternName::Byte(byte)) => Pattern::Byte(byte),
+            Some(PatternName::Seq(Some(tag))) => Pattern::Seq(tag),
+            Some(PatternName::Seq(None)) | None => Pattern::Seq((self.steps.len() as u16 + 1) & 0xfff),
+        }
+    }
+
+    fn step(&mut self, step: &RawStep) -> Result<(), Refusal> {
+        self.check_shape(step)?;
+        if step.store.is_some() || step.flush.is_some() || step.fence.is_some() {
+            return self.straight_line(step);
+        }
+        self.namespace_step(step)?;
+        self.content_step(step)?;
+        self.sync_step(step)?;
+        self.mapping_step(step)?;
+        self.other_step(step)
+    }
+
+    /// Exactly one action, and companions only where they mean something.
+    fn check_shape(&self, step: &RawStep) -> Result<(), Refusal> {
+        let straight = step.store.is_some() || step.flush.is_some() || step.fence.is_some();
+        let promise_alone = matches!(step.promise, Some(RawPromise::Alone(_)));
+        let actions: Vec<&str> = [
+            ("mkdir", step.mkdir.is_some()),
+            ("create", step.create.is_some()),
+            ("write", step.write.is_some()),
+            ("truncate", step.truncate.is_some()),
+            ("fallocate", step.fallocate.is_some()),
+            ("rename", step.rename.is_some()),
+            ("link", step.link.is_some()),
+            ("symlink", step.symlink.is_some()),
+            ("unlink", step.unlink.is_some()),
+            ("fsync", step.fsync.is_some()),
+            ("fdatasync", step.fdatasync.is_some()),
+            ("sync", step.sync.is_some()),
+            ("syncfs", step.syncfs.is_some()),
+            ("map", step.map.is_some()),
+            ("touch", step.touch.is_some()),
+            ("store, flush and fence", straight),
+            ("msync", step.msync.is_some()),
+            ("munmap", step.munmap.is_some()),
+            ("exec", step.exec.is_some()),
+            ("marker", step.marker.is_some()),
+            ("promise", promise_alone),
+            ("observe", step.observe.is_some()),
+        ]
+        .into_iter()
+        .filter_map(|(name, present)| present.then_some(name))
+        .collect();
+        match actions[..] {
+            [_] => (),
+            [] => return refuse("step", "has no action: write exactly one of mkdir, create, write, truncate, fallocate, rename, link, symlink, unlink, fsync, fdatasync, sync, syncfs, map, touch, store, flush, fence, msync, munmap, exec, marker, promise, observe"),
+            _ => return refuse("step", format!("has several actions ({}): write one [[step]] for each", actions.join(", "))),
+        }
+        if matches!(step.promise, Some(RawPromise::Beside)) && step.store.is_none() && !matches!(step.flush, Some(RawFlush::Alone(_))) {
+            return refuse("promise", "\"contents\" stands beside store or flush; alone, write promise = { contents = { file = ... } }");
+        }
+        if matches!(step.flush, Some(RawFlush::Beside(_))) && step.store.is_none() {
+            return refuse("flush", "a word stands beside store; alone, write flush = { map = ..., with = \"clwb\" }");
+        }
+        if matches!(step.flush, Some(RawFlush::Alone(_))) && step.store.is_some() {
+            return refuse("flush", "beside store, write the instruction only: flush = \"clwb\"");
+        }
+        if step.non_temporal.is_some() && step.store.is_none() {
+            return refuse("non_temporal", "stands beside store only");
+        }
+        if step.sync == Some(false) || step.syncfs == Some(false) {
+            return refuse("sync", "write true, or leave the step out");
+        }
+        let promises = step.fsync.is_some() || step.fdatasync.is_some() || step.sync.is_some() || step.syncfs.is_some() || step.msync.is_some();
+        if step.waive == Some(true) && !promises {
+            return refuse("waive", "this step promises nothing by itself: only fsync, fdatasync, sync, syncfs and msync do");
+        }
+        Ok(())
+    }
+
+    fn namespace_step(&mut self, step: &RawStep) -> Result<(), Refusal> {
+        let next = self.next();
+        if let Some(path) = &step.mkdir {
+            self.model.mkdir(next, path)?;
+            self.push(Command::Mkdir { path: path.clone() });
+        }
+        if let Some(create) = &step.create {
+            let size = create.size.map(|size| size.0);
+            self.model.create(next, &create.file, size)?;
+            self.push(Command::Create { path: create.file.clone(), size });
+        }
+        if let Some(rename) = &step.rename {
+            self.model.rename(next, &rename.from, &rename.to)?;
+            self.push(Command::Rename { from: rename.from.clone(), to: rename.to.clone() });
+        }
+        if let Some(link) = &step.link {
+            self.model.link(next, &link.from, &link.to)?;
+            self.push(Command::Link { from: link.from.clone(), to: link.to.clone() });
+        }
+        if let Some(symlink) = &step.symlink {
+            self.model.symlink(next, &symlink.target, &symlink.path)?;
+            self.push(Command::Symlink { target: symlink.target.clone(), path: symlink.path.clone() });
+        }
+        if let Some(path) = &step.unlink {
+            self.model.unlink(next, path)?;
+            self.push(Command::Unlink { path: path.clone() });
+        }
+        Ok(())
+    }
+
+    fn content_step(&mut self, step: &RawStep) -> Result<(), Refusal> {
+        let next = self.next();
+        if let Some(write) = &step.write {
+            let append = write.append == Some(true);
+            if append && write.at.is_some() {
+                return refuse("append", "an append has no \"at\"");
+            }
+            if write.bytes.0 == 0 {
+                return refuse("bytes", "must be at least 1");
+            }
+            let pattern = self.pattern(write.pattern);
+            let at = if append { None } else { Some(write.at.unwrap_or_default().0) };
+            self.model.write(next, &write.file, at, write.bytes.0, pattern)?;
+            self.push(Command::Write { path: write.file.clone(), at, len: write.bytes.0, pattern });
+        }
+        if let Some(truncate) = &step.truncate {
+            self.model.truncate(next, &truncate.file, truncate.size.0)?;
+            self.push(Command::Truncate { path: truncate.file.clone(), size: truncate.size.0 });
+        }
+        if let Some(fallocate) = &step.fallocate {
+            let (path, at, len) = (&fallocate.file, fallocate.at.unwrap_or_default().0, fallocate.bytes.0);
+            if len == 0 {
+                return refuse("bytes", "must be at least 1");
+            }
+            // FALLOC_FL_KEEP_SIZE 1, FALLOC_FL_PUNCH_HOLE 2, FALLOC_FL_ZERO_RANGE 16 (linux/falloc.h).
+            let mode = match fallocate.mode {
+                FallocateMode::Allocate => self.model.allocate(next, path, at, len).map(|()| 0)?,
+                FallocateMode::KeepSize => self.model.file("file", path).map(|_| 1)?,
+                FallocateMode::PunchHole => self.model.zero(next, path, at, len, false).map(|()| 2 | 1)?,
+                FallocateMode::ZeroRange => self.model.zero(next, path, at, len, true).map(|()| 16)?,
+            };
+            self.push(Command::Fallocate { path: path.clone(), mode, at, len });
+        }
+        Ok(())
+    }
+
+    fn sync_step(&mut self, step: &RawStep) -> Result<(), Refusal> {
+        let waive = step.waive == Some(true);
+        if let Some(path) = &step.fsync {
+            if path == "." {
+                self.push(Command::Fsync { path: path.clone() });
+                return self.push_promise(waive, |model, step| Ok(model.promise_fsync_root(step)));
+            }
+            self.model.entry("fsync", path)?;
+            self.push(Command::Fsync { path: path.clone() });
+            self.push_promise(waive, |model, step| model.promise_fsync(step, path))?;
+        }
+        if let Some(path) = &step.fdatasync {
+            self.model.file("fdatasync", path)?;
+            self.push(Command::Fdatasync { path: path.clone() });
+            self.push_promise(waive, |model, step| model.promise_fdatasync(step, path))?;
+        }
+        if step.sync.is_some() {
+            self.push(Command::Sync);
+            self.push_promise(waive, |model, step| Ok(model.promise_sync(step, "sync")))?;
+        }
+        if step.syncfs.is_some() {
+            self.push(Command::Syncfs);
+            self.push_promise(waive, |model, step| Ok(model.promise_sync(step, "syncfs")))?;
+        }
+        if let Some(msync) = &step.msync {
+            let at = msync.at.unwrap_or_default().0;
+            let (_, len) = self.model.range(&msync.map, at, msync.bytes.map(|bytes| bytes.0))?;
+            self.push(Command::Msync { map: msync.map.clone(), at, len });
+            self.push_promise(waive, |model, step| model.promise_mapped(step, &msync.map, at, len, "msync"))?;
+        }
+        Ok(())
+    }
+
+    fn mapping_step(&mut self, step: &RawStep) -> Result<(), Refusal> {
+        if let Some(map) = &step.map {
+            let at = map.at.unwrap_or_default().0;
+            let align = map.align.map_or(4096, |align| align.0);
+            if !align.is_power_of_two() || !(4096..=1 << 30).contains(&align) {
+                return refuse("align", "must be a power of two from 4096 to 1G");
+            }
+            let len = self.model.map(&map.name, &map.file, at, map.size.map(|size| size.0))?;
+            self.push(Command::Map { name: map.name.clone(), path: map.file.clone(), at, len, sync: map.sync, align });
+        }
+        if let Some(touch) = &step.touch {
+            let at = touch.at.unwrap_or_default().0;
+            let (_, len) = self.model.range(&touch.map, at, touch.bytes.map(|bytes| bytes.0))?;
+            self.push(Command::Touch { map: touch.map.clone(), at, len });
+        }
+        if let Some(name) = &step.munmap {
+            self.model.unmap(name)?;
+            self.push(Command::Munmap { map: name.clone() });
+        }
+        Ok(())
+    }
+
+    /// `store`, `flush`, `fence` and `promise` of one step: one straight-line run.
+    fn straight_line(&mut self, step: &RawStep) -> Result<(), Refusal> {
+        let mut ops = Vec::new();
+        let mut range = None;
+        if let Some(store) = &step.store {
+            let (at, len) = (store.at.unwrap_or_default().0, store.bytes.0);
+            let pattern = self.pattern(store.pattern);
+            let next = self.next();
+            self.model.store(next, &store.map, at, len, pattern)?;
+            if step.non_temporal == Some(true) {
+                if !at.is_multiple_of(8) || !len.is_multiple_of(8) {
+                    return refuse("non_temporal", "at and bytes must be multiples of 8");
+                }
+                ops.push(Op::StoreNonTemporal { at, len, pattern });
+            } else {
+                ops.push(Op::Store { at, len, pattern });
+            }
+            range = Some((store.map.clone(), at, len));
+        }
+        match &step.flush {
+            Some(RawFlush::Beside(with)) => {
+                if let Some((_, at, len)) = range {
+                    ops.push(Op::Flush { at, len, with: *with });
+                }
+            }
+            Some(RawFlush::Alone(flush)) => {
+                let at = flush.at.unwrap_or_default().0;
+                let (_, len) = self.model.range(&flush.map, at, flush.bytes.map(|bytes| bytes.0))?;
+                ops.push(Op::Flush { at, len, with: flush.with });
+                range = Some((flush.map.clone(), at, len));
+            }
+            None => (),
+        }
+        if let Some(fence) = step.fence {
+            ops.push(Op::Fence(fence));
+        }
+        if let (Some(RawPromise::Beside), Some((map, at, len))) = (&step.promise, &range) {
+            ops.push(Op::Promise(self.model.promise_mapped(self.steps.len(), map, *at, *len, "store")?));
+        }
+        let map = range.map(|(map, ..)| map).or_else(|| self.model.any_map().map(str::to_owned));
+        let Some(map) = map else {
+            return refuse("fence", "needs a mapping: map a file first");
+        };
+        self.push(Command::Run { map, ops });
+        Ok(())
+    }
+
+    fn other_step(&mut self, step: &RawStep) -> Result<(), Refusal> {
+        if let Some(argv) = &step.exec {
+            if argv.is_empty() {
+                return refuse("exec", "names no program");
+            }
+            self.model.history.programs_ran = true;
+            self.push(Command::Exec { argv: argv.clone() });
+        }
+        if let Some(id) = step.marker {
+            self.push(Command::Marker { id });
+        }
+        if let Some(path) = &step.observe {
+            self.model.entry("observe", path)?;
+            self.push(Command::Observe { path: path.clone() });
+        }
+        if let Some(RawPromise::Alone(table)) = &step.promise {
+            self.promise_step(table)?;
+        }
+        Ok(())
+    }
+
+    fn promise_step(&mut self, table: &RawPromiseTable) -> Result<(), Refusal> {
+        let (step, next) = (self.steps.len(), self.next());
+        let id = match (&table.contents, &table.exists, &table.absent) {
+            (Some(contents), None, None) => {
+                let at = contents.at.unwrap_or_default().0;
+                let pattern = contents.pattern.map(|name| self.pattern(Some(name)));
+                self.model.promise_contents(step, next, &contents.file, at, contents.bytes.map(|bytes| bytes.0), pattern)?
+            }
+            (None, Some(path), None) => self.model.promise_name(step, next, path, true)?,
+            (None, None, Some(path)) => self.model.promise_name(step, next, path, false)?,
+            _ => return refuse("promise", "has exactly one of contents, exists, absent"),
+        };
+        self.push(Command::Promise { id });
+        Ok(())
+    }
+}
+
+/// A command in a few words.
+fn describe(command: &Command) -> String {
+    match command {
+        Command::Mkdir { path } => format!("mkdir {path}"),
+        Command::Create { path, .. } => format!("create {path}"),
+        Command::Write { path, at: Some(at), len, .. } => format!("write {path} {at:#x}+{len:#x}"),
+        Command::Write { path, len, .. } => format!("append {len:#x} to {path}"),
+        Command::Truncate { path, size } => format!("truncate {path} to {size:#x}"),
+        Command::Fallocate { path, at, len, .. } => format!("fallocate {path} {at:#x}+{len:#x}"),
+        Command::Rename { from, to } => format!("rename {from} to {to}"),
+        Command::Link { from, to } => format!("link {from} to {to}"),
+        Command::Symlink { path, .. } => format!("symlink {path}"),
+        Command::Unlink { path } => format!("unlink {path}"),
+        Command::Fsync { path } => format!("fsync {path}"),
+        Command::Fdatasync { path } => format!("fdatasync {path}"),
+        Command::Map { name, path, sync, .. } => format!("map {path} as {name}{}", if *sync { " with MAP_SYNC" } else { "" }),
+        Command::Run { map, ops } => format!("{} on {map}", ops.iter().map(describe_op).collect::<Vec<_>>().join(", ")),
+        Command::Touch { map, .. } => format!("touch {map}"),
+        Command::Msync { map, .. } => format!("msync {map}"),
+        Command::Munmap { map } => format!("munmap {map}"),
+        Command::Exec { argv } => format!("exec {}", argv.join(" ")),
+        Command::Promise { id } => format!("promise {id}"),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+fn describe_op(op: &Op) -> String {
+    match op {
+        Op::Store { at, len, .. } => format!("store {at:#x}+{len:#x}"),
+        Op::StoreNonTemporal { at, len, .. } => format!("non-temporal store {at:#x}+{len:#x}"),
+        Op::Flush { with, .. } => format!("{with:?}").to_lowercase(),
+        Op::Fence(Fence::Sfence) => "sfence".to_owned(),
+        Op::Fence(fence) => format!("{fence:?}").to_lowercase(),
+        Op::Promise(_) => "promise".to_owned(),
+        Op::Marker(id) => format!("marker {id}"),
+    }
+}

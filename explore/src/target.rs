@@ -1,0 +1,107 @@
+//! What exploration needs of a machine. The `vmm` crate's machine is one; the tests have a smaller one.
+
+use std::sync::Arc;
+
+/// Why a machine came back from [`Target::run`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// The guest called the control port: a number of `guest_protocol::call` and its two arguments.
+    Call {
+        /// EAX
+        number: u32,
+        /// RDI
+        first: u64,
+        /// RSI
+        second: u64,
+    },
+    /// The budget is used up.
+    Budget,
+    /// Right behind the event of [`Target::stop_at_event`].
+    Event(u64),
+    /// The machine ended by itself: halted for ever, powered off, reset, triple fault. Says which.
+    Ended(&'static str),
+    /// The guest did something that the machine does not offer.
+    Unsupported(String),
+}
+
+/// A range of guest-physical addresses that is persistent memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Region {
+    /// First address.
+    pub base: u64,
+    /// Size in bytes.
+    pub size: u64,
+}
+
+/// A machine with persistent memory and the agent in it. Deterministic: from equal states it does equal things.
+pub trait Target {
+    /// Runs until something happens or `budget` instructions have retired.
+    fn run(&mut self, budget: u64) -> Stop;
+    /// Result of the last [`Stop::Call`].
+    fn answer(&mut self, value: i64);
+    /// Reads guest-virtual memory; false when some of it is not mapped.
+    fn read_guest(&self, address: u64, buffer: &mut [u8]) -> bool;
+    /// Writes guest-virtual memory; false when some of it is not mapped.
+    fn write_guest(&mut self, address: u64, bytes: &[u8]) -> bool;
+    /// Guest-physical address of a guest-virtual one.
+    fn translate(&self, address: u64) -> Option<u64>;
+    /// Persistent memory; region N of the kernel has index N.
+    fn regions(&self) -> Vec<Region>;
+    /// Reads persistent memory at a guest-physical address.
+    fn read_pmem(&self, address: u64, buffer: &mut [u8]);
+    /// Writes persistent memory while nothing runs: no event.
+    fn write_pmem(&mut self, address: u64, bytes: &[u8]);
+    /// Opens a snapshot level.
+    fn push(&mut self);
+    /// Back to the last [`Target::push`]; its level stays open. Returns how many pages that took.
+    fn rewind(&mut self) -> usize;
+    /// Records events from now on, or no longer.
+    fn set_tracing(&mut self, on: bool);
+    /// The events recorded since the last call.
+    fn take_events(&mut self) -> Vec<persist::Event>;
+    /// Number that the next event gets.
+    fn event_count(&self) -> u64;
+    /// Makes [`Target::run`] stop right behind this event.
+    fn stop_at_event(&mut self, seq: Option<u64>);
+    /// Records an event of kind `Symbol` whenever the kernel enters one of these addresses.
+    fn set_watched(&mut self, addresses: &[u64]);
+    /// What came out of the serial console since the last call.
+    fn take_console(&mut self) -> Vec<u8>;
+}
+
+/// What exploration needs around a machine. Workers on several threads share it.
+pub trait Laboratory: Sync {
+    /// Its machines.
+    type Target: Target;
+
+    /// A machine that waits in the call `SNAPSHOT_HERE`, all regions unbound, its persistent memory blank.
+    fn start(&self) -> Result<Self::Target, HostError>;
+    /// What each region holds at first.
+    fn images(&self) -> &[Arc<Vec<u8>>];
+    /// Address of a kernel function.
+    fn symbol(&self, name: &str) -> Option<u64>;
+    /// The kernel function that holds the address, and the offset in it.
+    fn function_at(&self, address: u64) -> Option<(String, u64)>;
+    /// Lets the file system's own checker look at the content of the first region, without repairing anything.
+    fn check(&self, media: &[u8]) -> Result<Health, HostError>;
+    /// The call stack of a machine that has just stopped, innermost first: `function+0x12`.
+    fn stack(&self, target: &Self::Target) -> Vec<String>;
+    /// What was run: kernel build, package versions, command line. The same for every run of the same inputs.
+    fn provenance(&self) -> Vec<(String, String)>;
+}
+
+/// What the file system's checker says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing to repair.
+    Clean,
+    /// What it would repair.
+    Damaged(String),
+    /// It did not come to an end: killed, or not there.
+    Unknown(String),
+}
+
+/// Something on the host does not work.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct HostError(pub String);

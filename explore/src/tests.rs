@@ -1,0 +1,150 @@
+//! The whole way on the toy machine: every scenario that comes with the program, and everything that breaks the tool.
+
+use std::path::PathBuf;
+
+use crate::report::{Report, Verdict};
+use crate::run::{RunOptions, Sabotage, run};
+use crate::scenario::Scenario;
+use crate::target::Health;
+use crate::toy::ToyLaboratory;
+use crate::verdict::Class;
+
+fn shipped(name: &str) -> Scenario {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../scenarios").join(format!("{name}.toml"));
+    Scenario::load(&path).unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn scenario(steps: &str) -> Scenario {
+    let text = format!("name = \"test\"\n[machine]\nkernel = \"debian-6.1\"\n[[nvdimm]]\nsize = \"16M\"\n[filesystem]\ntype = \"ext4\"\n{steps}");
+    Scenario::parse(&text, "test.toml").unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn run_with(scenario: &Scenario, options: &RunOptions) -> Report {
+    run(scenario, &ToyLaboratory::new(), options, &|_| ()).expect("a toy has no host trouble")
+}
+
+fn explore(scenario: &Scenario) -> Report {
+    run_with(scenario, &RunOptions { jobs: 2, ..RunOptions::default() })
+}
+
+fn sabotaged(name: &str, sabotage: Sabotage) -> Report {
+    run_with(&shipped(name), &RunOptions { jobs: 2, sabotage: Some(sabotage), ..RunOptions::default() })
+}
+
+#[test]
+fn the_scenarios_keep_their_promises() {
+    for name in ["map-sync-ext4", "fsync-ext4"] {
+        let report = explore(&shipped(name));
+        assert_eq!(report.verdict, Verdict::Kept, "{report}");
+        assert!(report.counts.promises_judged == report.counts.promises && report.counts.states_distinct > 20, "{report}");
+    }
+}
+
+#[test]
+fn every_control_is_found_and_its_repaired_twin_is_fine() {
+    for name in ["no-clwb", "no-fence", "no-map-sync", "barrier0", "skipped-zeroing"] {
+        let control = shipped(&format!("controls/{name}"));
+        let report = explore(&control);
+        assert_eq!(report.verdict, Verdict::Expected, "{report}");
+        let unexpected = explore(&Scenario { expect: Vec::new(), ..control });
+        assert_eq!(unexpected.verdict, Verdict::Violated, "{unexpected}");
+        let repaired = explore(&shipped(&format!("controls/repaired/{name}-repaired")));
+        assert_eq!(repaired.verdict, Verdict::Kept, "{repaired}");
+    }
+}
+
+#[test]
+fn a_finding_names_the_store_that_was_not_flushed_with_its_stack() {
+    let report = explore(&shipped("controls/no-clwb"));
+    let finding = &report.findings[0];
+    assert_eq!((finding.class, finding.smallest.lost.len()), (Class::Lost, 1), "{report}");
+    assert_eq!(finding.stores[0].lacked, "never flushed");
+    assert!(finding.stores[0].file.as_ref().is_some_and(|file| file.starts_with("a at ")), "{report}");
+    assert!(!finding.stores[0].stack.is_empty(), "{report}");
+    let report = explore(&shipped("controls/no-fence"));
+    assert!(report.findings[0].stores[0].lacked.contains("not fenced"), "{report}");
+}
+
+#[test]
+fn a_control_that_is_fine_is_no_success() {
+    let repaired = shipped("controls/repaired/no-clwb-repaired");
+    let report = explore(&Scenario { expect: vec![Class::Lost], ..repaired });
+    assert_eq!(report.verdict, Verdict::Violated, "{report}");
+}
+
+#[test]
+fn each_way_to_break_the_tool_turns_a_scenario_red() {
+    for (name, sabotage) in [
+        ("controls/no-clwb", Sabotage::StoresAreDurable),
+        ("map-sync-ext4", Sabotage::IgnoreSfence),
+        ("controls/no-fence", Sabotage::PromisesDrain),
+        ("map-sync-ext4", Sabotage::SkipOracle),
+    ] {
+        let report = sabotaged(name, sabotage);
+        assert_ne!(report.verdict.exit_code(), 0, "{sabotage:?}: {report}");
+    }
+}
+
+#[test]
+fn reports_do_not_depend_on_the_number_of_jobs() {
+    for name in ["map-sync-ext4", "controls/barrier0"] {
+        let one = run_with(&shipped(name), &RunOptions { jobs: 1, ..RunOptions::default() });
+        let two = run_with(&shipped(name), &RunOptions { jobs: 2, ..RunOptions::default() });
+        assert_eq!(one.to_json(), two.to_json());
+        assert_eq!(Report::from_json(&one.to_json()), Ok(one));
+    }
+}
+
+#[test]
+fn a_finding_can_be_replayed() {
+    for name in ["controls/no-clwb", "controls/barrier0", "controls/skipped-zeroing"] {
+        let report = explore(&shipped(name));
+        let scenario = crate::replay::scenario_of(&report).expect("the report carries its scenario");
+        for finding in &report.findings {
+            let replayed = crate::replay(&report, &finding.id, &scenario, &ToyLaboratory::new()).unwrap_or_else(|why| panic!("{why}"));
+            assert!(replayed.faults.iter().any(|fault| fault.starts_with(finding.class.name())), "{:?}", replayed.faults);
+        }
+    }
+}
+
+#[test]
+fn without_a_promise_or_a_crash_point_nothing_is_concluded() {
+    let report = explore(&scenario("[[step]]\ncreate = { file = \"a\" }\n"));
+    assert_eq!(report.verdict, Verdict::Inconclusive, "{report}");
+    let report = explore(&scenario("[[step]]\ncreate = { file = \"a\" }\n[[step]]\nfsync = \"a\"\n[crash]\npoints = []\n"));
+    assert_eq!(report.verdict, Verdict::Inconclusive, "{report}");
+    let report = explore(&scenario("[[step]]\ncreate = { file = \"a\" }\n[[step]]\nfsync = \"a\"\n[crash]\npoints = [\"promises\", \"symbol:no_such_function\"]\n"));
+    assert_eq!(report.verdict, Verdict::Inconclusive, "{report}");
+}
+
+#[test]
+fn a_guest_that_oopses_is_a_finding() {
+    let mut oopses = scenario("mount = \"oops\"\n[[step]]\ncreate = { file = \"a\" }\n[[step]]\nfsync = \"a\"\n");
+    let report = explore(&oopses);
+    assert_eq!((report.verdict, report.findings[0].class), (Verdict::Violated, Class::GuestCrash), "{report}");
+    oopses.filesystem.mount = String::new();
+    assert_eq!(explore(&oopses).verdict, Verdict::Kept);
+}
+
+#[test]
+fn damage_that_the_checker_finds_is_corrupt_and_a_checker_that_fails_is_inconclusive() {
+    let scenario = scenario("[[step]]\ncreate = { file = \"a\" }\n[[step]]\nfsync = \"a\"\n");
+    let with = |health: Health| {
+        let mut laboratory = ToyLaboratory::new();
+        laboratory.health = health;
+        run(&scenario, &laboratory, &RunOptions::default(), &|_| ()).expect("a toy has no host trouble")
+    };
+    let damaged = with(Health::Damaged("free blocks count wrong".to_owned()));
+    assert!(damaged.verdict == Verdict::Violated && damaged.findings.iter().any(|finding| finding.class == Class::Corrupt), "{damaged}");
+    assert_eq!(with(Health::Unknown("killed".to_owned())).verdict, Verdict::Inconclusive);
+}
+
+#[test]
+fn a_waived_promise_is_not_judged_and_an_added_one_is() {
+    let steps = |more: &str| scenario(&format!("[[step]]\ncreate = {{ file = \"a\" }}\n[[step]]\nwrite = {{ file = \"a\", bytes = 100 }}\n{more}"));
+    assert_eq!(explore(&steps("[[step]]\nfsync = \"a\"\nwaive = true\n")).verdict, Verdict::Inconclusive);
+    let report = explore(&steps("[[step]]\npromise = { contents = { file = \"a\" } }\n"));
+    assert_eq!((report.verdict, report.findings[0].class), (Verdict::Violated, Class::Lost), "{report}");
+    let report = explore(&steps("[[step]]\nfsync = \"a\"\nwaive = true\n[[step]]\npromise = { contents = { file = \"a\" } }\n"));
+    assert_eq!(report.verdict, Verdict::Kept, "{report}");
+}

@@ -1,0 +1,78 @@
+//! A report as text for a terminal: the verdict first.
+
+use std::fmt::{self, Display, Formatter};
+
+use crate::report::{Finding, Report, StoreReport, Verdict};
+
+impl Display for Report {
+    fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+        let found: Vec<&str> = self.findings.iter().map(|finding| finding.class.name()).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+        let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
+        let expected = self.expect.iter().map(|class| class.name()).collect::<Vec<_>>().join(", ");
+        match self.verdict {
+            Verdict::Kept => writeln!(f, "{}: all promises kept", self.scenario)?,
+            Verdict::Expected => writeln!(f, "{}: found {found}, as expected", self.scenario)?,
+            Verdict::Violated if self.expect.is_empty() => writeln!(f, "{}: VIOLATED: {found}", self.scenario)?,
+            Verdict::Violated => writeln!(f, "{}: VIOLATED: expected {expected}, found {found}", self.scenario)?,
+            Verdict::Inconclusive => writeln!(f, "{}: INCONCLUSIVE", self.scenario)?,
+        }
+        for why in &self.inconclusive {
+            writeln!(f, "  inconclusive: {why}")?;
+        }
+        self.write_counts(f)?;
+        writeln!(f, "  canary: {}", self.canary)?;
+        for warning in &self.recording_warnings {
+            writeln!(f, "  warning while recording: {warning}")?;
+        }
+        for finding in &self.findings {
+            writeln!(f)?;
+            write_finding(f, finding)?;
+        }
+        Ok(())
+    }
+}
+
+impl Report {
+    fn write_counts(&self, f: &mut Formatter) -> fmt::Result {
+        let counts = &self.counts;
+        let settings = &self.settings;
+        writeln!(f, "  {} {:?}, seed {}", settings.platform, settings.granularity, settings.seed)?;
+        writeln!(f, "  {} events, {} promises, {} crash points ({} more equal to one of them)", counts.events, counts.promises, counts.crash_points, counts.crash_points_equal)?;
+        let least = if counts.states_exist_exact { "" } else { "at least " };
+        let claim = if counts.exhaustive { "exhaustive for this execution" } else { "a bounded choice" };
+        writeln!(f, "  states: {least}{} exist (2^{:.1}), {} chosen, {} distinct and recovered, {} equal by content, {} left out by the budget of {}: {claim}",
+            counts.states_exist, counts.states_exist_log2, counts.states_chosen, counts.states_distinct, counts.states_equal, counts.states_left_out, settings.budget)?;
+        writeln!(f, "  {} judgements, {} of {} promises judged", counts.judged, counts.promises_judged, counts.promises)
+    }
+}
+
+fn write_finding(f: &mut Formatter, finding: &Finding) -> fmt::Result {
+    writeln!(f, "{}: {}", finding.class, finding.text)?;
+    if let Some(promise) = &finding.promise {
+        writeln!(f, "  broken: {} (line {}, event {})", promise.text, promise.line, promise.event)?;
+    }
+    let smallest = &finding.smallest;
+    writeln!(f, "  in {} states at {} crash points; smallest: behind {} events, {} of {} parts in flight lost", finding.states, finding.points, smallest.events, smallest.lost.len(), smallest.in_flight)?;
+    for store in &finding.stores {
+        write_store(f, store)?;
+    }
+    let console: Vec<&str> = finding.console.lines().rev().take(12).collect();
+    if !console.is_empty() {
+        writeln!(f, "  console of the recovery:")?;
+        for line in console.iter().rev() {
+            writeln!(f, "    {line}")?;
+        }
+    }
+    writeln!(f, "  replay: pmemsim replay REPORT {}", finding.id)
+}
+
+fn write_store(f: &mut Formatter, store: &StoreReport) -> fmt::Result {
+    let several = if store.count > 1 { format!("{} stores from event {}", store.count, store.event) } else { format!("store, event {}", store.event) };
+    let file = store.file.as_ref().map_or(String::new(), |file| format!(" ({file})"));
+    writeln!(f, "  {several}: {} bytes at {:#x}{file}, {}", store.bytes, store.address, store.lacked)?;
+    writeln!(f, "    by {}", store.at)?;
+    for frame in &store.stack {
+        writeln!(f, "      {frame}")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! A file system for the toy machine: two metadata areas written in turn, each made valid by one commit sector. It
+//! behaves as ext4 does where exploration looks: new blocks are zeroed before they are used, metadata waits in DRAM
+//! for a commit, a commit flushes before and behind its commit record.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use persist::{DrainKind, EventKind, FlushKind, StorePath};
+use serde::{Deserialize, Serialize};
+
+use super::events::Bus;
+
+pub const PAGE: u64 = 4096;
+const AREAS: [u64; 2] = [PAGE, 9 * PAGE];
+const AREA: u64 = 8 * PAGE;
+const FIRST_BLOCK: u64 = 32;
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Metadata {
+    pub seq: u64,
+    next_block: u64,
+    next_inode: u32,
+    pub names: BTreeMap<String, u32>,
+    pub inodes: BTreeMap<u32, Inode>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Kind {
+    File,
+    Directory,
+    Symlink(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inode {
+    pub kind: Kind,
+    pub size: u64,
+    pub blocks: BTreeMap<u64, u64>,
+}
+
+/// A mounted file system.
+#[derive(Clone)]
+pub struct Fs {
+    pub now: Metadata,
+    committed: Metadata,
+    barrier: bool,
+    /// Lines stored through mappings since the last sync, guest-physical.
+    dirty: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+pub struct Errno(pub &'static str, pub i32);
+
+impl Fs {
+    /// An empty file system in a region full of old content.
+    pub fn format(region: &mut [u8]) {
+        for (at, byte) in region.iter_mut().enumerate() {
+            *byte = 0xc0 | (at / 8 % 61) as u8;
+        }
+        let empty = Metadata { seq: 1, next_block: FIRST_BLOCK, next_inode: 1, ..Metadata::default() };
+        region[..PAGE as usize].fill(0);
+        let (area, bytes, sector) = encode(&empty);
+        region[area as usize..][..bytes.len()].copy_from_slice(&bytes);
+        region[(empty.seq % 2 * 512) as usize..][..512].copy_from_slice(&sector);
+    }
+
+    pub fn mount(bus: &Bus, options: &str) -> Result<Fs, Errno> {
+        let committed = [0, 1].into_iter().filter_map(|slot| read_commit(bus, slot)).max_by_key(|commit| commit.0);
+        let (seq, len, sum) = committed.ok_or(Errno("mount", 22))?;
+        let mut bytes = vec![0; len.min(AREA) as usize];
+        bus.read(AREAS[(seq % 2) as usize], &mut bytes);
+        if checksum(&bytes) != sum {
+            return Err(Errno("mount", 117));
+        }
+        let now: Metadata = postcard::from_bytes(&bytes).map_err(|_| Errno("mount", 117))?;
+        Ok(Fs { committed: now.clone(), now, barrier: !options.contains("barrier=0"), dirty: BTreeSet::new() })
+    }
+
+    pub fn inode(&self, path: &str) -> Result<u32, Errno> {
+        self.now.names.get(path).copied().ok_or(Errno("open", 2))
+    }
+
+    pub fn add(&mut self, path: &str, kind: Kind) -> Result<u32, Errno> {
+        if self.now.names.contains_key(path) {
+            return Err(Errno("open", 17));
+        }
+        let inode = self.now.next_inode;
+        self.now.next_inode += 1;
+        self.now.inodes.insert(inode, Inode { kind, size: 0, blocks: BTreeMap::new() });
+        self.now.names.insert(path.to_owned(), inode);
+        Ok(inode)
+    }
+
+    pub fn unlink(&mut self, path: &str) -> Result<(), Errno> {
+        self.now.names.remove(path).map(drop).ok_or(Errno("unlink", 2))
+    }
+
+    pub fn rename(&mut self, from: &str, to: &str) -> Result<(), Errno> {
+        let below = format!("{from}/");
+        let moved: Vec<String> = self.now.names.keys().filter(|path| *path == from || path.starts_with(&below)).cloned().collect();
+        if moved.is_empty() {
+            return Err(Errno("rename", 2));
+        }
+        for path in moved {
+            let inode = self.now.names.remove(&path).expect("just listed");
+            self.now.names.insert(format!("{to}{}", &path[from.len()..]), inode);
+        }
+        Ok(())
+    }
+
+    pub fn truncate(&mut self, bus: &mut Bus, inode: u32, size: u64) {
+        let file = self.now.inodes.get_mut(&inode).expect("inodes stay");
+        if size < file.size {
+            file.blocks.retain(|page, _| *page < size.div_ceil(PAGE));
+            if let Some(block) = file.blocks.get(&(size / PAGE)).filter(|_| !size.is_multiple_of(PAGE)) {
+                let at = block * PAGE + size % PAGE;
+                bus.store_cached(at, &vec![0; (PAGE - size % PAGE) as usize]);
+                for line in (at / 64 * 64..(block + 1) * PAGE).step_by(64) {
+                    bus.kernel(EventKind::Flush { addr: bus.base + line, kind: FlushKind::Clwb });
+                }
+            }
+        }
+        file.size = size;
+    }
+
+    /// The block of a page of the file, allocated and zeroed when there is none.
+    fn block(&mut self, bus: &mut Bus, inode: u32, page: u64) -> u64 {
+        let file = self.now.inodes.get_mut(&inode).expect("inodes stay");
+        if let Some(block) = file.blocks.get(&page) {
+            return *block;
+        }
+        let block = self.now.next_block;
+        self.now.next_block += 1;
+        bus.symbol("blkdev_issue_zeroout");
+        bus.copy(block * PAGE, &[0; PAGE as usize]);
+        bus.symbol("ext4_set_iomap");
+        file.blocks.insert(page, block);
+        block
+    }
+
+    pub fn write(&mut self, bus: &mut Bus, inode: u32, at: u64, bytes: &[u8]) {
+        let mut done = 0;
+        while done < bytes.len() {
+            let offset = at + done as u64;
+            let len = (bytes.len() - done).min((PAGE - offset % PAGE) as usize);
+            let block = self.block(bus, inode, offset / PAGE);
+            bus.copy(block * PAGE + offset % PAGE, &bytes[done..done + len]);
+            done += len;
+        }
+        let file = self.now.inodes.get_mut(&inode).expect("inodes stay");
+        file.size = file.size.max(at + bytes.len() as u64);
+    }
+
+    /// A write fault of a mapping. Returns the block.
+    pub fn fault(&mut self, bus: &mut Bus, inode: u32, page: u64, sync: bool) -> u64 {
+        bus.symbol("dax_iomap_pte_fault");
+        let block = self.block(bus, inode, page);
+        if sync && self.now != self.committed {
+            bus.symbol("dax_finish_sync_fault");
+            self.commit(bus);
+        }
+        bus.symbol("insert_pfn");
+        block
+    }
+
+    pub fn stored(&mut self, line: u64) {
+        self.dirty.insert(line);
+    }
+
+    /// fsync, of everything: the journal knows no single files.
+    pub fn sync(&mut self, bus: &mut Bus) {
+        for line in std::mem::take(&mut self.dirty) {
+            bus.kernel(EventKind::Flush { addr: line, kind: FlushKind::Clwb });
+        }
+        if self.now == self.committed {
+            self.flush(bus);
+        } else {
+            self.commit(bus);
+        }
+    }
+
+    fn flush(&self, bus: &mut Bus) {
+        if self.barrier {
+            bus.symbol("generic_nvdimm_flush");
+            bus.kernel(EventKind::Drain(DrainKind::Sfence));
+        }
+    }
+
+    fn commit(&mut self, bus: &mut Bus) {
+        self.now.seq += 1;
+        let (area, bytes, sector) = encode(&self.now);
+        bus.copy(area, &bytes);
+        bus.symbol("journal_submit_commit_record");
+        self.flush(bus);
+        bus.copy(self.now.seq % 2 * 512, &sector);
+        self.flush(bus);
+        self.committed = self.now.clone();
+    }
+
+    pub fn content(&self, bus: &Bus, inode: u32) -> Vec<u8> {
+        let file = &self.now.inodes[&inode];
+        let mut content = vec![0; file.size as usize];
+        for (page, block) in &file.blocks {
+            let at = (page * PAGE) as usize;
+            if at < content.len() {
+                let end = content.len().min(at + PAGE as usize);
+                bus.read(block * PAGE, &mut content[at..end]);
+            }
+        }
+        content
+    }
+}
+
+fn encode(metadata: &Metadata) -> (u64, Vec<u8>, [u8; 512]) {
+    let mut bytes = postcard::to_stdvec(metadata).expect("metadata can be encoded");
+    // Whole sectors, so that they do not tear.
+    let len = bytes.len();
+    bytes.resize(len.next_multiple_of(512), 0);
+    assert!(bytes.len() as u64 <= AREA, "the toy's metadata is full");
+    let mut sector = [0; 512];
+    for (at, word) in [metadata.seq, bytes.len() as u64, checksum(&bytes)].into_iter().enumerate() {
+        sector[at * 8..][..8].copy_from_slice(&word.to_le_bytes());
+    }
+    let sum = checksum(&sector[..24]);
+    sector[504..].copy_from_slice(&sum.to_le_bytes());
+    (AREAS[(metadata.seq % 2) as usize], bytes, sector)
+}
+
+fn read_commit(bus: &Bus, slot: u64) -> Option<(u64, u64, u64)> {
+    let mut sector = [0; 512];
+    bus.read(slot * 512, &mut sector);
+    let word = |at: usize| u64::from_le_bytes(sector[at * 8..][..8].try_into().expect("eight bytes"));
+    (word(63) == checksum(&sector[..24])).then(|| (word(0), word(1), word(2)))
+}
+
+fn checksum(bytes: &[u8]) -> u64 {
+    u64::from_le_bytes(blake3::hash(bytes).as_bytes()[..8].try_into().expect("eight bytes"))
+}
+
+/// What a user's straight-line store does to the events.
+pub fn user_store(bus: &mut Bus, at: u64, bytes: &[u8], path: StorePath) {
+    bus.user(EventKind::Store { addr: bus.base + at, bytes: smallvec::SmallVec::from_slice(bytes), path });
+    bus.write(at, bytes);
+}
