@@ -15,6 +15,8 @@ mod operand;
 mod shift;
 mod stack;
 mod string;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use flags::{ARITHMETIC as ARITHMETIC_FLAGS, LazyFlags};
 pub(crate) use general::general;

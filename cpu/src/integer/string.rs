@@ -259,8 +259,9 @@ fn copy_many<B: Bus>(
     }
     let elements = form.whole_elements(to, LINE, elements);
     let bytes = elements * form.size;
-    // Two linear addresses may be one physical address: then an element stored early could be read later.
-    let may_overlap = to.wrapping_sub(from) % PAGE < bytes;
+    // Two linear addresses may be one physical address: then an element stored early could be read later. At the same
+    // place in their pages each element can only meet itself.
+    let may_overlap = (1..bytes).contains(&(to.wrapping_sub(from) % PAGE));
     if elements < 2 || may_overlap || !is_seen_memory(cpu, to) {
         return Ok(None);
     }

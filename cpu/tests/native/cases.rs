@@ -128,8 +128,10 @@ fn operand(i: &mut Instruction, n: u32, kind: Kind, rip: u64, random: &mut Rando
         Kind::imm32 => immediate(i, n, OpKind::Immediate32, random.integer() & 0xffff_ffff),
         Kind::imm32sex64 => immediate(i, n, OpKind::Immediate32to64, random.integer() as i32 as u64),
         Kind::imm64 => immediate(i, n, OpKind::Immediate64, random.integer()),
-        Kind::seg_rSI => i.set_op_kind(n, string_kind(random, OpKind::MemorySegRSI, OpKind::MemorySegESI)),
-        Kind::es_rDI => i.set_op_kind(n, string_kind(random, OpKind::MemoryESRDI, OpKind::MemoryESEDI)),
+        Kind::seg_rSI if short_strings(rip) => i.set_op_kind(n, OpKind::MemorySegESI),
+        Kind::es_rDI if short_strings(rip) => i.set_op_kind(n, OpKind::MemoryESEDI),
+        Kind::seg_rSI => i.set_op_kind(n, OpKind::MemorySegRSI),
+        Kind::es_rDI => i.set_op_kind(n, OpKind::MemoryESRDI),
         Kind::seg_rDI => i.set_op_kind(n, OpKind::MemorySegRDI),
         Kind::seg_rBX_al => {
             i.set_op_kind(n, OpKind::Memory);
@@ -157,10 +159,9 @@ fn immediate(i: &mut Instruction, n: u32, kind: OpKind, value: u64) {
     i.set_immediate_u64(n, value);
 }
 
-/// Both operands of a string instruction have the same address size: the first one's choice holds.
-fn string_kind(random: &mut Random, long: OpKind, _short: OpKind) -> OpKind {
-    let _ = random;
-    long
+/// Whether a string instruction at `rip` gets 32-bit addresses: both of its operands must agree.
+fn short_strings(rip: u64) -> bool {
+    rip.is_multiple_of(8)
 }
 
 /// A memory operand. Which address it gives is decided later, by the values of its registers.
@@ -275,6 +276,11 @@ fn set_addresses(case: &mut Case, i: &Instruction, random: &mut Random) {
         case.regs[RDI] =
             if random.percent(20) { case.regs[RSI].wrapping_add(random.below(16)) } else { pointer(random) };
         case.regs[RCX] = random.below(40);
+        if i.op_kinds().any(|kind| matches!(kind, OpKind::MemorySegESI | OpKind::MemoryESEDI)) {
+            for register in [RCX, RSI, RDI] {
+                case.regs[register] |= random.next() << 32;
+            }
+        }
         if random.percent(30) {
             // Equal strings, for the comparisons.
             case.data.fill(case.regs[RAX] as u8);

@@ -3,6 +3,7 @@
 use iced_x86::{Code, Instruction, Mnemonic, OpCodeOperandKind, RflagsBits};
 
 use super::case::{Case, Outcome};
+use super::x87;
 
 const CF: u64 = 1 << 0;
 const PF: u64 = 1 << 2;
@@ -52,7 +53,7 @@ pub fn case(i: &Instruction, case: &Case) -> Option<&'static str> {
             let count = i.try_immediate(2).unwrap_or(case.regs[1]) & 31;
             (count > 16).then_some("a word shifted by more than its length is undefined: vendors differ")
         }
-        _ => None,
+        _ => x87::case(i, case),
     }
 }
 
@@ -85,6 +86,7 @@ pub fn forgive(i: &Instruction, host: &mut Outcome, guest: &mut Outcome) {
             outcome.error = 0;
         }
     }
+    x87::forgive(i, host, guest);
     if !completed && i.is_string_instruction() {
         // SDM: a fault restores the flags from before the instruction. AMD leaves those of the last iteration.
         guest.rflags = host.rflags;

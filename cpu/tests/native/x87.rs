@@ -1,0 +1,73 @@
+//! Where x87 results may differ between processors.
+
+use iced_x86::{Instruction, Mnemonic};
+
+use super::case::{Case, Outcome};
+
+const PRECISION: u16 = 1 << 5;
+const SUMMARY: u16 = 1 << 7 | 1 << 15;
+const C1: u16 = 1 << 9;
+/// C0, C2 and C3.
+const CONDITIONS: u16 = 1 << 8 | 1 << 10 | 1 << 14;
+
+/// Why this instance of an x87 instruction is not run.
+pub fn case(i: &Instruction, case: &Case) -> Option<&'static str> {
+    let exponent = case.fx.st(0) >> 64 & 0x7fff;
+    let undefined = match i.mnemonic() {
+        Mnemonic::F2xm1 => exponent >= 0x3fff,
+        // Short of 1 - sqrt(1/2), the documented limit below zero.
+        Mnemonic::Fyl2xp1 => exponent >= 0x3ffd,
+        _ => false,
+    };
+    undefined.then_some("the result is undefined outside of the instruction's range")
+}
+
+/// Makes equal in both outcomes what need not be equal.
+pub fn forgive(i: &Instruction, host: &mut Outcome, guest: &mut Outcome) {
+    use Mnemonic::*;
+    let unmasked = host.fx.status() & SUMMARY != 0;
+    if unmasked && matches!(i.mnemonic(), Fcomi | Fcomip | Fucomi | Fucomip) {
+        // SDM: not set. AMD sets them.
+        guest.rflags = host.rflags;
+    }
+    let ignored = match i.mnemonic() {
+        // SDM: cleared. AMD leaves it.
+        Fcomi | Fcomip | Fucomi | Fucomip => C1,
+        // SDM: not set. AMD sets them.
+        Fcom | Fcomp | Fcompp | Fucom | Fucomp | Fucompp | Ficom | Ficomp | Ftst if unmasked => CONDITIONS,
+        // Which way an inexact result was rounded, and whether it happens to be exact, follows from its last place.
+        Fsin | Fcos | Fsincos | Fptan | Fpatan | F2xm1 | Fyl2x | Fyl2xp1 => {
+            forgive_last_place(host, guest);
+            forgive_exact(host, guest);
+            C1
+        }
+        _ => 0,
+    };
+    for outcome in [host, guest] {
+        outcome.fx.set_status(outcome.fx.status() & !ignored);
+    }
+}
+
+/// Hardware promises transcendental results to one unit in the last place: SDM vol. 1, 8.3.10.
+fn forgive_last_place(host: &Outcome, guest: &mut Outcome) {
+    for n in 0..2 {
+        let (theirs, ours) = (host.fx.st(n), guest.fx.st(n));
+        if order(theirs).abs_diff(order(ours)) == 1 {
+            guest.fx.set_st(n, theirs);
+        }
+    }
+}
+
+/// The precision exception of a result that is exact: AMD raises it for any logarithm, and for 2 to the power of 1.
+fn forgive_exact(host: &Outcome, guest: &mut Outcome) {
+    let missing = host.fx.status() & !guest.fx.status();
+    if missing & PRECISION != 0 && host.fx.st(0) == guest.fx.st(0) {
+        guest.fx.set_status(guest.fx.status() | PRECISION | missing & SUMMARY);
+    }
+}
+
+/// Magnitude and sign as a number in which neighbours differ by one: the integer bit carries no information.
+fn order(register: u128) -> u128 {
+    let fraction = register & (1 << 63) - 1;
+    register >> 64 << 63 | fraction
+}
