@@ -66,18 +66,16 @@ impl CopyRun {
 
     /// Whether this event of the run's own processor shows that the run will not go on.
     ///
-    /// What an interrupting handler does at CPL 0 shows nothing: it carries no call number, drains by IRET, locked
-    /// instructions and the like, and neither stores to persistent memory nor fences it.
+    /// What an interrupting handler does at CPL 0 shows nothing: it drains by IRET, locked instructions and the like,
+    /// and neither stores to persistent memory nor fences it.
     pub(crate) fn is_ended_by(&self, event: &Event) -> bool {
-        let foreign = event.origin.copy_call != self.call;
-        let other_call = foreign && event.origin.copy_call != 0;
         let acts_on_pmem = match &event.kind {
             EventKind::Store { path, .. } => *path != StorePath::Agent,
             EventKind::Flush { .. } | EventKind::FlushHint { .. } => true,
             EventKind::Drain(kind) => kind.is_fence(),
             EventKind::Promise { .. } | EventKind::Marker { .. } | EventKind::Symbol { .. } => false,
         };
-        event.origin.cpl != 0 || other_call || acts_on_pmem
+        event.origin.cpl != 0 || acts_on_pmem
     }
 }
 
@@ -212,6 +210,15 @@ mod tests {
         run.origin.vcpu = 0;
         copy(&mut run, 1, S + 16, SECTOR - 16);
         assert!(run.point().in_flight().iter().all(|part| !part.is_sector()));
+    }
+
+    #[test]
+    fn a_store_beside_the_copy_in_its_line_comes_after_it() {
+        let mut run = sector();
+        copy(&mut run, 1, S, 16);
+        run.origin.vcpu = 1;
+        run.cached(S + 32, 2);
+        assert_eq!(run.point().in_flight().len(), 3);
     }
 
     #[test]

@@ -236,6 +236,16 @@ mod tests {
     }
 
     #[test]
+    fn a_word_between_string_stores_is_counted() {
+        let entries: Vec<Entry> = bytewise(0).chain([non_temporal(0xff)]).chain(bytewise(1)).collect();
+        let first = (1 << 56) * 257;
+        let second = (1 << 64) + (1 << 56);
+        let both = 2;
+        let count = count_sets(&entries, false);
+        assert_eq!((count.states, count.exact), (first + second - both, true));
+    }
+
+    #[test]
     fn words_over_words_are_counted_apart() {
         let words = || (0..8).map(|word| non_temporal(0xff << (word * 8)));
         let entries: Vec<Entry> = words().chain(words()).collect();

@@ -1,6 +1,42 @@
 //! The persistence domain: events in, possible media contents out.
 //!
-//! Knows nothing of processors or virtual machines.
+//! Knows nothing of processors or virtual machines. A [`Domain`] follows the [`Event`]s of one execution; at any
+//! moment its [`CrashPoint`] tells what could be on the media if the power went: the durable content, and the parts
+//! *in flight*, of which every order-closed set ([`Choice`]) may have arrived, too.
+//!
+//! # What is modelled
+//! Platform `adr`: what a drain covered is durable, anything else may or may not be.
+//! - A cached store becomes one **C** part per line (per word in `word` mode). It comes after every earlier C part of
+//!   its line; parts of one store, or of one execution of a REP string instruction, are unordered among themselves. A
+//!   store by somebody else between two iterations orders them.
+//! - A non-temporal store becomes one **N** part per aligned word. It comes after what it overlaps, and under
+//!   [`Settings::nt_evicts`] after every earlier C part of its line.
+//! - Any part comes after an earlier part that overlaps its bytes.
+//! - CLFLUSHOPT and CLWB make all C parts of the line, whoever stored them, targets of the processor that executes
+//!   them; a drain of that processor makes its targets and its N parts durable, with everything that comes before.
+//!   A drain is whatever is told as one: the caller knows which instructions are.
+//! - CLFLUSH is durable once its processor has executed one more instruction, which the next event with a higher
+//!   `retired` shows. The OUT of a promise or marker is no instruction of the machine and shows nothing, nor does
+//!   entering a watched symbol: there it takes another instruction in between.
+//! - WBINVD makes the C parts of the lines durable whose newest C part this processor stored.
+//! - Agents (devices, the host, page walks) store C parts that any processor can flush and drain.
+//!
+//! In [`Granularity::Sector`] a whole aligned sector that one call of a kernel flushcache copy writes at CPL 0, from
+//! its first byte to its last, is one N part that appears with its last store. Until then the sector is old, whatever
+//! is drained. A copy that ends short of that leaves ordinary N parts, drained if their processor has drained since.
+//! That it has ended is known once its processor stores elsewhere, flushes, executes SFENCE or MFENCE or does anything
+//! in user mode, or once anybody stores into a line that it has written. Other drains at CPL 0 are
+//! taken for an interrupt handler's. So right behind the last store of a short copy, and behind a LOCK or IRET that
+//! drains it, its words still count as old, until one of those events.
+//!
+//! # What is not
+//! The platforms `eadr`, `adr-lost` and `virtio-pmem`; strict fences; torn words. Uncached, write-combining and
+//! write-through stores have no [`StorePath`]. A CLFLUSH whose processor goes on without an event is not known to be
+//! complete when another processor acts on what it did afterwards (litmus test 35).
+//!
+//! # Cost
+//! [`Domain::apply`] takes time in proportion to the parts in flight of the lines that the event touches,
+//! [`Domain::crash_point`] in proportion to all parts in flight. What is durable is shared between crash points.
 
 mod choice;
 mod copy_run;

@@ -170,13 +170,19 @@ fn numbers(in_flight: &[usize], choice: &Choice) -> BTreeSet<usize> {
     choice.iter().map(|index| in_flight[index]).collect()
 }
 
-/// Every subset of `of` that is closed; the durable parts are not in it, but count as in it.
-fn closed_sets(reference: &Reference, of: &[usize]) -> Vec<BTreeSet<usize>> {
-    let subsets = (0_u32..1 << of.len()).map(|bits| {
-        let chosen = of.iter().enumerate().filter(|(position, _)| bits >> position & 1 == 1);
-        chosen.map(|(_, &number)| number).collect::<BTreeSet<usize>>()
-    });
-    subsets.filter(|set| reference.is_closed(&set.union(&reference.durable).copied().collect())).collect()
+/// Every subset of the parts in flight that contains, with each of its parts, all that it comes after.
+fn closed_sets(reference: &Reference, in_flight: &[usize]) -> Vec<BTreeSet<usize>> {
+    let count = in_flight.len();
+    let pairs = (0..count).flat_map(|later| (0..later).map(move |earlier| (later, earlier)));
+    let orders: Vec<(usize, usize)> = pairs
+        .filter(|&(later, earlier)| reference.comes_after(in_flight[later], in_flight[earlier]))
+        .collect();
+    let subsets = 0_u32..1 << count;
+    let closed =
+        subsets.filter(|bits| orders.iter().all(|(later, earlier)| bits >> later & 1 <= bits >> earlier & 1));
+    closed
+        .map(|bits| (0..count).filter(|part| bits >> part & 1 == 1).map(|part| in_flight[part]).collect())
+        .collect()
 }
 
 proptest! {
@@ -244,12 +250,12 @@ proptest! {
         prop_assert_eq!(bytes(&point.content(&point.nothing())), reference.content(&BTreeSet::new()));
         prop_assert_eq!(bytes(&point.content(&point.everything())), reference.content(&in_flight.iter().copied().collect()));
 
+        let predecessors = reference.predecessors();
         for (position, &number) in in_flight.iter().enumerate() {
-            let before: BTreeSet<usize> = reference.with_predecessors(BTreeSet::from([number]));
-            let expected: BTreeSet<usize> = before.difference(&reference.durable).copied().collect();
+            let expected: BTreeSet<usize> = predecessors[number].difference(&reference.durable).copied().collect();
             prop_assert_eq!(numbers(&in_flight, &point.closure([position])), expected);
             let expected: BTreeSet<usize> = in_flight.iter().copied()
-                .filter(|&other| !reference.with_predecessors(BTreeSet::from([other])).contains(&number)).collect();
+                .filter(|&other| !predecessors[other].contains(&number)).collect();
             prop_assert_eq!(numbers(&in_flight, &point.without([position])), expected);
         }
         for number in 0..8 {
@@ -280,9 +286,10 @@ proptest! {
 
         let smallest = union(reference.with_predecessors(chosen.iter().map(|&index| in_flight[index]).collect()));
         prop_assert_eq!(&union(numbers(&in_flight, &point.closure(chosen.iter().copied()))), &smallest);
+        let predecessors = reference.predecessors();
         let lost: BTreeSet<usize> = chosen.iter().map(|&index| in_flight[index]).collect();
         let largest: BTreeSet<usize> = in_flight.iter().copied()
-            .filter(|&number| reference.with_predecessors(BTreeSet::from([number])).is_disjoint(&lost)).collect();
+            .filter(|&number| predecessors[number].is_disjoint(&lost)).collect();
         prop_assert_eq!(&numbers(&in_flight, &point.without(chosen.iter().copied())), &largest);
     }
 

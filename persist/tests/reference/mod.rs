@@ -29,8 +29,16 @@ impl Part {
         self.bytes.keys().next().expect("parts have bytes") / 64
     }
 
+    /// Whether they share a byte; a part has no holes.
     fn overlaps(&self, other: &Part) -> bool {
-        self.bytes.keys().any(|addr| other.bytes.contains_key(addr))
+        let (first, last) = self.ends();
+        let (other_first, other_last) = other.ends();
+        first <= other_last && other_first <= last
+    }
+
+    fn ends(&self) -> (u64, u64) {
+        let ends = self.bytes.keys().next().zip(self.bytes.keys().next_back());
+        ends.map(|(first, last)| (*first, *last)).expect("parts have bytes")
     }
 }
 
@@ -174,6 +182,19 @@ impl Reference {
         set
     }
 
+    /// Of every part, itself and all that comes before.
+    pub fn predecessors(&self) -> Vec<BTreeSet<usize>> {
+        let mut all: Vec<BTreeSet<usize>> = Vec::new();
+        for later in 0..self.parts.len() {
+            let mut before = BTreeSet::from([later]);
+            for earlier in (0..later).filter(|&earlier| self.comes_after(later, earlier)) {
+                before.extend(&all[earlier]);
+            }
+            all.push(before);
+        }
+        all
+    }
+
     pub fn is_closed(&self, set: &BTreeSet<usize>) -> bool {
         self.with_predecessors(set.clone()) == *set
     }
@@ -250,7 +271,7 @@ fn follow(events: &[Event], first: usize, sector: u64) -> (Vec<usize>, End) {
             EventKind::Store { addr, bytes, .. } => written(*addr, bytes.len() as u64),
             _ => false,
         };
-        if beside || event.origin.vcpu == copy.vcpu && shows_the_end(event, copy.copy_call) {
+        if beside || event.origin.vcpu == copy.vcpu && shows_the_end(event) {
             return (members, End::Short);
         }
     }
@@ -258,15 +279,14 @@ fn follow(events: &[Event], first: usize, sector: u64) -> (Vec<usize>, End) {
 }
 
 /// Whether an event of the copying processor cannot be an interrupt within the copy.
-fn shows_the_end(event: &Event, call: u32) -> bool {
-    let number = event.origin.copy_call;
+fn shows_the_end(event: &Event) -> bool {
     let kind = match &event.kind {
         EventKind::Store { path, .. } => *path != StorePath::Agent,
         EventKind::Flush { .. } => true,
         EventKind::Drain(kind) => matches!(kind, DrainKind::Sfence | DrainKind::Mfence),
         _ => false,
     };
-    kind || event.origin.cpl != 0 || number != 0 && number != call
+    kind || event.origin.cpl != 0
 }
 
 fn copy_store(event: &Event) -> Option<(u64, u64)> {
