@@ -178,8 +178,9 @@ pub(super) fn cmps<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<
     let form = Form::new(cpu, i);
     compare(cpu, bus, op, form, |cpu, bus| {
         let (left, right) = (cpu.operand_address(i, 0), cpu.operand_address(i, 1));
-        let a = load(cpu, bus, form.bits(), left)?;
+        // When both fault, hardware reports the second.
         let b = load(cpu, bus, form.bits(), right)?;
+        let a = load(cpu, bus, form.bits(), left)?;
         form.advance(cpu, RSI, 1);
         form.advance(cpu, RDI, 1);
         Ok((a, b))

@@ -1,6 +1,6 @@
 //! What is not run or not compared, and why. The one place for such exceptions.
 
-use iced_x86::{Code, Instruction, Mnemonic, OpCodeOperandKind, RflagsBits};
+use iced_x86::{Code, Instruction, Mnemonic, OpCodeOperandKind, OpKind, RflagsBits};
 
 use super::case::{Case, Outcome};
 use super::x87;
@@ -53,6 +53,7 @@ pub fn case(i: &Instruction, case: &Case) -> Option<&'static str> {
             let count = i.try_immediate(2).unwrap_or(case.regs[1]) & 31;
             (count > 16).then_some("a word shifted by more than its length is undefined: vendors differ")
         }
+        Code::Movsxd_r16_rm16 if i.op1_kind() == OpKind::Memory => Some("reads 4 bytes on AMD, 2 on Intel"),
         _ => x87::case(i, case),
     }
 }
