@@ -280,7 +280,8 @@ proptest! {
         let point = run(&events, granularity, nt_evicts);
         let reference = Reference::run(&events, granularity, nt_evicts);
         let in_flight = reference.in_flight();
-        prop_assume!(!in_flight.is_empty());
+        // An index must have something to point at.
+        let chosen = if in_flight.is_empty() { Vec::new() } else { chosen };
         let chosen: Vec<usize> = chosen.iter().map(|index| index.index(in_flight.len())).collect();
         let union = |set: BTreeSet<usize>| set.union(&reference.durable).copied().collect::<BTreeSet<usize>>();
 
