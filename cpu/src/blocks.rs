@@ -1,5 +1,7 @@
 //! Decoded instructions, kept by where they lie in guest-physical memory and dropped when they are written over.
 
+use std::cell::Cell;
+
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -17,13 +19,25 @@ const BLOCK_OPS: usize = 32;
 /// Blocks kept at most, so that a guest that generates code forever costs bounded memory.
 const BLOCKS: usize = 400_000;
 /// Slots of the table of blocks entered lately.
-const RECENT: usize = 8192;
+const RECENT: usize = 16384;
 /// Bytes of the longest instruction.
 const LONGEST: usize = 15;
+
+/// No block has this key.
+const NO_KEY: u64 = u64::MAX;
 
 /// A run of instructions that follow each other in one page.
 pub(crate) struct Block<B: Bus> {
     pub ops: Box<[Op<B>]>,
+    /// Its key, if it may be entered without another look; [`NO_KEY`] if it crosses pages, is probed or was dropped.
+    direct_key: u64,
+    /// Where the blocks that were entered last behind this one may be found. A guess: their keys decide.
+    next: [Cell<u32>; 2],
+    origin: Box<Origin>,
+}
+
+/// Where a block came from.
+struct Origin {
     /// Guest-physical page.
     frame: u64,
     /// Which granules of the page it covers.
@@ -35,22 +49,22 @@ pub(crate) struct Block<B: Bus> {
     crossing: Option<Box<[u8]>>,
 }
 
-/// A block that may be entered without another look: it neither crosses pages nor is probed.
-#[derive(Clone, Copy)]
-struct Recent {
-    key: u64,
-    block: u32,
-}
-
-const NOTHING: Recent = Recent { key: u64::MAX, block: 0 };
-
 /// All decoded instructions of one processor.
 pub(crate) struct CodeCache<B: Bus> {
     pub blocks: Vec<Block<B>>,
     free: Vec<u32>,
     by_address: FxHashMap<u64, u32>,
     by_page: FxHashMap<u64, Vec<u32>>,
-    recent: Box<[Recent]>,
+    /// Where the block with a key may be found. A guess: its key decides.
+    recent: Box<[u32]>,
+    /// The block entered last.
+    previous: u32,
+}
+
+impl<B: Bus> Block<B> {
+    fn new(ops: Vec<Op<B>>, origin: Origin) -> Block<B> {
+        Block { ops: ops.into(), direct_key: NO_KEY, next: [Cell::new(0), Cell::new(0)], origin: Box::new(origin) }
+    }
 }
 
 impl<B: Bus> Default for CodeCache<B> {
@@ -61,6 +75,7 @@ impl<B: Bus> Default for CodeCache<B> {
             by_address: FxHashMap::default(),
             by_page: FxHashMap::default(),
             recent: Box::default(),
+            previous: 0,
         }
     }
 }
@@ -68,28 +83,43 @@ impl<B: Bus> Default for CodeCache<B> {
 impl<B: Bus> CodeCache<B> {
     /// The block with this key, if it was entered lately.
     #[inline(always)]
-    pub fn recent(&self, key: u64) -> Option<&Block<B>> {
-        let recent = self.recent.get(recent_slot(key))?;
-        if recent.key == key { self.blocks.get(recent.block as usize) } else { None }
+    pub fn known(&mut self, key: u64) -> Option<&Block<B>> {
+        let previous = self.blocks.get(self.previous as usize)?;
+        let [near, far] = [previous.next[0].get(), previous.next[1].get()];
+        let index = if self.is(near, key) {
+            near
+        } else if self.is(far, key) {
+            far
+        } else {
+            let index = *self.recent.get(recent_slot(key))?;
+            if !self.is(index, key) {
+                return None;
+            }
+            previous.next[1].set(near);
+            previous.next[0].set(index);
+            index
+        };
+        self.previous = index;
+        self.blocks.get(index as usize)
     }
 
-    fn remember(&mut self, key: u64, block: u32) {
+    #[inline(always)]
+    fn is(&self, index: u32, key: u64) -> bool {
+        self.blocks.get(index as usize).is_some_and(|block| block.direct_key == key)
+    }
+
+    /// Lets a block be entered without another look.
+    fn remember(&mut self, key: u64, index: u32) {
         if self.recent.is_empty() {
-            self.recent = vec![NOTHING; RECENT].into();
+            self.recent = vec![0; RECENT].into();
         }
-        self.recent[recent_slot(key)] = Recent { key, block };
-    }
-
-    fn forget(&mut self, key: u64) {
-        if let Some(recent) = self.recent.get_mut(recent_slot(key))
-            && recent.key == key
-        {
-            *recent = NOTHING;
-        }
+        self.blocks[index as usize].direct_key = key;
+        self.recent[recent_slot(key)] = index;
+        self.previous = index;
     }
 
     fn insert(&mut self, block: Block<B>) -> u32 {
-        let (key, frame) = (block.key, block.frame);
+        let (key, frame) = (block.origin.key, block.origin.frame);
         let index = match self.free.pop() {
             Some(index) => {
                 self.blocks[index as usize] = block;
@@ -111,14 +141,13 @@ impl<B: Bus> CodeCache<B> {
         let mut left = 0;
         indices.retain(|&index| {
             let block = &mut self.blocks[index as usize];
-            if block.granules & written == 0 {
-                left |= block.granules;
+            if block.origin.granules & written == 0 {
+                left |= block.origin.granules;
                 return true;
             }
-            let key = block.key;
             block.ops = Box::default();
-            self.by_address.remove(&key);
-            self.forget(key);
+            block.direct_key = NO_KEY;
+            self.by_address.remove(&block.origin.key);
             self.free.push(index);
             false
         });
@@ -208,7 +237,7 @@ impl<B: Bus> Cpu<B> {
         let (frame, host) = self.fetch_page(bus, linear)?;
         let key = block_key(frame, linear, size);
         if let Some(&index) = code.by_address.get(&key) {
-            match code.blocks[index as usize].crossing.take() {
+            match code.blocks[index as usize].origin.crossing.take() {
                 None => {
                     self.remember(code, key, index);
                     return Ok(index);
@@ -216,7 +245,7 @@ impl<B: Bus> Cpu<B> {
                 Some(bytes) => {
                     // One that was decoded from other bytes of the second page is replaced below.
                     let same = self.fetch_crossing(bus, linear, host)?[..bytes.len()] == *bytes;
-                    code.blocks[index as usize].crossing = Some(bytes);
+                    code.blocks[index as usize].origin.crossing = Some(bytes);
                     if same {
                         return Ok(index);
                     }
@@ -226,11 +255,11 @@ impl<B: Bus> Cpu<B> {
         }
         let block = self.decode_block(bus, linear, frame, host, key, size)?;
         let first_of_page = !self.code_pages.contains_key(&frame);
-        *self.code_pages.entry(frame).or_default() |= block.granules;
+        *self.code_pages.entry(frame).or_default() |= block.origin.granules;
         if first_of_page {
             self.tlb.mark_code(frame);
         }
-        let crosses = block.crossing.is_some();
+        let crosses = block.origin.crossing.is_some();
         let index = code.insert(block);
         if !crosses {
             self.remember(code, key, index);
@@ -345,7 +374,7 @@ impl<B: Bus> Cpu<B> {
             }
         }
         let granules = granules(start, (offset - start).max(1));
-        Ok(Block { ops: ops.into_boxed_slice(), frame, granules, key, crossing: None })
+        Ok(Block::new(ops, Origin { frame, granules, key, crossing: None }))
     }
 
     fn decode_crossing(
@@ -361,6 +390,6 @@ impl<B: Bus> Cpu<B> {
         let Decoded::Op { op, .. } = decode::<B>(&bytes, size, self.handlers) else { return Err(Fault::GP0) };
         let crossing = Some(bytes[..(op.len as usize).clamp(1, LONGEST)].into());
         let granules = granules((linear & 0xfff) as usize, LONGEST);
-        Ok(Block { ops: Box::new([op]), frame, granules, key, crossing })
+        Ok(Block::new(vec![op], Origin { frame, granules, key, crossing }))
     }
 }

@@ -118,7 +118,7 @@ impl<B: Bus> Cpu<B> {
     #[inline(always)]
     fn run_block(&mut self, bus: &mut B, code: &mut CodeCache<B>) -> Result<bool, Exit> {
         let rip = self.state.regs[REG_RIP];
-        let block = match self.known_key(rip).and_then(|key| code.recent(key)) {
+        let block = match self.known_key(rip).and_then(|key| code.known(key)) {
             Some(block) => block,
             None => {
                 let index = match self.enter_block(bus, code, rip)? {

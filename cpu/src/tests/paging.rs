@@ -155,6 +155,7 @@ fn fetches_heed_no_execute_and_smep() {
         let (mut cpu, mut bus) = machine_with_traps(&jump);
         bus.poke(DATA, &[0xf4]);
         map_small(&mut bus, flags);
+        bus.poke64(0x3000, 0x83); // the kernel itself must not lie in user pages
         set(&mut cpu, |state| {
             state.cr4 |= features;
             state.efer = efer;
