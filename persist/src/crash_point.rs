@@ -10,9 +10,9 @@ use rustc_hash::FxHashMap;
 
 use crate::choice::{Choice, StateCount};
 use crate::count::{contents, count_sets};
-use crate::domain::Line;
 use crate::durable::{DurableLines, Media, StateId, line_id};
 use crate::groups::{Group, groups};
+use crate::line::Line;
 use crate::order::{Entry, Kind, Missing, exclude_successors, include_predecessors};
 use crate::part::{Part, line_of, sector_of};
 use crate::settings::Settings;

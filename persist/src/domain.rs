@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 use crate::copy_run::CopyRun;
 use crate::crash_point::CrashPoint;
 use crate::durable::{DurableLines, Media};
+use crate::line::{Line, Source};
 use crate::order::{Entry, Kind, include_predecessors};
 use crate::part::{Part, cut, line_of, lines_of_sector, sector_of};
 use crate::settings::{Granularity, Settings};
@@ -25,29 +26,6 @@ pub struct Domain {
     lines: BTreeMap<u64, Line>,
     processors: BTreeMap<u8, Processor>,
     epoch: u64,
-}
-
-/// The parts of a line that are not durable, in coherence order, which is the order of their events.
-#[derive(Default)]
-pub(crate) struct Line {
-    pub(crate) entries: Vec<Entry>,
-    pub(crate) parts: Vec<Arc<Part>>,
-    newest: Option<NewestStore>,
-}
-
-/// The newest cached store to a line.
-struct NewestStore {
-    name: StoreName,
-    batch: u64,
-    /// The processor whose cache holds the line; `None` for agents.
-    writer: Option<u8>,
-}
-
-/// Which store a cached part belongs to: parts of one store are unordered among themselves.
-#[derive(PartialEq, Eq)]
-enum StoreName {
-    Event(u64),
-    Rep { vcpu: u8, number: u64 },
 }
 
 /// What a processor has asked for and no drain has covered yet.
@@ -315,14 +293,6 @@ impl Domain {
     }
 }
 
-/// Where a part comes from.
-#[derive(Clone, Copy)]
-struct Source {
-    event: u64,
-    origin: Origin,
-    path: StorePath,
-}
-
 /// What of a line becomes durable, apart from non-temporal parts.
 #[derive(Default)]
 struct Durably {
@@ -354,58 +324,6 @@ impl Seeds {
         let mut included: Vec<bool> = line.entries.iter().zip(&line.parts).map(seed).collect();
         include_predecessors(&line.entries, &mut included, self.nt_evicts);
         included
-    }
-}
-
-impl Line {
-    fn push(&mut self, entry: Entry, part: Arc<Part>) {
-        self.entries.push(entry);
-        self.parts.push(part);
-    }
-
-    /// The batch of a cached part that comes next.
-    fn batch(&mut self, source: Source) -> u64 {
-        let name = match source.path {
-            StorePath::CachedRep(number) => StoreName::Rep { vcpu: source.origin.vcpu, number },
-            StorePath::Cached | StorePath::Agent | StorePath::NonTemporal => StoreName::Event(source.event),
-        };
-        let same = self.newest.as_ref().filter(|newest| newest.name == name);
-        let batch = same.map_or(source.event, |newest| newest.batch);
-        let writer = (source.path != StorePath::Agent).then_some(source.origin.vcpu);
-        self.newest = Some(NewestStore { name, batch, writer });
-        batch
-    }
-
-    /// Marks every cached part as flushed by this event. Returns whether there is any.
-    fn flush(&mut self, event: u64) -> bool {
-        let mut cached = false;
-        for part in self.parts.iter_mut().rev().filter(|part| part.is_cached()) {
-            cached = true;
-            if part.flushed_by.is_some() {
-                // A flush reaches every cached part before it: the rest is marked.
-                break;
-            }
-            Arc::make_mut(part).flushed_by = Some(event);
-        }
-        cached
-    }
-
-    fn is_held_by(&self, vcpu: u8) -> bool {
-        self.newest.as_ref().is_some_and(|newest| newest.writer == Some(vcpu))
-    }
-
-    /// Takes the parts marked in `gone` out, handing each to `take` in order.
-    fn remove(&mut self, gone: &[bool], mut take: impl FnMut(&Part)) {
-        let mut marks = gone.iter();
-        self.parts.retain(|part| {
-            let gone = *marks.next().expect("one mark per part");
-            if gone {
-                take(part);
-            }
-            !gone
-        });
-        let mut marks = gone.iter();
-        self.entries.retain(|_| !marks.next().expect("one mark per entry"));
     }
 }
 

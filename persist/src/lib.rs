@@ -46,6 +46,7 @@ mod domain;
 mod durable;
 mod event;
 mod groups;
+mod line;
 mod order;
 mod part;
 mod settings;
