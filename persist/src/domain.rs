@@ -12,7 +12,7 @@ use crate::line::{Line, Source};
 use crate::order::{Entry, Kind, include_predecessors};
 use crate::part::{Part, cut, line_of, lines_of_sector, sector_of};
 use crate::settings::{Granularity, Settings};
-use crate::{DrainKind, Event, EventKind, FlushKind, LINE, Origin, StorePath, WORD};
+use crate::{DrainKind, Event, EventKind, FlushKind, LINE, StorePath, WORD};
 
 /// The persistence domain: everything that stands between the processors and the media.
 ///
@@ -330,8 +330,8 @@ impl Seeds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ModelFaults;
     use crate::testing::Execution;
+    use crate::{ModelFaults, Origin};
 
     const X: u64 = 0x1000;
     const Y: u64 = 0x1040;
