@@ -20,8 +20,20 @@ fn jump<B: Bus>(cpu: &mut Cpu<B>, target: u64) -> Result<(), Fault> {
 }
 
 /// `target`, or #GP when it is not canonical.
+#[inline(always)]
 pub(super) fn canonical(target: u64) -> Result<u64, Fault> {
     if sign_extend(48, target) == target { Ok(target) } else { Err(Fault::GP0) }
+}
+
+/// As [`canonical`] for a 64-bit CALL: a fault of its push comes first.
+#[inline(always)]
+pub(super) fn call_target<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, target: u64) -> Result<u64, Fault> {
+    let checked = canonical(target);
+    if checked.is_err() {
+        let top = register(cpu, 64, stack::RSP).wrapping_sub(8);
+        cpu.check_writable(bus, top, 8).map_err(stack::stack_fault)?;
+    }
+    checked
 }
 
 /// Target of a relative branch. iced has made it absolute, relative to where it was told the instruction is; the
@@ -104,7 +116,7 @@ pub(super) fn jmp<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(
 pub(super) fn call<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let i = full(op);
     let (target, bits) = target(cpu, bus, i)?;
-    let target = canonical(target)?;
+    let target = call_target(cpu, bus, target)?;
     let next = cpu.state.regs[REG_RIP];
     stack::push_value(cpu, bus, i, bits, next)?;
     jump(cpu, target)

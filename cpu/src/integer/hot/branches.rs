@@ -4,7 +4,7 @@ use iced_x86::{Code, Instruction, Mnemonic};
 
 use super::{
     super::{
-        branch::canonical,
+        branch::{call_target, canonical},
         data::condition_code,
         operand::{load, register, set_register},
         stack::{RSP, stack_fault},
@@ -66,7 +66,7 @@ fn jmp_m<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault>
 
 #[inline(always)]
 fn call_to<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, target: u64) -> Result<(), Fault> {
-    let target = canonical(target)?;
+    let target = call_target(cpu, bus, target)?;
     let next = cpu.state.regs[REG_RIP];
     push(cpu, bus, next)?;
     cpu.state.regs[REG_RIP] = target;
