@@ -194,7 +194,7 @@ pub(super) fn cmpxchg8b<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Re
 pub(super) fn cmpxchg16b<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let i = full(op);
     let linear = cpu.operand_address(i, 0);
-    if linear % 16 != 0 {
+    if !linear.is_multiple_of(16) {
         return Err(Fault::GP0);
     }
     compare_exchange_pair(cpu, bus, i, 64)

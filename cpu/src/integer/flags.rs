@@ -75,7 +75,7 @@ impl LazyFlags {
     /// Parity flag: the low byte has an even number of ones.
     #[inline(always)]
     pub fn pf(&self) -> bool {
-        (self.result as u8).count_ones() & 1 == (self.carries / PARITY_FLIP & 1) as u32
+        (self.result as u8).count_ones() & 1 == (self.carries / PARITY_FLIP) as u32 & 1
     }
 
     /// Auxiliary carry flag.

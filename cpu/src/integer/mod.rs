@@ -18,6 +18,6 @@ mod string;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use flags::{ARITHMETIC as ARITHMETIC_FLAGS, LazyFlags};
+pub(crate) use flags::LazyFlags;
 pub(crate) use general::general;
 pub(crate) use hot::specialise;

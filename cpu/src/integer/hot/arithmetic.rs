@@ -30,10 +30,10 @@ pub(super) fn select<B: Bus>(i: &Instruction, shape: &Shape) -> Option<Handler<B
         Mnemonic::Xor => binary::<B, 6>(shape),
         Mnemonic::Cmp => binary::<B, 7>(shape),
         Mnemonic::Test => match shape.kinds {
-            Kinds::RR => for_bits!(bits, test_rr),
-            Kinds::RI => for_bits!(bits, test_ri),
-            Kinds::MR => for_bits!(bits, test_mr),
-            Kinds::MI => for_bits!(bits, test_mi),
+            Kinds::Rr => for_bits!(bits, test_rr),
+            Kinds::Ri => for_bits!(bits, test_ri),
+            Kinds::Mr => for_bits!(bits, test_mr),
+            Kinds::Mi => for_bits!(bits, test_mi),
             _ => None,
         },
         Mnemonic::Inc => unary::<B, 0>(shape),
@@ -46,15 +46,15 @@ pub(super) fn select<B: Bus>(i: &Instruction, shape: &Shape) -> Option<Handler<B
         Mnemonic::Shr => shift::<B, 5>(i, shape),
         Mnemonic::Sar => shift::<B, 6>(i, shape),
         Mnemonic::Imul => match shape.kinds {
-            Kinds::RR => for_wide_bits!(bits, imul_rr),
-            Kinds::RM => for_wide_bits!(bits, imul_rm),
-            Kinds::RRI => for_wide_bits!(bits, imul_rri),
-            Kinds::RMI => for_wide_bits!(bits, imul_rmi),
+            Kinds::Rr => for_wide_bits!(bits, imul_rr),
+            Kinds::Rm => for_wide_bits!(bits, imul_rm),
+            Kinds::Rri => for_wide_bits!(bits, imul_rri),
+            Kinds::Rmi => for_wide_bits!(bits, imul_rmi),
             _ => None,
         },
         Mnemonic::Bt => match shape.kinds {
-            Kinds::RR => for_wide_bits!(bits, bt_rr),
-            Kinds::RI => for_wide_bits!(bits, bt_ri),
+            Kinds::Rr => for_wide_bits!(bits, bt_rr),
+            Kinds::Ri => for_wide_bits!(bits, bt_ri),
             _ => None,
         },
         _ => None,
@@ -76,11 +76,11 @@ const fn binary_of(number: u8) -> Binary {
 
 fn binary<B: Bus, const OP: u8>(shape: &Shape) -> Option<Handler<B>> {
     match shape.kinds {
-        Kinds::RR => for_bits!(shape.bits, binary_rr, OP),
-        Kinds::RI => for_bits!(shape.bits, binary_ri, OP),
-        Kinds::RM => for_bits!(shape.bits, binary_rm, OP),
-        Kinds::MR => for_bits!(shape.bits, binary_mr, OP),
-        Kinds::MI => for_bits!(shape.bits, binary_mi, OP),
+        Kinds::Rr => for_bits!(shape.bits, binary_rr, OP),
+        Kinds::Ri => for_bits!(shape.bits, binary_ri, OP),
+        Kinds::Rm => for_bits!(shape.bits, binary_rm, OP),
+        Kinds::Mr => for_bits!(shape.bits, binary_mr, OP),
+        Kinds::Mi => for_bits!(shape.bits, binary_mi, OP),
         _ => None,
     }
 }
@@ -230,8 +230,8 @@ const fn shift_of(number: u8) -> Shift {
 
 fn shift<B: Bus, const OP: u8>(i: &Instruction, shape: &Shape) -> Option<Handler<B>> {
     match shape.kinds {
-        Kinds::RI => for_wide_bits!(shape.bits, shift_ri, OP),
-        Kinds::RR if i.op1_register() == iced_x86::Register::CL => {
+        Kinds::Ri => for_wide_bits!(shape.bits, shift_ri, OP),
+        Kinds::Rr if i.op1_register() == iced_x86::Register::CL => {
             for_wide_bits!(shape.bits, shift_rcl, OP)
         }
         _ => None,

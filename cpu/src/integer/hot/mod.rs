@@ -12,7 +12,7 @@ use iced_x86::{Instruction, OpKind, Register};
 
 use crate::{
     Bus,
-    op::{Handler, Mem, Op},
+    op::{Mem, Op},
     state::{REG_RIP, REG_ZERO},
 };
 
@@ -29,20 +29,20 @@ pub(crate) fn specialise<B: Bus>(i: &Instruction) -> Option<Op<B>> {
     Some(Op { run, imm, mem, dst, src, len: i.len() as u8, full: None })
 }
 
-/// What the operands of an instruction are, in order. Three-operand forms have their third in `imm`.
+/// What the operands of an instruction are, in order: registers, memory, immediates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kinds {
     None,
     R,
     M,
     I,
-    RR,
-    RM,
-    RI,
-    MR,
-    MI,
-    RRI,
-    RMI,
+    Rr,
+    Rm,
+    Ri,
+    Mr,
+    Mi,
+    Rri,
+    Rmi,
     /// A relative branch.
     Near,
 }
@@ -108,13 +108,13 @@ impl Shape {
             ['R', ' ', _] => Kinds::R,
             ['M', ' ', _] => Kinds::M,
             ['I', ' ', _] => Kinds::I,
-            ['R', 'R', ' '] => Kinds::RR,
-            ['R', 'M', ' '] => Kinds::RM,
-            ['R', 'I', ' '] => Kinds::RI,
-            ['M', 'R', ' '] => Kinds::MR,
-            ['M', 'I', ' '] => Kinds::MI,
-            ['R', 'R', 'I'] => Kinds::RRI,
-            ['R', 'M', 'I'] => Kinds::RMI,
+            ['R', 'R', ' '] => Kinds::Rr,
+            ['R', 'M', ' '] => Kinds::Rm,
+            ['R', 'I', ' '] => Kinds::Ri,
+            ['M', 'R', ' '] => Kinds::Mr,
+            ['M', 'I', ' '] => Kinds::Mi,
+            ['R', 'R', 'I'] => Kinds::Rri,
+            ['R', 'M', 'I'] => Kinds::Rmi,
             _ => return None,
         };
         Some(shape)

@@ -23,14 +23,14 @@ const RDX: u8 = 2;
 pub(super) fn select<B: Bus>(i: &Instruction, shape: &Shape) -> Option<Handler<B>> {
     let bits = shape.bits;
     match (i.mnemonic(), shape.kinds) {
-        (Mnemonic::Mov, Kinds::RR) => for_bits!(bits, mov_rr),
-        (Mnemonic::Mov, Kinds::RI) => for_bits!(bits, mov_ri),
-        (Mnemonic::Mov, Kinds::RM) => for_bits!(bits, mov_rm),
-        (Mnemonic::Mov, Kinds::MR) => for_bits!(bits, mov_mr),
-        (Mnemonic::Mov, Kinds::MI) => for_bits!(bits, mov_mi),
-        (Mnemonic::Movzx, Kinds::RR | Kinds::RM) => zero_extending(shape),
-        (Mnemonic::Movsx | Mnemonic::Movsxd, Kinds::RR | Kinds::RM) => sign_extending(shape),
-        (Mnemonic::Lea, Kinds::RM) => for_wide_bits!(bits, lea),
+        (Mnemonic::Mov, Kinds::Rr) => for_bits!(bits, mov_rr),
+        (Mnemonic::Mov, Kinds::Ri) => for_bits!(bits, mov_ri),
+        (Mnemonic::Mov, Kinds::Rm) => for_bits!(bits, mov_rm),
+        (Mnemonic::Mov, Kinds::Mr) => for_bits!(bits, mov_mr),
+        (Mnemonic::Mov, Kinds::Mi) => for_bits!(bits, mov_mi),
+        (Mnemonic::Movzx, Kinds::Rr | Kinds::Rm) => zero_extending(shape),
+        (Mnemonic::Movsx | Mnemonic::Movsxd, Kinds::Rr | Kinds::Rm) => sign_extending(shape),
+        (Mnemonic::Lea, Kinds::Rm) => for_wide_bits!(bits, lea),
         (Mnemonic::Push, Kinds::R) if bits == 64 => Some(push_r),
         (Mnemonic::Push, Kinds::M) if bits == 64 => Some(push_m),
         (Mnemonic::Push, Kinds::I) if i.stack_pointer_increment() == -8 => Some(push_i),
@@ -52,8 +52,8 @@ pub(super) fn select<B: Bus>(i: &Instruction, shape: &Shape) -> Option<Handler<B
             Ok(())
         }),
         (_, Kinds::R) if is_setcc(i.mnemonic()) => for_condition!(condition_code(i), set_r),
-        (_, Kinds::RR) if is_cmovcc(i) => for_condition!(condition_code(i), wide bits, cmov_rr),
-        (_, Kinds::RM) if is_cmovcc(i) => for_condition!(condition_code(i), wide bits, cmov_rm),
+        (_, Kinds::Rr) if is_cmovcc(i) => for_condition!(condition_code(i), wide bits, cmov_rr),
+        (_, Kinds::Rm) if is_cmovcc(i) => for_condition!(condition_code(i), wide bits, cmov_rm),
         _ => None,
     }
 }
@@ -114,10 +114,10 @@ fn mov_mi<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) ->
 fn zero_extending<B: Bus>(shape: &Shape) -> Option<Handler<B>> {
     // A 32-bit destination is zero-extended to 64 bits anyway.
     match (shape.kinds, shape.source_bits, shape.bits) {
-        (Kinds::RR, 8, 32 | 64) => Some(movzx_rr::<B, 8>),
-        (Kinds::RR, 16, 32 | 64) => Some(movzx_rr::<B, 16>),
-        (Kinds::RM, 8, 32 | 64) => Some(movzx_rm::<B, 8>),
-        (Kinds::RM, 16, 32 | 64) => Some(movzx_rm::<B, 16>),
+        (Kinds::Rr, 8, 32 | 64) => Some(movzx_rr::<B, 8>),
+        (Kinds::Rr, 16, 32 | 64) => Some(movzx_rr::<B, 16>),
+        (Kinds::Rm, 8, 32 | 64) => Some(movzx_rm::<B, 8>),
+        (Kinds::Rm, 16, 32 | 64) => Some(movzx_rm::<B, 16>),
         _ => None,
     }
 }
@@ -136,12 +136,12 @@ fn movzx_rm<B: Bus, const FROM: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) 
 
 fn sign_extending<B: Bus>(shape: &Shape) -> Option<Handler<B>> {
     match (shape.kinds, shape.source_bits) {
-        (Kinds::RR, 8) => for_wide_bits!(shape.bits, movsx_rr, 8),
-        (Kinds::RR, 16) => for_wide_bits!(shape.bits, movsx_rr, 16),
-        (Kinds::RR, 32) => for_wide_bits!(shape.bits, movsx_rr, 32),
-        (Kinds::RM, 8) => for_wide_bits!(shape.bits, movsx_rm, 8),
-        (Kinds::RM, 16) => for_wide_bits!(shape.bits, movsx_rm, 16),
-        (Kinds::RM, 32) => for_wide_bits!(shape.bits, movsx_rm, 32),
+        (Kinds::Rr, 8) => for_wide_bits!(shape.bits, movsx_rr, 8),
+        (Kinds::Rr, 16) => for_wide_bits!(shape.bits, movsx_rr, 16),
+        (Kinds::Rr, 32) => for_wide_bits!(shape.bits, movsx_rr, 32),
+        (Kinds::Rm, 8) => for_wide_bits!(shape.bits, movsx_rm, 8),
+        (Kinds::Rm, 16) => for_wide_bits!(shape.bits, movsx_rm, 16),
+        (Kinds::Rm, 32) => for_wide_bits!(shape.bits, movsx_rm, 32),
         _ => None,
     }
 }
