@@ -120,7 +120,7 @@ impl Context {
         }
         self.check_denormal(&[a])?;
         let number = a.number();
-        match self.to_whole(number, false) {
+        match self.whole_of(number, false) {
             Some(whole) if number.exponent < 63 => {
                 self.note_whole(whole);
                 Ok(Extended::from_exact(Number::new(number.negative, 127, whole.magnitude.into())))
@@ -130,12 +130,12 @@ impl Context {
     }
 
     /// Converts to a two's complement integer of `bits` bits. Out of range is an invalid operation.
-    pub fn to_integer(&mut self, a: Extended, bits: u32, truncate: bool) -> Answer<i64> {
+    pub fn round_to_integer(&mut self, a: Extended, bits: u32, truncate: bool) -> Answer<i64> {
         let indefinite = i64::MIN >> (64 - bits);
         let limit = 1u64 << (bits - 1);
         if matches!(a.class(), Class::Zero | Class::Denormal | Class::Normal) {
             let number = a.number();
-            if let Some(whole) = self.to_whole(number, truncate)
+            if let Some(whole) = self.whole_of(number, truncate)
                 && (whole.magnitude < limit || number.negative && whole.magnitude == limit)
             {
                 self.note_whole(whole);
@@ -147,9 +147,9 @@ impl Context {
     }
 
     /// Rounds to a whole number of at most eighteen decimal digits. `Ok(None)` is the masked invalid response.
-    pub fn to_decimal(&mut self, a: Extended) -> Answer<Option<u64>> {
+    pub fn round_to_decimal(&mut self, a: Extended) -> Answer<Option<u64>> {
         if matches!(a.class(), Class::Zero | Class::Denormal | Class::Normal)
-            && let Some(whole) = self.to_whole(a.number(), false)
+            && let Some(whole) = self.whole_of(a.number(), false)
             && whole.magnitude < 1_000_000_000_000_000_000
         {
             self.note_whole(whole);
@@ -214,7 +214,7 @@ impl Context {
         }
         // Beyond any exponent's range, and far from overflowing an i32.
         const FAR: u64 = 1 << 17;
-        let power = match self.to_whole(b.number(), true) {
+        let power = match self.whole_of(b.number(), true) {
             Some(whole) => whole.magnitude.min(FAR),
             None => FAR,
         } as i32;

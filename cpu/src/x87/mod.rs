@@ -10,6 +10,8 @@ mod image;
 mod number;
 mod operation;
 mod rounding;
+#[cfg(test)]
+mod tests;
 mod transcendental;
 mod unit;
 
@@ -58,8 +60,11 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
         unit.state.dp = cpu.effective_address(instruction);
     }
     let effect = unit.execute(operation, operation::register_index(instruction), &operand, holds);
-    if let Some(stored) = effect.store {
-        write_operand(cpu, bus, address, stored)?;
+    match (effect.store, stored_format(operation)) {
+        (Some(stored), _) => write_operand(cpu, bus, address, stored)?,
+        // An unmasked exception keeps the operand from being stored, but a page fault comes before it.
+        (None, Some(format)) => cpu.check_writable(bus, address, format.size())?,
+        (None, None) => {}
     }
     if let Some(order) = effect.compared {
         cpu.flags = LazyFlags::load(order_flags(order));
@@ -77,6 +82,13 @@ fn source_format(operation: Operation) -> Option<Format> {
         Operation::Arithmetic(_, Source::Memory(format))
         | Operation::Load(Source::Memory(format))
         | Operation::Compare { source: Source::Memory(format), .. } => Some(format),
+        _ => None,
+    }
+}
+
+fn stored_format(operation: Operation) -> Option<Format> {
+    match operation {
+        Operation::Store(format, _) | Operation::StoreTruncated(format) => Some(format),
         _ => None,
     }
 }

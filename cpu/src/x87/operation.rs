@@ -16,6 +16,18 @@ pub(super) enum Format {
     Decimal,
 }
 
+impl Format {
+    /// Length in bytes.
+    pub fn size(self) -> usize {
+        match self {
+            Format::Word => 2,
+            Format::Single | Format::Doubleword => 4,
+            Format::Double | Format::Quadword => 8,
+            Format::Extended | Format::Decimal => 10,
+        }
+    }
+}
+
 /// Where the second operand comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {

@@ -179,12 +179,12 @@ impl Context {
     }
 
     /// Rounds to single precision for a store.
-    pub fn to_single(&mut self, value: Extended) -> Answer<u32> {
+    pub fn round_to_single(&mut self, value: Extended) -> Answer<u32> {
         self.narrow(value, 8, 23).map(|bits| bits as u32)
     }
 
     /// Rounds to double precision for a store.
-    pub fn to_double(&mut self, value: Extended) -> Answer<u64> {
+    pub fn round_to_double(&mut self, value: Extended) -> Answer<u64> {
         self.narrow(value, 11, 52)
     }
 
@@ -274,7 +274,7 @@ impl Context {
 
     /// Rounds a number below 2^64 to a whole one, by the rounding control or towards zero. `None` when the result
     /// needs more than 64 bits. Raises nothing; tells whether it is inexact.
-    pub fn to_whole(&self, number: Number, truncate: bool) -> Option<Whole> {
+    pub fn whole_of(&self, number: Number, truncate: bool) -> Option<Whole> {
         if number.is_zero() {
             return Some(Whole::default());
         }

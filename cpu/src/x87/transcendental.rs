@@ -150,7 +150,7 @@ impl Context {
             _ => {}
         }
         let number = x.number();
-        if number.negative && number.exponent >= 0 {
+        if number.negative && !number.is_zero() && number.exponent >= 0 {
             self.flags |= PRECISION;
             return Ok(x);
         }
@@ -310,7 +310,7 @@ mod tests {
 
     fn close(value: Extended, expected: f64) -> bool {
         let mut context = Context::new(0x37f);
-        let value = f64::from_bits(context.to_double(value).unwrap());
+        let value = f64::from_bits(context.round_to_double(value).unwrap());
         (value - expected).abs() <= expected.abs() * 1e-14 + f64::MIN_POSITIVE
     }
 

@@ -341,15 +341,15 @@ impl Unit {
         let context = &mut self.context;
         let number = value.unwrap_or(Extended::INDEFINITE);
         let mut integer = |bits: u32| match value {
-            Some(value) => context.to_integer(value, bits, truncate),
+            Some(value) => context.round_to_integer(value, bits, truncate),
             None => Ok(i64::MIN >> (64 - bits)),
         };
         Ok(match format {
             Format::Word => Stored::Two((integer(16)? as i16).to_le_bytes()),
             Format::Doubleword => Stored::Four((integer(32)? as i32).to_le_bytes()),
             Format::Quadword => Stored::Eight(integer(64)?.to_le_bytes()),
-            Format::Single => Stored::Four(context.to_single(number)?.to_le_bytes()),
-            Format::Double => Stored::Eight(context.to_double(number)?.to_le_bytes()),
+            Format::Single => Stored::Four(context.round_to_single(number)?.to_le_bytes()),
+            Format::Double => Stored::Eight(context.round_to_double(number)?.to_le_bytes()),
             Format::Extended => {
                 let mut bytes = [0; 10];
                 bytes.copy_from_slice(&number.bits().to_le_bytes()[..10]);
@@ -357,7 +357,7 @@ impl Unit {
             }
             Format::Decimal => {
                 let digits = match value {
-                    Some(value) => context.to_decimal(value)?,
+                    Some(value) => context.round_to_decimal(value)?,
                     None => None,
                 };
                 Stored::Ten(digits.map_or(BCD_INDEFINITE, |digits| to_bcd(number.negative(), digits)))
