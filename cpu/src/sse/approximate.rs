@@ -52,3 +52,49 @@ fn cut(x: f32) -> u64 {
     let bits = x.to_bits() as u64 & !(Single::FRACTION_MASK >> KEPT);
     if x.is_normal() || x.is_infinite() { bits } else { bits & Single::SIGN }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INFINITY: u64 = Single::INFINITY;
+
+    fn bits(x: f32) -> u64 {
+        x.to_bits() as u64
+    }
+
+    #[test]
+    fn errors_stay_within_the_documented_bound() {
+        let bound = 1.5 / 4096.0;
+        for step in 0..100_000u32 {
+            // All exponents whose results are normal, fractions spread.
+            let x = f32::from_bits((2 + step % 250) << 23 | step.wrapping_mul(0x9e37_79b1) >> 9);
+            for (ours, exact) in [
+                (reciprocal(bits(x)), 1.0 / f64::from(x)),
+                (reciprocal_root(bits(x)), 1.0 / f64::from(x).sqrt()),
+            ] {
+                let error = (f64::from(f32::from_bits(ours as u32)) / exact - 1.0).abs();
+                assert!(error <= bound, "{x:e}: {error:e}");
+            }
+        }
+    }
+
+    #[test]
+    fn special_operands_give_what_the_sdm_says() {
+        let (negative, denormal, signaling) = (Single::SIGN, 1, INFINITY | 1);
+        for (x, inverse, root) in [
+            (0, INFINITY, INFINITY),
+            (negative, negative | INFINITY, negative | INFINITY),
+            (denormal, INFINITY, INFINITY),
+            (negative | denormal, negative | INFINITY, negative | INFINITY),
+            (INFINITY, 0, 0),
+            (negative | INFINITY, negative, Single::INDEFINITE),
+            (bits(-1.0), bits(-1.0), Single::INDEFINITE),
+            (signaling, signaling | Single::QUIET, signaling | Single::QUIET),
+        ] {
+            assert_eq!((reciprocal(x), reciprocal_root(x)), (inverse, root), "{x:#x}");
+        }
+        // The result would be denormal.
+        assert_eq!(reciprocal(bits(-f32::MAX)), negative);
+    }
+}

@@ -91,7 +91,7 @@ fn compare<F: Format>(mxcsr: &mut Mxcsr, a: u64, b: u64, predicate: u8) -> u64 {
 }
 
 /// COMISS and UCOMISS: ZF, PF and CF.
-fn flags<F: Format>(mxcsr: &mut Mxcsr, a: u128, b: u128, quiet_too: bool) -> u64 {
+pub(super) fn flags<F: Format>(mxcsr: &mut Mxcsr, a: u128, b: u128, quiet_too: bool) -> u64 {
     let (a, b) = (element::<F>(a, 0), element::<F>(b, 0));
     let (a, b) = (operand::<F>(mxcsr, a), operand::<F>(mxcsr, b));
     match order::<F>(mxcsr, a, b, quiet_too) {

@@ -22,6 +22,34 @@ pub(super) trait Format {
     const INDEFINITE: u64 = Self::SIGN | Self::INFINITY | Self::QUIET;
     /// 1.0
     const ONE: u64 = (Self::BIAS as u64) << Self::FRACTION;
+
+    /// What the host's own arithmetic makes of `a` and `b`, rounding to nearest.
+    fn on_host(operation: Operation, a: u64, b: u64) -> u64;
+}
+
+/// Operations that the host may do, see [`quick`].
+#[derive(Clone, Copy)]
+pub(super) enum Operation {
+    Add,
+    Subtract,
+    Multiply,
+    Divide,
+}
+
+macro_rules! on_host {
+    ($native:ty, $bits:ty) => {
+        #[inline(always)]
+        fn on_host(operation: Operation, a: u64, b: u64) -> u64 {
+            let (a, b) = (<$native>::from_bits(a as $bits), <$native>::from_bits(b as $bits));
+            let result = match operation {
+                Operation::Add => a + b,
+                Operation::Subtract => a - b,
+                Operation::Multiply => a * b,
+                Operation::Divide => a / b,
+            };
+            result.to_bits() as u64
+        }
+    };
 }
 
 /// Single precision.
@@ -29,6 +57,7 @@ pub(super) struct Single;
 impl Format for Single {
     const BITS: u32 = 32;
     const FRACTION: u32 = 23;
+    on_host!(f32, u32);
 }
 
 /// Double precision.
@@ -36,6 +65,7 @@ pub(super) struct Double;
 impl Format for Double {
     const BITS: u32 = 64;
     const FRACTION: u32 = 52;
+    on_host!(f64, u64);
 }
 
 /// Element `n` of a vector.
@@ -209,8 +239,26 @@ fn invalid<F: Format>(mxcsr: &mut Mxcsr) -> u64 {
     F::INDEFINITE
 }
 
+/// The result where it is the same on every IEEE host and raises nothing new: operands and result well inside the
+/// normal numbers, and inexact results wanted no more than rounded to nearest.
+#[inline(always)]
+fn quick<F: Format>(mxcsr: &Mxcsr, operation: Operation, a: u64, b: u64) -> Option<u64> {
+    let exponent = |x: u64| (x & F::INFINITY) >> F::FRACTION;
+    let largest = F::INFINITY >> F::FRACTION;
+    let normal = |x: u64| (1..largest).contains(&exponent(x));
+    if !mxcsr.rounds_to_nearest_unseen() || !normal(a) || !normal(b) {
+        return None;
+    }
+    let result = F::on_host(operation, a, b);
+    // The least exponent may be due to rounding up from below, which counts as underflow.
+    (2..largest).contains(&exponent(result)).then_some(result)
+}
+
 /// `a + b`
 pub(super) fn add<F: Format>(mxcsr: &mut Mxcsr, a: u64, b: u64) -> u64 {
+    if let Some(result) = quick::<F>(mxcsr, Operation::Add, a, b) {
+        return result;
+    }
     let (a, b) = (operand::<F>(mxcsr, a), operand::<F>(mxcsr, b));
     match from_operands::<F>(mxcsr, a, b) {
         Some(nan) => nan,
@@ -220,6 +268,9 @@ pub(super) fn add<F: Format>(mxcsr: &mut Mxcsr, a: u64, b: u64) -> u64 {
 
 /// `a - b`
 pub(super) fn subtract<F: Format>(mxcsr: &mut Mxcsr, a: u64, b: u64) -> u64 {
+    if let Some(result) = quick::<F>(mxcsr, Operation::Subtract, a, b) {
+        return result;
+    }
     let (a, b) = (operand::<F>(mxcsr, a), operand::<F>(mxcsr, b));
     match from_operands::<F>(mxcsr, a, b) {
         Some(nan) => nan,
@@ -268,6 +319,9 @@ fn sum(a: Finite, b: Finite) -> Option<Finite> {
 
 /// `a * b`
 pub(super) fn multiply<F: Format>(mxcsr: &mut Mxcsr, a: u64, b: u64) -> u64 {
+    if let Some(result) = quick::<F>(mxcsr, Operation::Multiply, a, b) {
+        return result;
+    }
     let (a, b) = (operand::<F>(mxcsr, a), operand::<F>(mxcsr, b));
     if let Some(nan) = from_operands::<F>(mxcsr, a, b) {
         return nan;
@@ -289,6 +343,9 @@ pub(super) fn multiply<F: Format>(mxcsr: &mut Mxcsr, a: u64, b: u64) -> u64 {
 
 /// `a / b`
 pub(super) fn divide<F: Format>(mxcsr: &mut Mxcsr, a: u64, b: u64) -> u64 {
+    if let Some(result) = quick::<F>(mxcsr, Operation::Divide, a, b) {
+        return result;
+    }
     let (a, b) = (operand::<F>(mxcsr, a), operand::<F>(mxcsr, b));
     if let Some(nan) = from_operands::<F>(mxcsr, a, b) {
         return nan;

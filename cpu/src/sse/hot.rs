@@ -3,7 +3,7 @@
 
 use iced_x86::{Code, Instruction, OpKind, Register};
 
-use super::{moves::allows_unaligned, operands::check_usable};
+use super::{hot_float, moves::allows_unaligned, operands::check_usable};
 use crate::{
     Bus, Cpu, Fault,
     op::{Handler, Mem, Op},
@@ -126,7 +126,10 @@ fn between_registers<B: Bus>(code: Code) -> Option<Handler<B>> {
             cpu.state.xmm[x(op.dst)] = cpu.state.xmm[x(op.dst)].checked_shr(op.imm as u32 * 8).unwrap_or(0);
             Ok(())
         },
-        _ => return binary(code).map(|[registers, _]| registers),
+        _ => {
+            let handlers = binary(code).or_else(|| hot_float::handlers(code));
+            return handlers.map(|[registers, _]| registers).or_else(|| hot_float::conversion(code));
+        }
     };
     Some(run)
 }
@@ -164,7 +167,10 @@ fn from_memory<B: Bus>(code: Code) -> Option<Handler<B>> {
             cpu.state.xmm[x(op.dst)] = shuffle_doublewords(load_aligned(cpu, bus, op)?, op.imm);
             Ok(())
         },
-        _ => return binary(code).map(|[_, memory]| memory),
+        _ => {
+            let handlers = binary(code).or_else(|| hot_float::handlers(code));
+            return handlers.map(|[_, memory]| memory);
+        }
     };
     Some(run)
 }
@@ -309,12 +315,12 @@ fn with_memory<B: Bus, T: Binary>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> 
 
 /// A register number as an index that needs no check.
 #[inline(always)]
-fn x(register: u8) -> usize {
+pub(super) fn x(register: u8) -> usize {
     register as usize & 15
 }
 
 #[inline(always)]
-fn address<B: Bus>(cpu: &Cpu<B>, mem: &Mem) -> u64 {
+pub(super) fn address<B: Bus>(cpu: &Cpu<B>, mem: &Mem) -> u64 {
     let offset = cpu.state.regs[mem.base as usize]
         .wrapping_add(cpu.state.regs[mem.index as usize] << mem.scale)
         .wrapping_add(mem.disp as u64);

@@ -11,6 +11,7 @@ mod convert;
 mod float;
 mod form;
 mod hot;
+mod hot_float;
 mod integer;
 mod lanes;
 mod moves;
@@ -100,6 +101,7 @@ fn compute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, i: &Instruction, form: Form) -
 }
 
 /// Computes under MXCSR and keeps the exception flags. An unmasked exception becomes a fault, with the flags kept.
+#[inline(always)]
 fn in_mxcsr<B: Bus, T>(cpu: &mut Cpu<B>, compute: impl FnOnce(&mut Mxcsr) -> T) -> Result<T, Fault> {
     const CR4_OSXMMEXCPT: u64 = 1 << 10;
     let mut mxcsr = Mxcsr::new(cpu.state.mxcsr);

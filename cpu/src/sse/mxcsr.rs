@@ -62,6 +62,12 @@ impl Mxcsr {
         Rounding::from_bits(self.value >> ROUNDING_SHIFT)
     }
 
+    /// Whether an inexact result rounded to nearest changes nothing: PE is masked and stands already.
+    pub fn rounds_to_nearest_unseen(&self) -> bool {
+        const RELEVANT: u32 = 3 << ROUNDING_SHIFT | PE << MASK_SHIFT | PE;
+        self.value & RELEVANT == PE << MASK_SHIFT | PE
+    }
+
     pub fn denormals_are_zeros(&self) -> bool {
         self.value & DENORMALS_ARE_ZEROS != 0
     }

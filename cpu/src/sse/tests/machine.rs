@@ -213,6 +213,27 @@ fn integers_from_memory_do_not_touch_the_x87_registers() {
 }
 
 #[test]
+fn mmx_elements_stay_within_64_bits() {
+    let result = |bytes: &[u8]| {
+        let (_, cpu, _) = run(bytes, |cpu, _| {
+            cpu.state.regs[2] = 0x1234_5678;
+            cpu.state.x87.regs[1] = 0x0706_0504_0302_0100;
+            cpu.state.x87.regs[2] = 0x0f0e_0d0c_8b8a_8988;
+        });
+        cpu.state.x87.regs[1] as u64
+    };
+    // packsswb, punpckhbw, phaddw, pshufb, palignr 3, pshufw 0x1b, pinsrw from edx, psrlq by a register.
+    assert_eq!(result(&[0x0f, 0x63, 0xca]), 0x7f7f_8080_7f7f_7f7f);
+    assert_eq!(result(&[0x0f, 0x68, 0xca]), 0x0f07_0e06_0d05_0c04);
+    assert_eq!(result(&[0x0f, 0x38, 0x01, 0xca]), 0x1c1a_1512_0c0a_0402);
+    assert_eq!(result(&[0x0f, 0x38, 0x00, 0xca]), 0x0706_0504_0000_0000);
+    assert_eq!(result(&[0x0f, 0x3a, 0x0f, 0xca, 3]), 0x0201_000f_0e0d_0c8b);
+    assert_eq!(result(&[0x0f, 0x70, 0xca, 0x1b]), 0x8988_8b8a_0d0c_0f0e);
+    assert_eq!(result(&[0x0f, 0xc4, 0xca, 5]), 0x0706_0504_5678_0100);
+    assert_eq!(result(&[0x0f, 0xd3, 0xca]), 0);
+}
+
+#[test]
 fn moves_of_scalars_keep_or_clear_the_rest() {
     let value = |bytes| {
         let (_, cpu, _) = run(bytes, |cpu, bus| {

@@ -100,7 +100,7 @@ impl Random {
     fn mxcsr(&mut self) -> u32 {
         0x1f80
             | self.next() as u32 & 0xe040
-            | if self.next() % 4 == 0 { self.next() as u32 & 0x3f } else { 0 }
+            | if self.next() % 2 == 0 { self.next() as u32 & 0x3f } else { 0 }
     }
 }
 
