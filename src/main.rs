@@ -1,1 +1,45 @@
-fn main() {}
+//! The `pmemsim` command: arguments, progress, exit codes.
+
+
+mod boot;
+mod failure;
+mod images;
+mod progress;
+mod replay;
+mod run;
+mod size;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// Boots an unmodified Linux kernel on simulated persistent memory, cuts the power anywhere, and verifies what was
+/// promised durable.
+///
+/// Exit codes: 0 all promises kept, 1 a violation, 2 bad usage or scenario, 3 inconclusive or host trouble.
+#[derive(Parser)]
+#[command(version)]
+enum Command {
+    Run(run::Run),
+    Replay(replay::Replay),
+    Boot(boot::Boot),
+    Images(images::Images),
+
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Run(run) => run.run(),
+        Command::Replay(replay) => replay.run(),
+        Command::Boot(boot) => boot.run(),
+        Command::Images(images) => images.run(),
+
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("pmemsim: {error:#}");
+            ExitCode::from(failure::exit_code(&error))
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! `pmemsim boot`: a kernel with its serial console on the terminal.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use anyhow::{Context, bail};
+use images::{Cache, Initramfs, Kernel};
+use vmm::{Machine, MachineConfig, Nvdimm, PlatformCapability, Stop};
+
+use crate::size::Size;
+
+/// What the kernel is told when nothing else is asked for: the console, and no self tests that cost a second.
+const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1";
+/// Instructions between two looks at the terminal.
+const SLICE: u64 = 5_000_000;
+
+/// Boots a kernel with its serial console on this terminal; the guest's power-off ends it.
+#[derive(clap::Args)]
+pub struct Boot {
+    /// debian-6.1, debian-6.12, debian-6.1@VERSION, or a path (with a slash) to a vmlinux or bzImage
+    #[arg(long, default_value = "debian-6.1")]
+    kernel: String,
+    /// Directory below which the modules of a kernel given by its path are
+    #[arg(long)]
+    modules: Option<PathBuf>,
+    /// Initramfs; without it one with the pmem modules and a shell from Debian is made
+    #[arg(long)]
+    initrd: Option<PathBuf>,
+    /// More for the kernel command line
+    #[arg(long, default_value = "")]
+    append: String,
+    /// RAM
+    #[arg(long, default_value = "256M")]
+    memory: Size,
+    /// Size of an NVDIMM, zeroed; may be given more than once
+    #[arg(long)]
+    nvdimm: Vec<Size>,
+    /// Flush hint addresses of each NVDIMM
+    #[arg(long, default_value_t = 1)]
+    flush_hints: u32,
+    /// Everything random in the guest comes from here
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Stop after so many instructions
+    #[arg(long)]
+    timeout: Option<u64>,
+    /// Exit with the value that the guest writes to port 0xf4: 2 * value + 1
+    #[arg(long)]
+    debug_exit: bool,
+    /// Programs from Debian to put into the initramfs
+    #[arg(long, value_delimiter = ',', default_value = "dash,coreutils")]
+    programs: Vec<String>,
+}
+
+impl Boot {
+    /// Runs until the guest powers off. Returns the exit code.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let mut machine = Machine::new(&self.config()?)?;
+        let input = keyboard();
+        let mut left = self.timeout.unwrap_or(u64::MAX);
+        loop {
+            let slice = left.min(SLICE);
+            let before = machine.retired();
+            let stop = machine.run(slice);
+            left -= machine.retired() - before;
+            std::io::stdout().write_all(&machine.take_console())?;
+            std::io::stdout().flush()?;
+            while let Ok(bytes) = input.try_recv() {
+                machine.type_console(&bytes);
+            }
+            match stop {
+                Stop::Budget if left == 0 => bail!("stopped after {} instructions", machine.retired()),
+                Stop::Budget | Stop::Event(_) | Stop::Symbol(_) => {}
+                Stop::Call(_) => machine.answer(-1),
+                Stop::DebugExit(value) if self.debug_exit => return Ok((2 * value + 1) as u8),
+                Stop::DebugExit(_) => {}
+                Stop::PowerOff => return Ok(0),
+                Stop::Reset => bail!("the guest reset the machine"),
+                Stop::Shutdown => bail!("triple fault at {:#x}", machine.cpu_state().rip()),
+                Stop::Idle => match input.recv() {
+                    Ok(bytes) => {
+                        machine.type_console(&bytes);
+                    }
+                    Err(_) => bail!("the guest is halted for good"),
+                },
+                Stop::Unsupported { rip, what } => bail!("the guest needs {what} at {rip:#x}"),
+            }
+        }
+    }
+
+    fn config(&self) -> anyhow::Result<MachineConfig> {
+        let cache = Cache::open()?;
+        let kernel = match &self.modules {
+            Some(_) => Kernel::from_file(self.kernel.as_ref(), self.modules.as_deref())?,
+            None => Kernel::get(&cache, &self.kernel)?,
+        };
+        let initrd = match &self.initrd {
+            Some(path) => std::fs::read(path).with_context(|| format!("initrd {}", path.display()))?,
+            None => self.shell(&cache, &kernel)?,
+        };
+        Ok(MachineConfig {
+            kernel: kernel.vmlinux,
+            initrd,
+            command_line: format!("{COMMAND_LINE} {}", self.append),
+            memory: self.memory.0,
+            nvdimms: self
+                .nvdimm
+                .iter()
+                .map(|size| Nvdimm {
+                    size: size.0,
+                    flush_hints: self.flush_hints,
+                    persistence: PlatformCapability::default(),
+                })
+                .collect(),
+            seed: self.seed,
+        })
+    }
+
+    /// An initramfs with the pmem modules, the programs, and the agent in the mode that runs a shell.
+    fn shell(&self, cache: &Cache, kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
+        let mut initramfs = Initramfs::new();
+        initramfs.modules(kernel.modules(&images::PMEM_MODULES)?);
+        for program in &self.programs {
+            initramfs.program(cache, program)?;
+        }
+        Ok(initramfs.finish())
+    }
+}
+
+/// What is typed on the terminal, line by line.
+fn keyboard() -> mpsc::Receiver<Vec<u8>> {
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 256];
+        while let Ok(len @ 1..) = std::io::stdin().read(&mut buffer) {
+            if sender.send(buffer[..len].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

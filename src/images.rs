@@ -1,0 +1,53 @@
+//! `pmemsim images`: what is in the cache.
+
+use images::Cache;
+
+/// Lists, fetches and removes kernels, programs and images in the cache.
+#[derive(clap::Args)]
+pub struct Images {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(clap::Subcommand)]
+enum Action {
+    /// Shows what is in the cache
+    List,
+    /// Gets kernels (debian-6.1, debian-6.12) or Debian programs by name
+    Fetch {
+        /// Their names
+        #[arg(required = true)]
+        names: Vec<String>,
+    },
+    /// Forgets which versions names stood for, so that the next use takes the newest
+    Refresh,
+    /// Removes everything from the cache
+    Clean,
+}
+
+impl Images {
+    /// Returns the exit code.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let cache = Cache::open()?;
+        match self.action {
+            Action::List => {
+                for entry in images::list(&cache)? {
+                    let size = entry.size as f64 / f64::from(1 << 20);
+                    println!("{:<10} {:<28} {:<24} {size:>9.1} MiB", entry.kind, entry.name, entry.version);
+                }
+            }
+            Action::Fetch { names } => {
+                for name in names {
+                    let (package, version) = images::fetch(&cache, &name)?;
+                    println!("{name}: {package} {version}");
+                }
+            }
+            Action::Refresh => images::refresh(&cache)?,
+            Action::Clean => {
+                let freed = cache.clean()? as f64 / f64::from(1 << 20);
+                println!("{freed:.1} MiB removed from {}", cache.root().display());
+            }
+        }
+        Ok(0)
+    }
+}

@@ -1,0 +1,118 @@
+//! `pmemsim run`: scenarios to verdicts.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use explore::machines::Machines;
+use explore::verdict::Class;
+use explore::{Report, RunOptions, Scenario, Verdict};
+use images::Cache;
+use persist::Granularity;
+
+use crate::failure::Usage;
+use crate::progress::Line;
+
+/// Runs scenarios: boots the kernel, does the steps, cuts the power at every crash point, recovers, judges.
+#[derive(clap::Args)]
+pub struct Run {
+    /// Scenario files
+    #[arg(required = true)]
+    scenarios: Vec<PathBuf>,
+    /// What persists as one: sector, line or word
+    #[arg(long, default_value = "sector", value_parser = granularity)]
+    granularity: Granularity,
+    /// A non-temporal store waits for earlier cached stores of its line
+    #[arg(long)]
+    nt_evicts: bool,
+    /// Everything random comes from here, instead of from the scenario
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Crash states to recover at most, instead of the scenario's number
+    #[arg(long)]
+    budget: Option<u64>,
+    /// Machines that recover at the same time; default: one per processor
+    #[arg(long)]
+    jobs: Option<usize>,
+    /// Count this class as a violation, too (torn-sector, guest-warning, ...)
+    #[arg(long, value_parser = class)]
+    deny: Vec<Class>,
+    /// Write the report as JSON, a list when there are several scenarios
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+impl Run {
+    /// Runs all scenarios. The exit code is that of the worst.
+    pub fn run(self) -> anyhow::Result<u8> {
+        // All are read first: a mistake in the last should not show after an hour.
+        let scenarios =
+            self.scenarios.iter().map(|path| Scenario::load(path)).collect::<Result<Vec<_>, _>>()?;
+        let cache = Cache::open()?;
+        let options = self.options();
+        let mut reports = Vec::new();
+        for scenario in &scenarios {
+            let started = Instant::now();
+            let report = run_one(scenario, &cache, &options)?;
+            print!("{report}");
+            eprintln!("{}: {:.1} s", scenario.name, started.elapsed().as_secs_f64());
+            reports.push(report);
+        }
+        if let Some(path) = &self.json {
+            write_json(path, &reports)?;
+        }
+        Ok(reports.iter().map(|report| severity(report.verdict)).max().map_or(0, |(_, code)| code))
+    }
+
+    fn options(&self) -> RunOptions {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        RunOptions {
+            granularity: self.granularity,
+            nt_evicts: self.nt_evicts,
+            seed: self.seed,
+            budget: self.budget,
+            jobs: self.jobs.unwrap_or(processors),
+            deny: self.deny.clone(),
+            ..RunOptions::default()
+        }
+    }
+}
+
+fn run_one(scenario: &Scenario, cache: &Cache, options: &RunOptions) -> anyhow::Result<Report> {
+    let seed = options.seed.unwrap_or(scenario.crash.seed);
+    let machines = Machines::prepare(scenario, cache, seed)?;
+    let line = Line::new(&scenario.name);
+    let report = explore::run(scenario, &machines, options, &|progress| line.show(&progress))?;
+    Ok(report)
+}
+
+fn write_json(path: &Path, reports: &[Report]) -> anyhow::Result<()> {
+    let json = match reports {
+        [report] => report.to_json(),
+        several => {
+            let each: Vec<String> = several.iter().map(Report::to_json).collect();
+            format!("[{}]", each.join(","))
+        }
+    };
+    std::fs::write(path, json).with_context(|| format!("cannot write the report to {}", path.display()))
+}
+
+/// Orders verdicts from good to bad, with their exit codes: a violation outweighs an inconclusive run.
+fn severity(verdict: Verdict) -> (u8, u8) {
+    let code = verdict.exit_code();
+    (if code == 1 { u8::MAX } else { code }, code)
+}
+
+fn granularity(text: &str) -> Result<Granularity, String> {
+    match text {
+        "sector" => Ok(Granularity::Sector),
+        "line" => Ok(Granularity::Line),
+        "word" => Ok(Granularity::Word),
+        _ => Err(Usage(format!("{text:?} is no granularity: give sector, line or word")).to_string()),
+    }
+}
+
+fn class(text: &str) -> Result<Class, String> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned()))
+        .map_err(|_| format!("{text:?} is no class: give one that a report names, torn-sector for instance"))
+}
