@@ -165,7 +165,7 @@ impl Board {
 
     /// Whether `addr` lies in the register page at `base`.
     fn in_page(addr: u64, base: u64) -> Option<u64> {
-        (addr & !(PAGE - 1) == base).then_some(addr - base)
+        (addr & !(PAGE - 1) == base).then(|| addr - base)
     }
 
     /// An event has been recorded: stop behind it if that was asked for.
