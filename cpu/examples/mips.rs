@@ -86,10 +86,7 @@ fn main() {
         // add rax, rcx; imul rdx, rax, 3; xor rsi, rdx; shr rsi, 1; dec rcx; jne
         ("integer", b"\x48\x01\xc8\x48\x6b\xd0\x03\x48\x31\xd6\x48\xd1\xee\x48\xff\xc9\x75\xee\xeb\xec"),
         // mov rax, [rbx]; add rax, 8; mov [rbx + 8], rax; mov rdx, [rbx + rcx * 8]; cmp rdx, rax; jmp
-        (
-            "memory",
-            b"\x48\x8b\x03\x48\x83\xc0\x08\x48\x89\x43\x08\x48\x8b\x14\xcb\x48\x39\xc2\xeb\xec",
-        ),
+        ("memory", b"\x48\x8b\x03\x48\x83\xc0\x08\x48\x89\x43\x08\x48\x8b\x14\xcb\x48\x39\xc2\xeb\xec"),
         // call f; dec rcx; jmp; f: push rbp; mov rbp, rsp; pop rbp; ret
         ("call and return", b"\xe8\x05\x00\x00\x00\x48\xff\xc9\xeb\xf6\x55\x48\x89\xe5\x5d\xc3"),
         // mov rsi, rbx; lea rdi, [rbx + 65536]; mov ecx, 4096; rep movsb; jmp

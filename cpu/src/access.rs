@@ -53,7 +53,9 @@ impl<B: Bus> Cpu<B> {
     pub(crate) fn effective_address(&self, i: &Instruction) -> u64 {
         let displacement = i.memory_displacement64();
         let size_mask = match i.memory_base() {
-            Register::RIP => return displacement.wrapping_sub(i.next_ip()).wrapping_add(self.state.regs[REG_RIP]),
+            Register::RIP => {
+                return displacement.wrapping_sub(i.next_ip()).wrapping_add(self.state.regs[REG_RIP]);
+            }
             Register::EIP => {
                 let target = displacement.wrapping_sub(i.next_ip()).wrapping_add(self.state.regs[REG_RIP]);
                 return target & 0xffff_ffff;
@@ -99,7 +101,12 @@ impl<B: Bus> Cpu<B> {
 
     /// Writes `N` bytes at a linear address. Either all bytes are written or none and a fault is returned.
     #[inline(always)]
-    pub(crate) fn write<const N: usize>(&mut self, bus: &mut B, linear: u64, value: [u8; N]) -> Result<(), Fault> {
+    pub(crate) fn write<const N: usize>(
+        &mut self,
+        bus: &mut B,
+        linear: u64,
+        value: [u8; N],
+    ) -> Result<(), Fault> {
         let entry = self.tlb.write.entry(linear, self.privilege);
         if entry.tag == linear.wrapping_add(N as u64 - 1) & !0xfff {
             // SAFETY: as in `read`; entries for writing exist only for pages that the guest may write.
@@ -115,7 +122,13 @@ impl<B: Bus> Cpu<B> {
     }
 
     /// As [`Cpu::write`] for any length up to 4096, told to the bus as iterations of REP MOVS or REP STOS.
-    pub(crate) fn write_rep(&mut self, bus: &mut B, linear: u64, bytes: &[u8], first: bool) -> Result<(), Fault> {
+    pub(crate) fn write_rep(
+        &mut self,
+        bus: &mut B,
+        linear: u64,
+        bytes: &[u8],
+        first: bool,
+    ) -> Result<(), Fault> {
         self.write_slow(bus, linear, bytes, StoreKind::CachedRep { first })
     }
 
@@ -182,7 +195,13 @@ impl<B: Bus> Cpu<B> {
     /// Writes any number of bytes up to 4096.
     #[cold]
     #[inline(never)]
-    pub(crate) fn write_slow(&mut self, bus: &mut B, linear: u64, bytes: &[u8], kind: StoreKind) -> Result<(), Fault> {
+    pub(crate) fn write_slow(
+        &mut self,
+        bus: &mut B,
+        linear: u64,
+        bytes: &[u8],
+        kind: StoreKind,
+    ) -> Result<(), Fault> {
         let (head, tail) = bytes.split_at(bytes_in_page(linear, bytes.len()));
         let first = self.write_target(bus, linear)?;
         if tail.is_empty() {
@@ -191,7 +210,8 @@ impl<B: Bus> Cpu<B> {
         }
         let second = self.write_target(bus, linear.wrapping_add(head.len() as u64))?;
         self.store(bus, first, head, kind);
-        let kind = if let StoreKind::CachedRep { .. } = kind { StoreKind::CachedRep { first: false } } else { kind };
+        let kind =
+            if let StoreKind::CachedRep { .. } = kind { StoreKind::CachedRep { first: false } } else { kind };
         self.store(bus, second, tail, kind);
         Ok(())
     }
@@ -353,4 +373,3 @@ fn address_size_mask(i: &Instruction, base: Register) -> u64 {
         _ => u64::MAX,
     }
 }
-

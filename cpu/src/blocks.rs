@@ -63,7 +63,12 @@ pub(crate) struct CodeCache<B: Bus> {
 
 impl<B: Bus> Block<B> {
     fn new(ops: Vec<Op<B>>, origin: Origin) -> Block<B> {
-        Block { ops: ops.into(), direct_key: NO_KEY, next: [Cell::new(0), Cell::new(0)], origin: Box::new(origin) }
+        Block {
+            ops: ops.into(),
+            direct_key: NO_KEY,
+            next: [Cell::new(0), Cell::new(0)],
+            origin: Box::new(origin),
+        }
     }
 }
 
@@ -300,7 +305,10 @@ impl<B: Bus> Cpu<B> {
         let entry = self.tlb.fetch.entry(linear, privilege);
         if entry.is_for(linear) {
             let page = linear & !0xfff;
-            return Ok((self.tlb.fetch.frame(linear, privilege), page.wrapping_add(entry.addend) as *const u8));
+            return Ok((
+                self.tlb.fetch.frame(linear, privilege),
+                page.wrapping_add(entry.addend) as *const u8,
+            ));
         }
         if self.long_mode() && !is_canonical(linear) {
             return Err(Fault::GP0);

@@ -167,11 +167,12 @@ pub enum Exit {
     },
 }
 
-
 /// Bus of a processor in an empty machine: for tests of parts that never leave the core.
+#[cfg(test)]
 #[derive(Debug, Default)]
 pub(crate) struct NoBus;
 
+#[cfg(test)]
 impl Bus for NoBus {
     fn page(&mut self, _: u64) -> Page {
         Page::Device

@@ -156,9 +156,24 @@ fn offered(i: &Instruction) -> bool {
 
 /// NOPs on every processor that does not give them a meaning.
 pub(crate) fn is_hint(mnemonic: Mnemonic) -> bool {
+    use Mnemonic as M;
     matches!(
         mnemonic,
-        Mnemonic::Endbr32 | Mnemonic::Endbr64 | Mnemonic::Rdsspd | Mnemonic::Rdsspq | Mnemonic::Cldemote
+        M::Endbr32
+            | M::Endbr64
+            | M::Rdsspd
+            | M::Rdsspq
+            | M::Cldemote
+            | M::Reservednop
+            | M::Prefetch
+            | M::Prefetchw
+            | M::Prefetchwt1
+            | M::Prefetcht0
+            | M::Prefetcht1
+            | M::Prefetcht2
+            | M::Prefetchnta
+            | M::Prefetchit0
+            | M::Prefetchit1
     )
 }
 

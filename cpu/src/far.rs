@@ -108,7 +108,8 @@ pub(crate) fn far_call<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Res
 pub(crate) fn far_return<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let i = full(op)?;
     let size = far_size(i);
-    let released = if i.op_count() > 0 && i.op0_kind() == OpKind::Immediate16 { u64::from(i.immediate16()) } else { 0 };
+    let released =
+        if i.op_count() > 0 && i.op0_kind() == OpKind::Immediate16 { u64::from(i.immediate16()) } else { 0 };
     let target = cpu.stack_value(bus, 0, size)?;
     let selector = cpu.stack_value(bus, 1, size)? as u16;
     let (descriptor, new_cpl) = return_segment(cpu, bus, selector)?;
@@ -259,10 +260,15 @@ fn mixed_size<B: Bus>(cpu: &Cpu<B>, descriptor: Descriptor) -> bool {
 fn return_stack<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, selector: u16, cpl: u8) -> Result<Segment, Fault> {
     let rpl = selector as u8 & 3;
     if selector & !3 == 0 {
-        return if cpl == 3 || rpl != cpl { Err(Fault::GP0) } else { Ok(Segment { selector, ..Segment::default() }) };
+        return if cpl == 3 || rpl != cpl {
+            Err(Fault::GP0)
+        } else {
+            Ok(Segment { selector, ..Segment::default() })
+        };
     }
     let descriptor = cpu.descriptor(bus, selector)?;
-    let writable = descriptor.has(ACCESS_NOT_SYSTEM | ACCESS_READABLE_OR_WRITABLE) && !descriptor.has(ACCESS_CODE);
+    let writable =
+        descriptor.has(ACCESS_NOT_SYSTEM | ACCESS_READABLE_OR_WRITABLE) && !descriptor.has(ACCESS_CODE);
     if !writable || rpl != cpl || descriptor.dpl() != cpl {
         return Err(gp(selector));
     }
@@ -278,7 +284,8 @@ impl<B: Bus> Cpu<B> {
     fn drop_inner_segments(&mut self, cpl: u8) {
         for index in [0, 3, FS, GS] {
             let segment = &mut self.state.segments[index];
-            let conforming = segment.access & (ACCESS_CODE | ACCESS_CONFORMING) == ACCESS_CODE | ACCESS_CONFORMING;
+            let conforming =
+                segment.access & (ACCESS_CODE | ACCESS_CONFORMING) == ACCESS_CODE | ACCESS_CONFORMING;
             let dpl = (segment.access >> 5 & 3) as u8;
             if segment.selector & !3 != 0 && !conforming && dpl < cpl {
                 *segment = Segment::default();

@@ -69,7 +69,11 @@ fn low_bits(size: usize) -> u32 {
 }
 
 fn port<B: Bus>(cpu: &Cpu<B>, i: &Instruction, operand: u32) -> u16 {
-    if i.op_kind(operand) == OpKind::Immediate8 { u16::from(i.immediate8()) } else { cpu.state.regs[2] as u16 }
+    if i.op_kind(operand) == OpKind::Immediate8 {
+        u16::from(i.immediate8())
+    } else {
+        cpu.state.regs[2] as u16
+    }
 }
 
 /// Registers of a string operand are as wide as the address.

@@ -9,6 +9,7 @@ const PLATFORM_ID: u32 = 0x17;
 const BIOS_SIGN_ID: u32 = 0x8b;
 const MTRRCAP: u32 = 0xfe;
 const SYSENTER_CS: u32 = 0x174;
+const SYSENTER_ESP: u32 = 0x175;
 const SYSENTER_EIP: u32 = 0x176;
 const MISC_ENABLE: u32 = 0x1a0;
 const DEBUGCTL: u32 = 0x1d9;
@@ -140,7 +141,7 @@ impl<B: Bus> Cpu<B> {
             TIME_STAMP_COUNTER => self.state.tsc_offset = value.wrapping_sub(self.state.retired),
             PLATFORM_ID | MTRRCAP => return Err(Fault::GP0),
             SYSENTER_CS => self.state.sysenter[0] = value,
-            SYSENTER_CS..=SYSENTER_EIP => self.state.sysenter[(msr - SYSENTER_CS) as usize] = address()?,
+            SYSENTER_ESP | SYSENTER_EIP => self.state.sysenter[(msr - SYSENTER_CS) as usize] = address()?,
             PAT => self.write_pat(value)?,
             EFER => self.write_efer(value)?,
             STAR => self.state.star = value,

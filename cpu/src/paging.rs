@@ -112,10 +112,13 @@ impl<B: Bus> Cpu<B> {
     fn allowed(&self, access: Access, privilege: Privilege, rights: u64, no_execute: bool) -> bool {
         let (writable, user_page) = (rights & WRITABLE != 0, rights & USER != 0);
         if privilege == Privilege::User {
-            return user_page && (access != Access::Write || writable) && (access != Access::Fetch || !no_execute);
+            return user_page
+                && (access != Access::Write || writable)
+                && (access != Access::Fetch || !no_execute);
         }
         match access {
-            Access::Fetch => !no_execute && !(user_page && self.state.cr4 & CR4_SMEP != 0),
+            Access::Fetch if user_page && self.state.cr4 & CR4_SMEP != 0 => false,
+            Access::Fetch => !no_execute,
             _ if user_page && self.state.cr4 & CR4_SMAP != 0 && privilege == Privilege::Supervisor => false,
             Access::Read => true,
             Access::Write => writable || self.state.cr0 & CR0_WP == 0,
@@ -127,9 +130,9 @@ impl<B: Bus> Cpu<B> {
         self.state.cr2 = linear;
         let fetch_told = self.state.efer & EFER_NXE != 0 || self.state.cr4 & CR4_SMEP != 0;
         let code = cause
-            | (access == Access::Write) as u16 * 2
-            | (privilege == Privilege::User) as u16 * 4
-            | (access == Access::Fetch && fetch_told) as u16 * 16;
+            | ((access == Access::Write) as u16) << 1
+            | ((privilege == Privilege::User) as u16) << 2
+            | ((access == Access::Fetch && fetch_told) as u16) << 4;
         Fault::coded(14, code)
     }
 

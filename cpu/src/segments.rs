@@ -3,12 +3,7 @@
 use iced_x86::{OpKind, Register};
 
 use crate::{
-    Bus, Cpu, Fault, Segment,
-    op::Op,
-    paging::is_canonical,
-    registers::*,
-    state::REG_ZERO,
-    tlb::Privilege,
+    Bus, Cpu, Fault, Segment, op::Op, paging::is_canonical, registers::*, state::REG_ZERO, tlb::Privilege,
 };
 
 /// A general protection fault about a selector.
@@ -134,7 +129,8 @@ impl<B: Bus> Cpu<B> {
     fn checked_data_segment(&mut self, bus: &mut B, index: usize, selector: u16) -> Result<Segment, Fault> {
         let descriptor = self.descriptor(bus, selector)?;
         let (cpl, rpl, dpl) = (self.state.cpl(), selector as u8 & 3, descriptor.dpl());
-        let writable = descriptor.has(ACCESS_NOT_SYSTEM | ACCESS_READABLE_OR_WRITABLE) && !descriptor.has(ACCESS_CODE);
+        let writable =
+            descriptor.has(ACCESS_NOT_SYSTEM | ACCESS_READABLE_OR_WRITABLE) && !descriptor.has(ACCESS_CODE);
         let missing = if index == SS {
             if !writable || rpl != cpl || dpl != cpl {
                 return Err(gp(selector));

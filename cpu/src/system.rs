@@ -21,9 +21,6 @@ pub(crate) fn handler<B: Bus>(i: &Instruction) -> Option<Handler<B>> {
     }
     Some(match i.mnemonic() {
         Mnemonic::Nop | Mnemonic::Pause | Mnemonic::Lfence => nothing,
-        Mnemonic::Reservednop => nothing,
-        Mnemonic::Prefetcht0 | Mnemonic::Prefetcht1 | Mnemonic::Prefetcht2 => nothing,
-        Mnemonic::Prefetchnta | Mnemonic::Prefetchw => nothing,
         Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2 => undefined,
         Mnemonic::Monitor | Mnemonic::Mwait | Mnemonic::Xgetbv | Mnemonic::Xsetbv => undefined,
         Mnemonic::Sysenter | Mnemonic::Sysexit | Mnemonic::Rsm => undefined,
@@ -53,7 +50,9 @@ pub(crate) fn handler<B: Bus>(i: &Instruction) -> Option<Handler<B>> {
         Mnemonic::Sldt | Mnemonic::Str => tables::store_system_segment,
         Mnemonic::Lar | Mnemonic::Lsl => tables::load_rights,
         Mnemonic::Verr | Mnemonic::Verw => tables::verify,
-        Mnemonic::Lds | Mnemonic::Les | Mnemonic::Lfs | Mnemonic::Lgs | Mnemonic::Lss => tables::load_far_pointer,
+        Mnemonic::Lds | Mnemonic::Les | Mnemonic::Lfs | Mnemonic::Lgs | Mnemonic::Lss => {
+            tables::load_far_pointer
+        }
         Mnemonic::Clflush | Mnemonic::Clflushopt | Mnemonic::Clwb => flush::flush_line,
         Mnemonic::Sfence | Mnemonic::Mfence => flush::fence,
         Mnemonic::Wbinvd | Mnemonic::Wbnoinvd => flush::write_back_all,
@@ -99,8 +98,16 @@ fn is_far(i: &Instruction) -> bool {
     use Code as C;
     matches!(
         i.code(),
-        C::Jmp_ptr1616 | C::Jmp_ptr1632 | C::Jmp_m1616 | C::Jmp_m1632 | C::Jmp_m1664
-            | C::Call_ptr1616 | C::Call_ptr1632 | C::Call_m1616 | C::Call_m1632 | C::Call_m1664
+        C::Jmp_ptr1616
+            | C::Jmp_ptr1632
+            | C::Jmp_m1616
+            | C::Jmp_m1632
+            | C::Jmp_m1664
+            | C::Call_ptr1616
+            | C::Call_ptr1632
+            | C::Call_m1616
+            | C::Call_m1632
+            | C::Call_m1664
     )
 }
 
@@ -142,8 +149,7 @@ impl<B: Bus> Cpu<B> {
 
     /// The bits of RFLAGS that POPF and IRET may change at this privilege.
     pub(crate) fn changeable_flags(&self) -> u64 {
-        let always =
-            RFLAGS_ARITHMETIC | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT | RFLAGS_AC | RFLAGS_ID;
+        let always = RFLAGS_ARITHMETIC | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT | RFLAGS_AC | RFLAGS_ID;
         let cpl = u64::from(self.state.cpl());
         let interrupts = if cpl <= self.iopl() { RFLAGS_IF } else { 0 };
         always | interrupts | if cpl == 0 { RFLAGS_IOPL } else { 0 }

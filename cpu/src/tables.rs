@@ -119,7 +119,12 @@ pub(crate) fn store_segment_register<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: 
     store_selector(cpu, bus, i, selector)
 }
 
-fn store_selector<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, i: &Instruction, selector: u16) -> Result<(), Fault> {
+fn store_selector<B: Bus>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    i: &Instruction,
+    selector: u16,
+) -> Result<(), Fault> {
     if i.op0_kind() == OpKind::Register {
         cpu.set_gpr(i.op0_register(), u64::from(selector));
         return Ok(());
@@ -200,11 +205,8 @@ pub(crate) fn load_rights<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> 
     let wants_limit = i.mnemonic() == Mnemonic::Lsl;
     let visible = visible_descriptor(cpu, bus, selector, wants_limit)?;
     if let Some(descriptor) = visible {
-        let value = if wants_limit {
-            u64::from(descriptor.limit())
-        } else {
-            descriptor.raw >> 32 & 0x00ff_ff00
-        };
+        let value =
+            if wants_limit { u64::from(descriptor.limit()) } else { descriptor.raw >> 32 & 0x00ff_ff00 };
         cpu.set_gpr(i.op0_register(), value);
     }
     cpu.set_zero_flag(visible.is_some());
@@ -246,7 +248,8 @@ fn visible_descriptor<B: Bus>(
     if !descriptor.has(ACCESS_NOT_SYSTEM) {
         // TSS and LDT; of gates LAR sees call gates only. SDM vol. 2, LAR and LSL, IA-32e columns.
         let kind = descriptor.access() & 0xf;
-        if !matches!(kind, 2 | 9 | 11) && !(kind == 12 && !has_limit) {
+        let known = matches!(kind, 2 | 9 | 11) || kind == 12 && !has_limit;
+        if !known {
             return Ok(None);
         }
     }

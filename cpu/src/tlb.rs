@@ -65,7 +65,7 @@ impl Array {
 
     #[inline(always)]
     fn slot(linear: u64, privilege: Privilege) -> usize {
-        ((linear >> 12) as usize & (ENTRIES - 1) | privilege as usize * ENTRIES) & (SLOTS - 1)
+        ((linear >> 12) as usize & (ENTRIES - 1) | (privilege as usize * ENTRIES)) & (SLOTS - 1)
     }
 
     /// What stands where `linear`'s translation would.
@@ -81,7 +81,15 @@ impl Array {
     }
 
     /// Remembers a translation.
-    pub fn fill(&mut self, linear: u64, privilege: Privilege, frame: u64, host: u64, slow: u64, global: bool) {
+    pub fn fill(
+        &mut self,
+        linear: u64,
+        privilege: Privilege,
+        frame: u64,
+        host: u64,
+        slow: u64,
+        global: bool,
+    ) {
         let slot = Array::slot(linear, privilege);
         let page = linear & !0xfff;
         self.entries[slot] = Entry { tag: page | slow, addend: host.wrapping_sub(page) };

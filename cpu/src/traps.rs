@@ -47,7 +47,9 @@ impl<B: Bus> Cpu<B> {
             }
             self.not_canonical = false;
             fault = match (severity(vector), severity(second.vector())) {
-                (Severity::Double, Severity::Contributory | Severity::PageFault) => return Err(Exit::Shutdown),
+                (Severity::Double, Severity::Contributory | Severity::PageFault) => {
+                    return Err(Exit::Shutdown);
+                }
                 (Severity::Contributory, Severity::Contributory)
                 | (Severity::PageFault, Severity::Contributory | Severity::PageFault) => {
                     Fault::coded(DOUBLE_FAULT, 0)
@@ -154,7 +156,14 @@ impl<B: Bus> Cpu<B> {
     }
 
     /// RSP that the handler starts with, before anything is pushed.
-    fn handler_stack(&mut self, bus: &mut B, ist: u8, cpl: u8, new_cpl: u8, external: u16) -> Result<u64, Fault> {
+    fn handler_stack(
+        &mut self,
+        bus: &mut B,
+        ist: u8,
+        cpl: u8,
+        new_cpl: u8,
+        external: u16,
+    ) -> Result<u64, Fault> {
         let offset = match ist {
             0 if new_cpl == cpl => return Ok(self.state.regs[RSP] & !0xf),
             0 => 4 + u32::from(new_cpl) * 8,

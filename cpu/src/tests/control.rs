@@ -139,7 +139,8 @@ fn random_numbers_follow_the_seed() {
 
 #[test]
 fn user_mode_may_not() {
-    let programs: [fn(&mut CodeAssembler) -> Result<(), IcedError>; 10] = [
+    type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+    let programs: [Program; 10] = [
         |a| a.hlt(),
         |a| a.cli(),
         |a| a.sti(),
@@ -245,10 +246,13 @@ fn the_way_from_protected_to_long_mode_works() {
     a.jmp_far(KERNEL_CODE, DATA as u32).unwrap();
     let code = a.assemble(CODE).unwrap();
     let (mut cpu, mut bus) = machine_with_traps(&code);
-    bus.poke(DATA, &assemble_at(DATA, |a| {
-        a.mov(rbx, u64::MAX)?;
-        a.hlt()
-    }));
+    bus.poke(
+        DATA,
+        &assemble_at(DATA, |a| {
+            a.mov(rbx, u64::MAX)?;
+            a.hlt()
+        }),
+    );
     let mut state = cpu.state();
     state.cr0 = 0x11;
     state.cr4 = 0;
@@ -280,4 +284,59 @@ fn task_registers_load_and_mark_busy() {
     assert_eq!((state.tr.base, state.tr.limit, state.regs[3]), (TSS, 0x67, 0x38));
     assert_eq!((state.regs[1], state.regs[2]), (0x8b00, 0x67));
     assert_eq!(bus.peek::<1>(GDT + 0x38 + 5), [0x8b]);
+}
+
+#[test]
+fn hints_do_nothing() {
+    let hints: [&[u8]; 14] = [
+        b"\x0f\x0d\x00",               // PREFETCH
+        b"\x0f\x0d\x08",               // PREFETCHW
+        b"\x0f\x0d\x10",               // PREFETCHWT1
+        b"\x0f\x18\x08",               // PREFETCHT0
+        b"\x0f\x18\x20",               // reserved
+        b"\x0f\x19\xc0",               // reserved
+        b"\x0f\x1a\xc0",               // MPX elsewhere
+        b"\x0f\x1b\xc0",               // MPX elsewhere
+        b"\x0f\x1c\x00",               // CLDEMOTE elsewhere
+        b"\xf3\x0f\x1e\xfa",           // ENDBR64
+        b"\xf3\x48\x0f\x1e\xc8",       // RDSSPQ elsewhere
+        b"\x0f\x1e\xc0",               // reserved
+        b"\x66\x0f\x1f\x84\0\0\0\0\0", // NOP
+        b"\xf3\x90",                   // PAUSE
+    ];
+    for hint in hints {
+        let (mut cpu, mut bus) = machine_with_traps(&[hint, b"\xf4"].concat());
+        let before = cpu.state();
+        run_to_halt(&mut cpu, &mut bus);
+        let after = cpu.state();
+        assert_eq!(after.rip(), CODE + hint.len() as u64 + 1, "{hint:x?}");
+        assert_eq!((&after.regs[..16], after.rflags), (&before.regs[..16], before.rflags), "{hint:x?}");
+    }
+}
+
+#[test]
+fn what_cpuid_does_not_offer_is_undefined() {
+    let missing: [&[u8]; 16] = [
+        b"\xc5\xf8\x58\xc0",         // VADDPS
+        b"\x66\x0f\x38\xf6\xc0",     // ADCX
+        b"\x0f\x38\xf0\x00",         // MOVBE
+        b"\x66\x0f\x38\xdc\xc0",     // AESENC
+        b"\x66\x0f\x3a\x44\xc0\x00", // PCLMULQDQ
+        b"\x0f\x38\xc8\xc0",         // SHA1NEXTE
+        b"\xf3\x0f\xc7\xf8",         // RDPID
+        b"\x0f\xae\x20",             // XSAVE
+        b"\x66\x0f\x38\x82\x00",     // INVPCID
+        b"\x0f\x01\xc1",             // VMCALL
+        b"\x0f\x34",                 // SYSENTER
+        b"\x0f\x01\xef",             // WRPKRU
+        b"\x0f\x01\xc8",             // MONITOR
+        b"\x0f\x38\xf9\x00",         // MOVDIRI
+        b"\x0f\xff\xc0",             // UD0
+        b"\x06",                     // PUSH ES in 64-bit mode
+    ];
+    for bytes in missing {
+        let (mut cpu, mut bus) = machine_with_traps(bytes);
+        let frame = run_to_handler(&mut cpu, &mut bus);
+        assert_eq!((frame.vector, frame.rip), (6, CODE), "{bytes:x?}");
+    }
 }

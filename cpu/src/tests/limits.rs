@@ -88,7 +88,7 @@ fn a_rep_that_faults_keeps_its_progress() {
     let (mut cpu, mut bus) = machine_with_traps(&code);
     let base = DATA & !0x1f_ffff;
     for n in 0..512 {
-        bus.poke64(0x7000 + n * 8, base + n * 0x1000 | 3);
+        bus.poke64(0x7000 + n * 8, (base + n * 0x1000) | 3);
     }
     bus.poke64(0x7000 + ((DATA >> 12 & 0x1ff) + 2) * 8, 0);
     bus.poke64(0x3000 + (DATA >> 21) * 8, 0x7003);

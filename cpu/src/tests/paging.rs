@@ -26,7 +26,7 @@ fn entry_of(linear: u64) -> u64 {
 fn map_small(bus: &mut TestBus, flags: u64) {
     let base = DATA & !0x1f_ffff;
     for n in 0..512 {
-        bus.poke64(TABLE + n * 8, base + n * 0x1000 | flags);
+        bus.poke64(TABLE + n * 8, (base + n * 0x1000) | flags);
     }
     bus.poke64(0x3000 + (DATA >> 21) * 8, TABLE | 7);
 }
@@ -277,7 +277,7 @@ fn accesses_across_pages_follow_both_translations() {
     let (mut cpu, mut bus) = machine_with_traps(&store_to(DATA + 0xffc));
     map_small(&mut bus, PRESENT | WRITABLE);
     // The second page lies somewhere else.
-    bus.poke64(entry_of(DATA + 0x1000), DATA + 0x5000 | PRESENT | WRITABLE);
+    bus.poke64(entry_of(DATA + 0x1000), (DATA + 0x5000) | PRESENT | WRITABLE);
     assert_eq!(outcome(&mut cpu, &mut bus), None);
     assert_eq!(bus.peek::<4>(DATA + 0xffc), [0x88, 0x77, 0x66, 0x55]);
     assert_eq!(bus.peek::<4>(DATA + 0x5000), [0x44, 0x33, 0x22, 0x11]);
@@ -345,7 +345,7 @@ fn a_page_is_told_dirty_once_until_forgotten() {
 fn page_tables_in_persistent_memory_are_traced() {
     let (mut cpu, mut bus) = machine_with_traps(&load_from(DATA));
     for n in 0..512 {
-        bus.poke64(PMEM + n * 8, (DATA & !0x1f_ffff) + n * 0x1000 | PRESENT | WRITABLE);
+        bus.poke64(PMEM + n * 8, ((DATA & !0x1f_ffff) + n * 0x1000) | PRESENT | WRITABLE);
     }
     bus.poke64(0x3000 + (DATA >> 21) * 8, PMEM | 7);
     assert_eq!(outcome(&mut cpu, &mut bus), None);

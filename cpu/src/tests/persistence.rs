@@ -82,11 +82,8 @@ fn a_locked_store_is_told_behind_its_drain() {
         a.mov(eax, 5)?;
         a.xchg(dword_ptr(rbx), eax)
     });
-    let expected = [
-        Told::Flush(PMEM, FlushKind::Clwb),
-        Told::Drain(DrainKind::Locked),
-        store(0, &[5, 0, 0, 0]),
-    ];
+    let expected =
+        [Told::Flush(PMEM, FlushKind::Clwb), Told::Drain(DrainKind::Locked), store(0, &[5, 0, 0, 0])];
     assert_eq!(told, expected);
 }
 
@@ -184,6 +181,7 @@ fn rep_stores_tell_each_line_and_the_first_iteration() {
         a.mov(eax, 7)?;
         a.rep().stosb()
     });
-    let rep = |offset: u64, len, first| Told::Store(PMEM + offset, vec![7; len], StoreKind::CachedRep { first });
+    let rep =
+        |offset: u64, len, first| Told::Store(PMEM + offset, vec![7; len], StoreKind::CachedRep { first });
     assert_eq!(told, [rep(62, 2, true), rep(64, 3, false)]);
 }
