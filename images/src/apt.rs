@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 
 use crate::cache::{Cache, create_dir, entries};
 use crate::error::{Error, Result};
+use crate::watched;
 
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const RELEASE: &str = "bookworm";
@@ -146,10 +147,7 @@ impl<'a> Apt<'a> {
     /// Takes the lock and sees to it that there is an index.
     fn index(&self) -> Result<fs::File> {
         let lock = self.cache.lock("apt")?;
-        let lists = self.root.join("state/lists");
-        let there = lists.exists()
-            && entries(&lists)?.iter().any(|path| path.to_string_lossy().contains("_Packages"));
-        if there {
+        if self.updated().exists() {
             self.configure()?;
         } else {
             self.update()?;
@@ -167,8 +165,13 @@ impl<'a> Apt<'a> {
         let stderr = String::from_utf8_lossy(&output.stderr);
         match stderr.lines().find(|line| line.contains("Failed to fetch")) {
             Some(line) => Err(self.network(line)),
-            None => Ok(()),
+            None => self.cache.write(&self.updated(), b""),
         }
+    }
+
+    /// A file that is there when the index is whole.
+    fn updated(&self) -> PathBuf {
+        self.root.join("state/updated")
     }
 
     fn network(&self, detail: &str) -> Error {
@@ -194,9 +197,9 @@ impl<'a> Apt<'a> {
         } else {
             command.stdout(Stdio::piped());
         }
-        let child = command.stderr(Stdio::piped()).spawn();
-        let output =
-            child.and_then(|child| child.wait_with_output()).map_err(|error| missing(&tool, error))?;
+        let child = command.stderr(Stdio::piped()).spawn().map_err(|error| missing(&tool, error))?;
+        let output = watched::output(child, &self.root).map_err(|error| missing(&tool, error))?;
+        let output = output.ok_or_else(|| Error::DiskFull { path: self.root.clone() })?;
         if output.status.success() {
             return Ok(output);
         }

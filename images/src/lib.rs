@@ -26,6 +26,7 @@ mod namespace;
 mod pmem;
 mod programs;
 mod version;
+mod watched;
 
 pub use apt::Package;
 pub use cache::Cache;

@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Read};
 
 use guest_protocol::{Command, MAX_MESSAGE, Observation, PORT, Reply, VERSION, call};
+use serde::Serialize;
 
 use crate::{script, sys};
 
@@ -85,8 +86,9 @@ impl Host {
     }
 
     pub fn done(&mut self, reply: &Reply) {
-        let length = postcard::to_slice(reply, self.buffer).map(|bytes| bytes.len());
-        self.send(call::DONE, length.expect("a reply is short"));
+        let short = Reply::Bad { why: "the reply is too long to be sent".into() };
+        let length = [reply, &short].into_iter().find_map(|reply| self.encode(reply));
+        self.send(call::DONE, length.unwrap_or(0));
     }
 
     pub fn observe(&mut self, observation: &Observation) {
@@ -94,8 +96,17 @@ impl Host {
             println!("observed {observation:?}");
             return;
         }
-        let length = postcard::to_slice(observation, self.buffer).map(|bytes| bytes.len());
-        self.send(call::OBSERVE, length.expect("paths are shorter than a message"));
+        match self.encode(observation) {
+            Some(length) => {
+                self.send(call::OBSERVE, length);
+            }
+            None => println!("agent: an observation is too long to be sent"),
+        }
+    }
+
+    /// Length of the message in the buffer, none when it does not fit.
+    fn encode(&mut self, message: &impl Serialize) -> Option<usize> {
+        postcard::to_slice(message, self.buffer).ok().map(|bytes| bytes.len())
     }
 
     /// Without a simulator: prints what a mapped file holds.
@@ -108,7 +119,7 @@ impl Host {
     }
 
     /// A call about the first `length` bytes of the buffer.
-    fn send(&self, number: u32, length: usize) -> i64 {
-        if self.there { raw_call(number, self.buffer.as_ptr() as u64, length as u64) } else { 0 }
+    fn send(&mut self, number: u32, length: usize) -> i64 {
+        if self.there { raw_call(number, self.buffer.as_mut_ptr() as u64, length as u64) } else { 0 }
     }
 }
