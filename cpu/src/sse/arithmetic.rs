@@ -70,8 +70,10 @@ fn horizontal(mnemonic: M) -> Option<Compute> {
     Some(f)
 }
 
-fn immediate(mnemonic: M) -> Option<fn(&mut Mxcsr, u128, u128, u8) -> u128> {
-    let f: fn(&mut Mxcsr, u128, u128, u8) -> u128 = match mnemonic {
+type ComputeImmediate = fn(&mut Mxcsr, u128, u128, u8) -> u128;
+
+fn immediate(mnemonic: M) -> Option<ComputeImmediate> {
+    let f: ComputeImmediate = match mnemonic {
         M::Roundps => |mxcsr, _, b, imm| vector::<Single>(|n| round_element::<Single>(mxcsr, b, n, imm)),
         M::Roundpd => |mxcsr, _, b, imm| vector::<Double>(|n| round_element::<Double>(mxcsr, b, n, imm)),
         M::Roundss => |mxcsr, a, b, imm| with_low::<Single>(a, round_element::<Single>(mxcsr, b, 0, imm)),

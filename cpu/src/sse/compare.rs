@@ -33,7 +33,7 @@ pub(super) fn form(mnemonic: M) -> Option<Form> {
         M::Ucomisd => Flags(|mxcsr, a, b| flags::<Double>(mxcsr, a, b, false)),
         M::Comiss => Flags(|mxcsr, a, b| flags::<Single>(mxcsr, a, b, true)),
         M::Comisd => Flags(|mxcsr, a, b| flags::<Double>(mxcsr, a, b, true)),
-        M::Ptest => Flags(|_, a, b| (a & b == 0) as u64 * ZF | (!a & b == 0) as u64 * CF),
+        M::Ptest => Flags(|_, a, b| if a & b == 0 { ZF } else { 0 } | if !a & b == 0 { CF } else { 0 }),
         _ => return None,
     })
 }

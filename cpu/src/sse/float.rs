@@ -20,8 +20,6 @@ pub(super) trait Format {
     const LARGEST: u64 = Self::INFINITY - 1;
     /// QNaN floating-point indefinite: what an invalid operation gives.
     const INDEFINITE: u64 = Self::SIGN | Self::INFINITY | Self::QUIET;
-    /// 1.0
-    const ONE: u64 = (Self::BIAS as u64) << Self::FRACTION;
 
     /// What the host's own arithmetic makes of `a` and `b`, rounding to nearest.
     fn on_host(operation: Operation, a: u64, b: u64) -> u64;
@@ -369,7 +367,7 @@ pub(super) fn divide<F: Format>(mxcsr: &mut Mxcsr, a: u64, b: u64) -> u64 {
     // Both significands have the same length, so the quotient has at least this many bits.
     const QUOTIENT: i32 = 66;
     let dividend = a.significand << QUOTIENT;
-    let significand = dividend / b.significand | (dividend % b.significand != 0) as u128;
+    let significand = (dividend / b.significand) | !dividend.is_multiple_of(b.significand) as u128;
     round::<F>(mxcsr, Finite { negative, significand, exponent: a.exponent - b.exponent - QUOTIENT })
 }
 

@@ -332,7 +332,7 @@ pub(super) fn address<B: Bus>(cpu: &Cpu<B>, mem: &Mem) -> u64 {
 
 #[inline(always)]
 fn aligned(address: u64) -> Result<u64, Fault> {
-    if address % 16 == 0 { Ok(address) } else { Err(Fault::GP0) }
+    if address.is_multiple_of(16) { Ok(address) } else { Err(Fault::GP0) }
 }
 
 #[inline(always)]

@@ -68,7 +68,7 @@ fn multiply(mnemonic: M) -> Option<Binary> {
         M::Pmulld => |a, b| zip(a, b, u32::wrapping_mul),
         M::Pmulhw => |a, b| zip(a, b, |x: i16, y: i16| ((x as i32 * y as i32) >> 16) as i16),
         M::Pmulhuw => |a, b| zip(a, b, |x: u16, y: u16| ((x as u32 * y as u32) >> 16) as u16),
-        M::Pmulhrsw => |a, b| zip(a, b, |x: i16, y: i16| (((x as i32 * y as i32 >> 14) + 1) >> 1) as i16),
+        M::Pmulhrsw => |a, b| zip(a, b, |x: i16, y: i16| ((((x as i32 * y as i32) >> 14) + 1) >> 1) as i16),
         M::Pmuludq => |a, b| zip(a, b, |x: u64, y: u64| (x as u32 as u64) * (y as u32 as u64)),
         M::Pmuldq => |a, b| zip(a, b, |x: i64, y: i64| (x as i32 as i64) * (y as i32 as i64)),
         M::Pmaddwd => |a, b| multiply_and_add_words(a, b),

@@ -1,8 +1,8 @@
 //! MMX and SSE to SSE4.2, without CRC32, POPCNT (integer), FISTTP, FXSAVE (x87), PREFETCH and fences (core).
 //!
 //! What an instruction computes is a pure function on 128-bit values, found in one table per family; fetching the
-//! operands and writing the result is the same for all of them. The few that do more stand in `special`. [`hot`]
-//! repeats the commonest moves and string-function instructions with their operands resolved at decoding.
+//! operands and writing the result is the same for all of them. The few that do more stand in `special`. [`hot`] and
+//! [`hot_float`] repeat the commonest ones with their operands resolved at decoding.
 
 mod approximate;
 mod arithmetic;

@@ -74,7 +74,7 @@ pub(super) fn enter_mmx<B: Bus>(cpu: &mut Cpu<B>) {
 /// Where the memory operand of `i` is: aligned if it must be.
 pub(super) fn memory_address<B: Bus>(cpu: &Cpu<B>, i: &Instruction, operand: u32) -> Result<u64, Fault> {
     let address = cpu.operand_address(i, operand);
-    if address % 16 != 0 && i.memory_size().size() == 16 && !allows_unaligned(i.code()) {
+    if !address.is_multiple_of(16) && i.memory_size().size() == 16 && !allows_unaligned(i.code()) {
         return Err(Fault::GP0);
     }
     Ok(address)

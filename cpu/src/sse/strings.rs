@@ -67,10 +67,11 @@ pub(super) fn compare(a: u128, a_length: usize, b: u128, b_length: usize, imm: u
         3 => result ^ ((1 << b_length) - 1),
         _ => result,
     };
-    let flags = (bits != 0) as u64 * CF
-        | (b_length < elements) as u64 * ZF
-        | (a_length < elements) as u64 * SF
-        | (bits & 1) as u64 * OF;
+    let flag = |set: bool, flag: u64| if set { flag } else { 0 };
+    let flags = flag(bits != 0, CF)
+        | flag(b_length < elements, ZF)
+        | flag(a_length < elements, SF)
+        | flag(bits & 1 != 0, OF);
     Outcome { bits, elements, flags }
 }
 
@@ -92,5 +93,62 @@ impl Outcome {
         let ones = if self.elements == 8 { u16::MAX.widen() } else { u8::MAX.widen() };
         let width = 128 / self.elements;
         (0..self.elements).filter(|n| self.bits >> n & 1 != 0).fold(0, |mask, n| mask | ones << (n * width))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(s: &[u8]) -> u128 {
+        (0..s.len()).fold(0, |v, n| v | (s[n] as u128) << (8 * n))
+    }
+
+    fn outcome(a: &[u8], b: &[u8], imm: u8) -> Outcome {
+        compare(text(a), a.len(), text(b), b.len(), imm)
+    }
+
+    #[test]
+    fn equal_any_finds_members_of_a_set() {
+        let found = outcome(b"aeiou", b"rhythm of it", 0);
+        assert_eq!((found.index(0), found.index(0x40), found.mask(0)), (7, 10, 1 << 7 | 1 << 10));
+        assert_eq!(found.flags, CF | ZF | SF);
+    }
+
+    #[test]
+    fn ranges_are_pairs_of_bounds() {
+        assert_eq!(outcome(b"azAZ", b"09_bX", 0b0100).mask(0), 0b11000);
+        // The third bound has no partner.
+        assert_eq!(outcome(b"azA", b"09_bX", 0b0100).mask(0), 0b01000);
+    }
+
+    #[test]
+    fn equal_each_with_negation_finds_the_first_difference() {
+        let differing = outcome(b"persist", b"perfect", 0b1_1000);
+        assert_eq!(differing.index(0), 3);
+        let same = outcome(b"same", b"same", 0b1_1000);
+        assert_eq!((same.index(0), same.flags & CF), (16, 0));
+    }
+
+    #[test]
+    fn equal_ordered_finds_substrings_and_beginnings_at_the_end() {
+        assert_eq!(outcome(b"lin", b"a line of lint", 0b1100).index(0), 2);
+        assert_eq!(outcome(b"xyz", b"0123456789abcdxy", 0b1100).index(0), 14);
+        assert_eq!(outcome(b"", b"abc", 0b1100).flags & (CF | OF), CF | OF);
+    }
+
+    #[test]
+    fn words_halve_the_elements() {
+        let a = 0x0002_0001;
+        let found = compare(a, 2, a, 2, 1);
+        assert_eq!((found.mask(0x40), found.index(0x40)), (0xffff_ffff, 1));
+        assert_eq!(compare(0, 0, 0, 0, 1).index(0), 8);
+    }
+
+    #[test]
+    fn lengths_saturate_and_end_at_zero() {
+        assert_eq!((explicit_length(-3, 0), explicit_length(i64::MIN, 0), explicit_length(9, 1)), (3, 16, 8));
+        assert_eq!((implicit_length(0x0041_4243, 0), implicit_length(u128::MAX, 0)), (3, 16));
+        assert_eq!(implicit_length(0x0000_0041_4243, 1), 2);
     }
 }

@@ -273,7 +273,8 @@ fn reset(cpu: &mut Cpu<TestBus>, bus: &mut TestBus, seed: u8) {
     for n in 0..16 {
         state.regs[n] = PMEM + 0x400 + n as u64 * 0x40;
         // Elements that are equal in every register, and some that are not.
-        let byte = |k: usize| if k % 3 == 0 { k as u8 } else { (k * 37 + n * 91 + seed as usize) as u8 };
+        let byte =
+            |k: usize| if k.is_multiple_of(3) { k as u8 } else { (k * 37 + n * 91 + seed as usize) as u8 };
         state.xmm[n] = u128::from_le_bytes(std::array::from_fn(byte));
     }
     cpu.set_state(state);

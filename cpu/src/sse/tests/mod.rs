@@ -3,6 +3,7 @@
 mod machine;
 #[cfg(target_arch = "x86_64")]
 mod native;
+mod rounding;
 
 use iced_x86::{Code, CpuidFeature, Decoder, DecoderOptions, Mnemonic};
 
