@@ -1,6 +1,6 @@
 //! Segment registers and descriptors. SDM vol. 3, chapters 3 and 5.
 
-use iced_x86::{OpKind, Register};
+use iced_x86::{CodeSize, Instruction, OpKind, Register};
 
 use crate::{
     Bus, Cpu, Fault, Segment, op::Op, paging::is_canonical, registers::*, state::REG_ZERO, tlb::Privilege,
@@ -178,13 +178,25 @@ pub(crate) fn segment_index(register: Register) -> usize {
     }
 }
 
+/// Segment of the memory operand: 64-bit mode ignores prefixes that name ES, CS, SS or DS.
+fn segment_in_effect(i: &Instruction) -> Register {
+    let ignored = matches!(i.segment_prefix(), Register::ES | Register::CS | Register::SS | Register::DS);
+    if i.code_size() != CodeSize::Code64 || !ignored {
+        return i.memory_segment();
+    }
+    match i.memory_base() {
+        Register::RSP | Register::ESP | Register::RBP | Register::EBP => Register::SS,
+        _ => Register::DS,
+    }
+}
+
 /// Whether an instruction's memory access goes through SS: decides between #GP and #SS.
 pub(crate) fn uses_stack_segment<B: Bus>(op: &Op<B>) -> bool {
     let none = REG_ZERO as u8;
     match &op.full {
         Some(i) => {
             let explicit = (0..i.op_count()).any(|n| i.op_kind(n) == OpKind::Memory);
-            !explicit && i.is_stack_instruction() || explicit && i.memory_segment() == Register::SS
+            !explicit && i.is_stack_instruction() || explicit && segment_in_effect(i) == Register::SS
         }
         // A specialised handler without a memory operand can only have touched the stack.
         None if op.mem.base == none && op.mem.index == none => op.mem.segment.is_none(),

@@ -115,7 +115,8 @@ pub(super) fn multiply_accumulator<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &O
 }
 
 /// Stores two halves in RDX:RAX, EDX:EAX, DX:AX or AH:AL.
-fn set_halves<B: Bus>(cpu: &mut Cpu<B>, bits: u32, low: u64, high: u64) {
+#[inline(always)]
+pub(super) fn set_halves<B: Bus>(cpu: &mut Cpu<B>, bits: u32, low: u64, high: u64) {
     if bits == 8 {
         set_register(cpu, 16, RAX, (high & 0xff) << 8 | low & 0xff);
     } else {

@@ -120,11 +120,19 @@ fn comparisons_end_rep_after_the_element_that_differs() {
 
 #[test]
 fn locked_instructions_and_xchg_drain_before_their_store() {
+    locked_drain_before_their_store(false);
+    locked_drain_before_their_store(true);
+}
+
+fn locked_drain_before_their_store(general: bool) {
     for code in
         [&[0xf0, 0xff, 0x03][..], &[0x87, 0x03], &[0xf0, 0x0f, 0xc1, 0x0b], &[0xf0, 0x0f, 0xba, 0x2b, 0x03]]
     {
         let code = [&CLWB_RDI, code].concat();
         let (mut cpu, mut bus) = with_registers(&code, &[(RAX, 1), (RCX, 1), (RBX, PMEM), (RDI, PMEM + 64)]);
+        if general {
+            cpu.use_general_handlers();
+        }
         run_to_halt(&mut cpu, &mut bus);
         let told = bus.told();
         assert_eq!(told[1], Told::Drain(DrainKind::Locked), "{code:x?}");
@@ -145,9 +153,12 @@ fn unlocked_read_modify_writes_drain_nothing() {
 fn a_failed_cmpxchg_drains_and_stores_nothing() {
     let cmpxchg = [0xf0, 0x48, 0x0f, 0xb1, 0x0b];
     let cmpxchg16b = [0xf0, 0x48, 0x0f, 0xc7, 0x0b];
-    for code in [cmpxchg, cmpxchg16b] {
+    for (code, general) in [(cmpxchg, false), (cmpxchg, true), (cmpxchg16b, false)] {
         let code = [&CLWB_RDI[..], &code].concat();
         let (mut cpu, mut bus) = with_registers(&code, &[(RAX, 5), (RBX, PMEM), (RDI, PMEM + 64)]);
+        if general {
+            cpu.use_general_handlers();
+        }
         run_to_halt(&mut cpu, &mut bus);
         assert_eq!(bus.told()[1..], [Told::Drain(DrainKind::Locked)]);
         assert_eq!(cpu.state().regs[RAX], 0, "the memory's value");

@@ -65,7 +65,7 @@ impl Fx {
     }
     /// ST(n), 80 bits.
     pub fn st(&self, n: usize) -> u128 {
-        u128::from_le_bytes(self.bytes(32 + 16 * n)) & (1 << 80) - 1
+        u128::from_le_bytes(self.bytes(32 + 16 * n)) & ((1 << 80) - 1)
     }
     pub fn xmm(&self, n: usize) -> u128 {
         u128::from_le_bytes(self.bytes(160 + 16 * n))

@@ -28,7 +28,11 @@ pub fn case(code: Code, random: &mut Random) -> Option<(Case, Instruction)> {
     prefixes(&mut instruction, random);
     let mut encoder = Encoder::new(64);
     let len = encoder.encode(&instruction, rip).ok()?;
-    let bytes = encoder.take_buffer();
+    let mut bytes = encoder.take_buffer();
+    if random.percent(8) && len < 15 {
+        // ES, CS, SS, DS: without a meaning in 64-bit mode.
+        bytes.insert(0, random.pick(&[0x26, 0x2e, 0x36, 0x3e]));
+    }
     let mut decoder = iced_x86::Decoder::with_ip(64, &bytes, rip, iced_x86::DecoderOptions::NONE);
     let decoded = decoder.decode();
     if decoded.code() != code || (0..decoded.op_count()).any(|n| targets_itself(&decoded, n)) {
@@ -43,7 +47,6 @@ pub fn case(code: Code, random: &mut Random) -> Option<(Case, Instruction)> {
         fx: fx(random),
         data: (0..LAYOUT.data_len() / 8).flat_map(|_| random.next().to_le_bytes()).collect(),
     };
-    debug_assert_eq!(len, case.code.len());
     set_addresses(&mut case, &decoded, random);
     Some((case, decoded))
 }

@@ -62,7 +62,7 @@ impl Ram {
     fn map(&mut self, table: u64, linear: std::ops::Range<u64>, physical: u64, rights: u64) {
         let first = linear.start >> 12;
         for page in first..linear.end >> 12 {
-            self.poke64(table + page % 512 * 8, physical + ((page - first) << 12) | PRESENT | rights);
+            self.poke64(table + page % 512 * 8, (physical + ((page - first) << 12)) | PRESENT | rights);
         }
         self.poke64(PD + (linear.start >> 21) % 512 * 8, table | PRESENT | WRITABLE | USER);
     }

@@ -66,7 +66,7 @@ impl Random {
             0..3 => sign | self.pick(&special),
             3 => sign | self.next() as u32 & 0x7f_ffff,
             4 => (self.below(4000) as f32 / 8.0 - 250.0).to_bits(),
-            5 => sign | 0x3f00_0000 + (self.next() as u32 & 0x1ff_ffff),
+            5 => sign | (0x3f00_0000 + (self.next() as u32 & 0x1ff_ffff)),
             _ => self.next() as u32,
         }
     }
@@ -93,7 +93,7 @@ impl Random {
             0..3 => sign | self.pick(&special),
             3 => sign | self.next() & 0xf_ffff_ffff_ffff,
             4 => (self.below(4000) as f64 / 8.0 - 250.0).to_bits(),
-            5 => sign | 0x3fe0_0000_0000_0000 + (self.next() & 0x3f_ffff_ffff_ffff),
+            5 => sign | (0x3fe0_0000_0000_0000 + (self.next() & 0x3f_ffff_ffff_ffff)),
             _ => self.next(),
         }
     }

@@ -1,22 +1,25 @@
-//! ADD to CMP, TEST, INC to NOT, shifts, IMUL, BT.
+//! ADD to CMP, TEST, INC to NOT, shifts, multiplication and division.
 
 use iced_x86::{Instruction, Mnemonic};
 
 use super::{
     super::{
-        alu::{self, Binary, BitChange, Unary},
+        alu::{self, Binary, Unary},
+        arithmetic::set_halves,
         operand::{register, set_register},
         shift::{self, Shift},
     },
     Kinds, Shape, for_bits, for_wide_bits,
-    operands::{modify, read},
+    operands::{linear, modify, read},
 };
 use crate::{
     Bus, Cpu, Fault,
     op::{Handler, Op},
 };
 
+const RAX: u8 = 0;
 const RCX: u8 = 1;
+const RDX: u8 = 2;
 
 pub(super) fn select<B: Bus>(i: &Instruction, shape: &Shape) -> Option<Handler<B>> {
     let bits = shape.bits;
@@ -50,13 +53,11 @@ pub(super) fn select<B: Bus>(i: &Instruction, shape: &Shape) -> Option<Handler<B
             Kinds::Rm => for_wide_bits!(bits, imul_rm),
             Kinds::Rri => for_wide_bits!(bits, imul_rri),
             Kinds::Rmi => for_wide_bits!(bits, imul_rmi),
-            _ => None,
+            _ => multiply_accumulator::<B, true>(shape),
         },
-        Mnemonic::Bt => match shape.kinds {
-            Kinds::Rr => for_wide_bits!(bits, bt_rr),
-            Kinds::Ri => for_wide_bits!(bits, bt_ri),
-            _ => None,
-        },
+        Mnemonic::Mul => multiply_accumulator::<B, false>(shape),
+        Mnemonic::Div => divide::<B, false>(shape),
+        Mnemonic::Idiv => divide::<B, true>(shape),
         _ => None,
     }
 }
@@ -79,8 +80,10 @@ fn binary<B: Bus, const OP: u8>(shape: &Shape) -> Option<Handler<B>> {
         Kinds::Rr => for_bits!(shape.bits, binary_rr, OP),
         Kinds::Ri => for_bits!(shape.bits, binary_ri, OP),
         Kinds::Rm => for_bits!(shape.bits, binary_rm, OP),
-        Kinds::Mr => for_bits!(shape.bits, binary_mr, OP),
-        Kinds::Mi => for_bits!(shape.bits, binary_mi, OP),
+        Kinds::Mr if shape.lock => for_wide_bits!(shape.bits, binary_mr, OP, true),
+        Kinds::Mi if shape.lock => for_wide_bits!(shape.bits, binary_mi, OP, true),
+        Kinds::Mr => for_bits!(shape.bits, binary_mr, OP, false),
+        Kinds::Mi => for_bits!(shape.bits, binary_mi, OP, false),
         _ => None,
     }
 }
@@ -126,7 +129,7 @@ fn binary_rm<B: Bus, const OP: u8, const BITS: u32>(
 
 /// Computes with memory and stores there, except for CMP.
 #[inline(always)]
-fn binary_into_memory<B: Bus, const OP: u8, const BITS: u32>(
+fn binary_into_memory<B: Bus, const OP: u8, const LOCK: bool, const BITS: u32>(
     cpu: &mut Cpu<B>,
     bus: &mut B,
     op: &Op<B>,
@@ -137,24 +140,27 @@ fn binary_into_memory<B: Bus, const OP: u8, const BITS: u32>(
         alu::binary(Binary::Cmp, &mut cpu.flags, BITS, a, b);
         return Ok(());
     }
-    modify::<B, BITS>(cpu, bus, &op.mem, |cpu, a| alu::binary(binary_of(OP), &mut cpu.flags, BITS, a, b))
+    let address = linear(cpu, &op.mem);
+    modify::<B, LOCK, BITS>(cpu, bus, address, |cpu, a| {
+        alu::binary(binary_of(OP), &mut cpu.flags, BITS, a, b)
+    })
 }
 
-fn binary_mr<B: Bus, const OP: u8, const BITS: u32>(
+fn binary_mr<B: Bus, const OP: u8, const LOCK: bool, const BITS: u32>(
     cpu: &mut Cpu<B>,
     bus: &mut B,
     op: &Op<B>,
 ) -> Result<(), Fault> {
     let b = register(cpu, BITS, op.src);
-    binary_into_memory::<B, OP, BITS>(cpu, bus, op, b)
+    binary_into_memory::<B, OP, LOCK, BITS>(cpu, bus, op, b)
 }
 
-fn binary_mi<B: Bus, const OP: u8, const BITS: u32>(
+fn binary_mi<B: Bus, const OP: u8, const LOCK: bool, const BITS: u32>(
     cpu: &mut Cpu<B>,
     bus: &mut B,
     op: &Op<B>,
 ) -> Result<(), Fault> {
-    binary_into_memory::<B, OP, BITS>(cpu, bus, op, op.imm)
+    binary_into_memory::<B, OP, LOCK, BITS>(cpu, bus, op, op.imm)
 }
 
 fn test_rr<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
@@ -194,7 +200,8 @@ const fn unary_of(number: u8) -> Unary {
 fn unary<B: Bus, const OP: u8>(shape: &Shape) -> Option<Handler<B>> {
     match shape.kinds {
         Kinds::R => for_bits!(shape.bits, unary_r, OP),
-        Kinds::M => for_bits!(shape.bits, unary_m, OP),
+        Kinds::M if shape.lock => for_wide_bits!(shape.bits, unary_m, OP, true),
+        Kinds::M => for_bits!(shape.bits, unary_m, OP, false),
         _ => None,
     }
 }
@@ -210,12 +217,13 @@ fn unary_r<B: Bus, const OP: u8, const BITS: u32>(
     Ok(())
 }
 
-fn unary_m<B: Bus, const OP: u8, const BITS: u32>(
+fn unary_m<B: Bus, const OP: u8, const LOCK: bool, const BITS: u32>(
     cpu: &mut Cpu<B>,
     bus: &mut B,
     op: &Op<B>,
 ) -> Result<(), Fault> {
-    modify::<B, BITS>(cpu, bus, &op.mem, |cpu, a| alu::unary(unary_of(OP), &mut cpu.flags, BITS, a))
+    let address = linear(cpu, &op.mem);
+    modify::<B, LOCK, BITS>(cpu, bus, address, |cpu, a| alu::unary(unary_of(OP), &mut cpu.flags, BITS, a))
 }
 
 const fn shift_of(number: u8) -> Shift {
@@ -291,14 +299,76 @@ fn imul_rmi<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) 
     Ok(())
 }
 
-fn bt_rr<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
-    let (a, index) = (register(cpu, BITS, op.dst), register(cpu, BITS, op.src));
-    alu::bit_test(BitChange::None, &mut cpu.flags, BITS, a, index);
+fn multiply_accumulator<B: Bus, const SIGNED: bool>(shape: &Shape) -> Option<Handler<B>> {
+    match shape.kinds {
+        Kinds::R => for_wide_bits!(shape.bits, multiply_r, SIGNED),
+        Kinds::M => for_wide_bits!(shape.bits, multiply_m, SIGNED),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn multiply_into_halves<B: Bus, const SIGNED: bool, const BITS: u32>(cpu: &mut Cpu<B>, b: u64) {
+    let a = register(cpu, BITS, RAX);
+    let multiply = if SIGNED { alu::imul } else { alu::mul };
+    let (low, high) = multiply(&mut cpu.flags, BITS, a, b);
+    set_halves(cpu, BITS, low, high);
+}
+
+fn multiply_r<B: Bus, const SIGNED: bool, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    _: &mut B,
+    op: &Op<B>,
+) -> Result<(), Fault> {
+    let b = register(cpu, BITS, op.dst);
+    multiply_into_halves::<B, SIGNED, BITS>(cpu, b);
     Ok(())
 }
 
-fn bt_ri<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
-    let a = register(cpu, BITS, op.dst);
-    alu::bit_test(BitChange::None, &mut cpu.flags, BITS, a, op.imm);
+fn multiply_m<B: Bus, const SIGNED: bool, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    op: &Op<B>,
+) -> Result<(), Fault> {
+    let b = read::<B, BITS>(cpu, bus, &op.mem)?;
+    multiply_into_halves::<B, SIGNED, BITS>(cpu, b);
     Ok(())
+}
+
+fn divide<B: Bus, const SIGNED: bool>(shape: &Shape) -> Option<Handler<B>> {
+    match shape.kinds {
+        Kinds::R => for_wide_bits!(shape.bits, divide_r, SIGNED),
+        Kinds::M => for_wide_bits!(shape.bits, divide_m, SIGNED),
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn divide_halves<B: Bus, const SIGNED: bool, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    divisor: u64,
+) -> Result<(), Fault> {
+    let (high, low) = (register(cpu, BITS, RDX), register(cpu, BITS, RAX));
+    let divide = if SIGNED { alu::idiv } else { alu::div };
+    let (quotient, remainder) = divide(BITS, high, low, divisor).ok_or(Fault::DE)?;
+    set_halves(cpu, BITS, quotient, remainder);
+    Ok(())
+}
+
+fn divide_r<B: Bus, const SIGNED: bool, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    _: &mut B,
+    op: &Op<B>,
+) -> Result<(), Fault> {
+    let divisor = register(cpu, BITS, op.dst);
+    divide_halves::<B, SIGNED, BITS>(cpu, divisor)
+}
+
+fn divide_m<B: Bus, const SIGNED: bool, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    op: &Op<B>,
+) -> Result<(), Fault> {
+    let divisor = read::<B, BITS>(cpu, bus, &op.mem)?;
+    divide_halves::<B, SIGNED, BITS>(cpu, divisor)
 }

@@ -1,10 +1,12 @@
 //! Specialised handlers of the forms that 64-bit code executes most.
 //!
 //! Each does what the general handler does with operation, operand size and kind of operands known when it is
-//! compiled. What is rare goes the general way: AH to BH, LOCK, 32-bit addresses.
+//! compiled. What is rare goes the general way: AH to BH, 32-bit addresses.
 
 mod arithmetic;
+mod bits;
 mod branches;
+mod exchange;
 mod moves;
 mod operands;
 
@@ -18,12 +20,14 @@ use crate::{
 
 /// A specialised form of `i`, decoded in 64-bit mode: `full` is `None`.
 pub(crate) fn specialise<B: Bus>(i: &Instruction) -> Option<Op<B>> {
-    if i.has_lock_prefix() || i.is_string_instruction() {
+    if i.is_string_instruction() {
         return None;
     }
     let shape = Shape::of(i)?;
     let run = arithmetic::select(i, &shape)
         .or_else(|| moves::select(i, &shape))
+        .or_else(|| bits::select(i, &shape))
+        .or_else(|| exchange::select(i, &shape))
         .or_else(|| branches::select(i, &shape))?;
     let Shape { dst, src, imm, mem, .. } = shape;
     Some(Op { run, imm, mem, dst, src, len: i.len() as u8, full: None })
@@ -55,6 +59,7 @@ struct Shape {
     bits: u32,
     /// Size in bits of the second operand where it is a register or memory.
     source_bits: u32,
+    lock: bool,
     dst: u8,
     src: u8,
     imm: u64,
@@ -64,8 +69,16 @@ struct Shape {
 impl Shape {
     fn of(i: &Instruction) -> Option<Shape> {
         let none = Mem { base: REG_ZERO as u8, index: REG_ZERO as u8, scale: 0, segment: None, disp: 0 };
-        let mut shape =
-            Shape { kinds: Kinds::None, bits: 64, source_bits: 64, dst: 0, src: 0, imm: 0, mem: none };
+        let mut shape = Shape {
+            kinds: Kinds::None,
+            bits: 64,
+            source_bits: 64,
+            lock: i.has_lock_prefix(),
+            dst: 0,
+            src: 0,
+            imm: 0,
+            mem: none,
+        };
         let mut letters = [' '; 3];
         for n in 0..i.op_count() {
             let letter = letters.get_mut(n as usize)?;

@@ -52,6 +52,7 @@ pub(super) fn select<B: Bus>(i: &Instruction, shape: &Shape) -> Option<Handler<B
             Ok(())
         }),
         (_, Kinds::R) if is_setcc(i.mnemonic()) => for_condition!(condition_code(i), set_r),
+        (_, Kinds::M) if is_setcc(i.mnemonic()) => for_condition!(condition_code(i), set_m),
         (_, Kinds::Rr) if is_cmovcc(i) => for_condition!(condition_code(i), wide bits, cmov_rr),
         (_, Kinds::Rm) if is_cmovcc(i) => for_condition!(condition_code(i), wide bits, cmov_rm),
         _ => None,
@@ -215,6 +216,11 @@ fn set_r<B: Bus, const CONDITION: u8>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -
     let value = cpu.flags.condition(CONDITION) as u64;
     set_register(cpu, 8, op.dst, value);
     Ok(())
+}
+
+fn set_m<B: Bus, const CONDITION: u8>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let value = cpu.flags.condition(CONDITION) as u64;
+    write::<B, 8>(cpu, bus, &op.mem, value)
 }
 
 fn cmov_rr<B: Bus, const CONDITION: u8, const BITS: u32>(

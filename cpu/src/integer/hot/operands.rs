@@ -41,19 +41,21 @@ pub(super) fn write<B: Bus, const BITS: u32>(
     store(cpu, bus, BITS, address, value)
 }
 
-/// Reads the memory operand, then writes what `change` makes of it; `change` runs only when nothing can fault any
-/// more, so it may set flags.
+/// Reads memory, then writes what `change` makes of it; `change` runs only when nothing can fault any more, so it may
+/// set flags and registers. `LOCK` drains between the two.
 #[inline(always)]
-pub(super) fn modify<B: Bus, const BITS: u32>(
+pub(super) fn modify<B: Bus, const LOCK: bool, const BITS: u32>(
     cpu: &mut Cpu<B>,
     bus: &mut B,
-    mem: &Mem,
+    address: u64,
     change: impl FnOnce(&mut Cpu<B>, u64) -> u64,
 ) -> Result<(), Fault> {
-    let address = linear(cpu, mem);
     let entry = cpu.tlb.write.entry(address, cpu.privilege);
     if entry.tag != address.wrapping_add(BITS as u64 / 8 - 1) & !0xfff {
-        return modify_slow::<B, BITS>(cpu, bus, address, change);
+        return modify_slow::<B, LOCK, BITS>(cpu, bus, address, change);
+    }
+    if LOCK {
+        cpu.locked(bus);
     }
     let host = address.wrapping_add(entry.addend);
     // SAFETY: an entry for writing without slow bits maps its whole page to host memory that lives as long as the bus
@@ -86,7 +88,7 @@ pub(super) fn modify<B: Bus, const BITS: u32>(
 }
 
 #[cold]
-fn modify_slow<B: Bus, const BITS: u32>(
+fn modify_slow<B: Bus, const LOCK: bool, const BITS: u32>(
     cpu: &mut Cpu<B>,
     bus: &mut B,
     address: u64,
@@ -94,6 +96,9 @@ fn modify_slow<B: Bus, const BITS: u32>(
 ) -> Result<(), Fault> {
     cpu.check_writable(bus, address, BITS as usize / 8)?;
     let old = load(cpu, bus, BITS, address)?;
+    if LOCK {
+        cpu.locked(bus);
+    }
     let new = change(cpu, old);
     store(cpu, bus, BITS, address, new)
 }
