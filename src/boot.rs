@@ -6,7 +6,7 @@ use std::sync::mpsc;
 
 use anyhow::{Context, bail};
 use images::{Cache, Initramfs, Kernel};
-use vmm::{Machine, MachineConfig, Nvdimm, PlatformCapability, Stop};
+use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop};
 
 use crate::size::Size;
 
@@ -42,6 +42,9 @@ pub struct Boot {
     /// Everything random in the guest comes from here
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// Enter the kernel by PVH instead of the 64-bit boot protocol
+    #[arg(long)]
+    pvh: bool,
     /// Stop after so many instructions
     #[arg(long)]
     timeout: Option<u64>,
@@ -114,6 +117,7 @@ impl Boot {
                 })
                 .collect(),
             seed: self.seed,
+            protocol: if self.pvh { BootProtocol::Pvh } else { BootProtocol::Linux64 },
         })
     }
 

@@ -6,7 +6,7 @@ fn main() {
     let initrd = std::fs::read(&a[2]).unwrap();
     let budget: u64 = a[3].parse().unwrap();
     let append = a.get(4).cloned().unwrap_or_default();
-    let cfg = MachineConfig { kernel, initrd, command_line: format!("{} cryptomgr.notests=1 {append}", "quiet console=ttyS0"), memory: 256<<20, nvdimms: vec![Nvdimm{size:64<<20, flush_hints:1, persistence: PlatformCapability::MemoryController}], seed: 1 };
+    let cfg = MachineConfig { kernel, initrd, command_line: format!("{} cryptomgr.notests=1 {append}", "quiet console=ttyS0"), memory: 256<<20, nvdimms: vec![Nvdimm{size:64<<20, flush_hints:1, persistence: PlatformCapability::MemoryController}], seed: 1, protocol: if std::env::var("PVH").is_ok() { BootProtocol::Pvh } else { BootProtocol::Linux64 } };
     let mut m = Machine::new(&cfg).unwrap();
     let t = std::time::Instant::now();
     let end = budget;

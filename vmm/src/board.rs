@@ -288,6 +288,11 @@ impl Bus for Board {
         self.recheck || self.stop.is_some() || self.call.is_some()
     }
 
+    fn port_drains(&self, port: u16) -> bool {
+        // The simulator must not help: a call of the control port is no event of the machine.
+        port != map::port::CONTROL
+    }
+
     fn pmem_store(&mut self, view: &CpuView, addr: u64, bytes: &[u8], kind: cpu::StoreKind) {
         let stop = self.recorder.store(view, addr, bytes, kind);
         self.recorded(stop);

@@ -12,6 +12,16 @@ const MAX_MEMORY: u64 = 3 << 30;
 /// DIMMs that the firmware tables have room for.
 const MAX_NVDIMMS: usize = 8;
 
+/// How a kernel is entered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum BootProtocol {
+    /// The 64-bit boot protocol of Linux: long mode, `struct boot_params`.
+    #[default]
+    Linux64,
+    /// PVH: 32-bit protected mode without paging, `struct hvm_start_info`.
+    Pvh,
+}
+
 /// One NVDIMM, with one region that spans it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Nvdimm {
@@ -38,6 +48,8 @@ pub struct MachineConfig {
     pub nvdimms: Vec<Nvdimm>,
     /// Everything random in the guest comes from here.
     pub seed: u64,
+    /// How the kernel is entered.
+    pub protocol: BootProtocol,
 }
 
 impl MachineConfig {

@@ -13,7 +13,7 @@ mod symbols;
 mod translate;
 pub mod unwind;
 
-pub use config::{MachineConfig, Nvdimm, PlatformCapability};
+pub use config::{BootProtocol, MachineConfig, Nvdimm, PlatformCapability};
 pub use error::{Error, Unmapped};
 pub use machine::{Call, Machine, Stop};
 pub use memory::{PAGE, Region};

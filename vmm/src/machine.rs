@@ -83,6 +83,7 @@ impl Machine {
             firmware: layout::FIRMWARE,
             rsdp,
             seed: config.seed,
+            protocol: config.protocol,
         };
         let state = boot::load(&mut memory, &boot, cpu.state())?;
         cpu.set_state(state);

@@ -1,17 +1,12 @@
 //! The 64-bit boot protocol of Linux (Documentation/arch/x86/boot.rst, "64-bit boot protocol") for an ELF vmlinux.
 
-use std::io::Cursor;
-
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
-use linux_loader::loader::elf::Elf;
-use linux_loader::loader::{KernelLoader, KernelLoaderResult};
-use vm_memory::{ByteValued, GuestAddress};
+use vm_memory::ByteValued;
 
-use super::place;
+use super::{Boot, Loaded, place, put};
 use crate::Error;
 use crate::memory::{Memory, PAGE};
 
-const MIB: u64 = 1 << 20;
 /// `type_of_loader`: no number assigned.
 const LOADER_UNDEFINED: u8 = 0xff;
 /// `loadflags`: the kernel is at 1 MiB or above.
@@ -24,9 +19,6 @@ const BOOT_FLAG: u16 = 0xaa55;
 const SETUP_RNG_SEED: u32 = 9;
 /// Bytes of that seed.
 const SEED: usize = 32;
-/// Ranges of the e820 map.
-const E820_RAM: u32 = 1;
-const E820_RESERVED: u32 = 2;
 /// CR0: paging, write protection, numeric error, extension type, protection.
 const CR0: u64 = 1 << 31 | 1 << 16 | 1 << 5 | 1 << 4 | 1;
 /// CR4: physical address extension, as long mode needs it.
@@ -34,75 +26,18 @@ const CR4: u64 = 1 << 5;
 /// EFER: long mode active and enabled.
 const EFER: u64 = 1 << 10 | 1 << 8;
 
-/// What to boot, and on how much memory.
-pub(crate) struct Boot<'a> {
-    pub kernel: &'a [u8],
-    pub initrd: &'a [u8],
-    pub command_line: &'a str,
-    /// Bytes of RAM below the hole for devices.
-    pub low_memory: u64,
-    /// Range of firmware tables that the kernel must not use as memory.
-    pub firmware: std::ops::Range<u64>,
-    /// Guest-physical address of the RSDP.
-    pub rsdp: u64,
-    pub seed: u64,
-}
-
-/// Loads kernel, initrd and parameters and returns the processor's state at the kernel's entry.
-pub(crate) fn load(memory: &mut Memory, boot: &Boot, mut state: cpu::State) -> Result<cpu::State, Error> {
-    let kernel = load_elf(memory, boot)?;
-    let initrd = place_initrd(memory, boot, kernel.kernel_end)?;
-    let command_line = boot.command_line.as_bytes();
-    if command_line.len() >= place::COMMAND_LINE_SIZE || command_line.contains(&0) {
-        return Err(Error::Config {
-            what: format!("the kernel command line has {} bytes", command_line.len()),
-            hint: "it may have 2047, none of them zero",
-        });
-    }
-    put(memory, place::COMMAND_LINE, command_line)?;
+/// Writes the parameters and returns the processor's state at the kernel's entry.
+pub(super) fn prepare(
+    memory: &mut Memory,
+    boot: &Boot,
+    loaded: &Loaded,
+    mut state: cpu::State,
+) -> Result<cpu::State, Error> {
     put(memory, place::SETUP_DATA, &setup_data(boot.seed))?;
-    put(memory, place::ZERO_PAGE, parameters(boot, initrd, command_line.len()).as_slice())?;
+    put(memory, place::ZERO_PAGE, parameters(boot, loaded.initrd, boot.command_line.len()).as_slice())?;
     build_page_tables(memory)?;
-    enter(memory, &mut state, kernel.kernel_load.0)?;
+    enter(memory, &mut state, loaded.entry)?;
     Ok(state)
-}
-
-fn load_elf(memory: &Memory, boot: &Boot) -> Result<KernelLoaderResult, Error> {
-    if boot.kernel.get(0x202..0x206) == Some(b"HdrS") && boot.kernel.get(..4) != Some(b"\x7fELF") {
-        return Err(Error::Kernel("this is a bzImage".to_owned()));
-    }
-    let guest = memory.as_guest_memory()?;
-    let loaded = Elf::load(&guest, None, &mut Cursor::new(boot.kernel), Some(GuestAddress(MIB)))
-        .map_err(|error| Error::Kernel(error.to_string()))?;
-    if loaded.kernel_end > boot.low_memory {
-        return Err(Error::Config {
-            what: format!("the kernel ends at {:#x}, memory at {:#x}", loaded.kernel_end, boot.low_memory),
-            hint: "give the machine more memory",
-        });
-    }
-    Ok(loaded)
-}
-
-/// Puts the initrd at the end of memory. Returns its address.
-fn place_initrd(memory: &mut Memory, boot: &Boot, kernel_end: u64) -> Result<u64, Error> {
-    let len = boot.initrd.len() as u64;
-    let at = boot.low_memory.checked_sub(len).map(|at| at & !(PAGE - 1)).filter(|&at| at >= kernel_end);
-    let at = at.ok_or_else(|| Error::Config {
-        what: format!("an initramfs of {len} bytes does not fit behind the kernel"),
-        hint: "give the machine more memory",
-    })?;
-    put(memory, at, boot.initrd)?;
-    Ok(at)
-}
-
-fn put(memory: &mut Memory, at: u64, bytes: &[u8]) -> Result<(), Error> {
-    if memory.write(at, bytes) {
-        return Ok(());
-    }
-    Err(Error::Config {
-        what: format!("no memory at {at:#x} for {} bytes of boot data", bytes.len()),
-        hint: "give the machine at least 64 MiB",
-    })
 }
 
 /// One `struct setup_data`: next, type, length, data.
@@ -132,12 +67,7 @@ fn parameters(boot: &Boot, initrd: u64, command_line: usize) -> boot_params {
         params.hdr.ramdisk_image = initrd as u32;
         params.hdr.ramdisk_size = boot.initrd.len() as u32;
     }
-    let ranges = [
-        (0, boot.firmware.start, E820_RAM),
-        (boot.firmware.start, MIB - boot.firmware.start, E820_RESERVED),
-        (MIB, boot.low_memory - MIB, E820_RAM),
-    ];
-    for (entry, (addr, size, kind)) in params.e820_table.iter_mut().zip(ranges) {
+    for (entry, (addr, size, kind)) in params.e820_table.iter_mut().zip(boot.memory_map()) {
         *entry = boot_e820_entry { addr, size, r#type: kind };
         params.e820_entries += 1;
     }
