@@ -96,7 +96,7 @@ fn flip_content<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, point: usiz
     let line = content.line(address).copied().unwrap_or_else(|| run.media.line(address & !63));
     let flipped = line[(address % 64) as usize] ^ 0xff;
     let outcome = worker.recover(&content, &[(address, flipped)], None)?.outcome;
-    let lost = run.faults(&outcome, point, choice).iter().any(|fault| fault.class == Class::Lost && fault.promise.is_some());
+    let lost = run.faults(&outcome, point).iter().any(|fault| fault.class == Class::Lost && fault.promise.is_some());
     let what = format!("byte {offset:#x} of {path} flipped on the media");
     Ok(Some(if lost { Canary::Seen(format!("{what} is lost")) } else { Canary::NotSeen(format!("{what} was not called lost")) }))
 }
@@ -109,7 +109,7 @@ fn drop_name<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, point: usize, 
     for path in promised.flat_map(|group| &group.paths).filter(|path| tree.0.contains_key(*path)) {
         let mut without = tree.clone();
         without.0.remove(path);
-        let faults = run.faults(&Outcome::Found(without), point, choice);
+        let faults = run.faults(&Outcome::Found(without), point);
         if faults.iter().any(|fault| fault.class == Class::Lost) {
             return Ok(Some(Canary::Seen(format!("{path} taken away is lost"))));
         }

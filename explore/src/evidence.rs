@@ -71,6 +71,7 @@ fn of_part<L: Laboratory>(run: &Run<L>, part: &Part) -> StoreReport {
         lacked,
         at: place(run, part.origin.cpl, part.origin.rip),
         file: file_of(run, part.event),
+        step: run.step_at(part.event + 1),
         stack: Vec::new(),
     }
 }
@@ -145,7 +146,8 @@ fn of_event<L: Laboratory>(run: &Run<L>, event: &Event, lacked: &str) -> StoreRe
         bytes,
         lacked: lacked.to_owned(),
         at: place(run, event.origin.cpl, event.origin.rip),
-        file: if event.origin.cpl == 3 { file_of(run, event.seq) } else { None },
+        file: file_of(run, event.seq),
+        step: run.step_at(event.seq + 1),
         stack: Vec::new(),
     }
 }

@@ -10,6 +10,7 @@ use crate::recover::Worker;
 use crate::report::{Finding, PromiseReport, SmallestState};
 use crate::run::{Run, State};
 use crate::target::{HostError, Laboratory};
+use crate::torn;
 use crate::verdict::Class;
 
 /// A fault, and where it was seen.
@@ -83,8 +84,8 @@ fn shrink<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, found: &mut Found
     let mut left = ATTEMPTS;
     let mut still = |lost: &[usize]| -> Result<Option<(Choice, Fault)>, HostError> {
         let choice = media.without(lost.iter().copied());
-        let outcome = worker.recover(&media.content(&choice), &[], None)?.outcome;
-        let fault = run.faults(&outcome, found.point, &choice).into_iter().find(|fault| key(fault) == wanted);
+        let outcome = torn::recover(worker, media, &choice)?.outcome;
+        let fault = run.faults(&outcome, found.point).into_iter().find(|fault| key(fault) == wanted);
         Ok(fault.map(|fault| (choice, fault)))
     };
     // Perhaps it fails with everything there.

@@ -9,6 +9,7 @@ mod canary;
 mod conversation;
 mod evidence;
 mod findings;
+pub mod machines;
 mod oracle;
 mod plant;
 mod points;
@@ -23,6 +24,7 @@ pub mod target;
 #[cfg(test)]
 mod tests;
 mod text;
+mod torn;
 #[cfg(test)]
 mod toy;
 pub mod verdict;
@@ -33,3 +35,7 @@ pub use report::{Report, Verdict};
 pub use run::{OnProgress, Progress, RunOptions, Sabotage, run};
 pub use scenario::{Scenario, ScenarioError};
 pub use target::{Health, HostError, Laboratory};
+#[doc(hidden)]
+pub fn debug_events<L: Laboratory>(scenario: &Scenario, laboratory: &L) -> Vec<persist::Event> {
+    record::record(scenario, laboratory).unwrap().events
+}

@@ -39,6 +39,8 @@ pub(crate) enum Outcome {
     Unmountable(String),
     /// It came back, but its checker finds damage.
     Damaged(Tree, String),
+    /// It did not come back, or came back damaged, only because one kernel copy is there in part.
+    Torn(Box<Outcome>),
     Crashed(String),
     /// Nothing is known.
     Unknown(String),
@@ -131,6 +133,11 @@ impl Outcome {
             Outcome::Unmountable(why) => fault(Class::Corrupt, "mount", why),
             Outcome::Damaged(tree, why) => fault(Class::Corrupt, "check", why).into_iter().chain(judge(expectation, tree)).collect(),
             Outcome::Crashed(why) => fault(Class::GuestCrash, "guest", why),
+            Outcome::Torn(outcome) => {
+                let mut faults = outcome.faults(expectation);
+                faults.iter_mut().filter(|fault| fault.class == Class::Corrupt).for_each(|fault| fault.class = Class::TornSector);
+                faults
+            }
             Outcome::Unknown(_) => Vec::new(),
         }
     }
@@ -139,7 +146,22 @@ impl Outcome {
     pub fn shape(&self) -> Option<Shape> {
         match self {
             Outcome::Found(tree) | Outcome::Damaged(tree, _) => Some(shape(tree)),
-            _ => None,
+            Outcome::Torn(outcome) => outcome.shape(),
+            Outcome::Unmountable(_) | Outcome::Crashed(_) | Outcome::Unknown(_) => None,
+        }
+    }
+
+    /// Whether the file system is damaged.
+    pub fn is_corrupt(&self) -> bool {
+        matches!(self, Outcome::Unmountable(_) | Outcome::Damaged(..))
+    }
+
+    /// Why there is nothing to judge, in words.
+    pub fn words(&self) -> &str {
+        match self {
+            Outcome::Found(_) => "the file system came back",
+            Outcome::Unmountable(why) | Outcome::Damaged(_, why) | Outcome::Crashed(why) | Outcome::Unknown(why) => why,
+            Outcome::Torn(outcome) => outcome.words(),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! A finding once more: the same recording, the same state, the same recovery.
 
-use crate::recover::{Outcome, Worker};
+use crate::recover::Worker;
 use crate::report::Report;
 use crate::run::{RunOptions, prepare};
 use crate::scenario::{Scenario, ScenarioError};
 use crate::target::{HostError, Laboratory};
+use crate::torn;
 
 /// What a replay shows.
 #[derive(Clone, Debug)]
@@ -72,11 +73,8 @@ pub fn replay<L: Laboratory>(report: &Report, id: &str, scenario: &Scenario, lab
             image[at..at + 64].copy_from_slice(line);
         }
     }
-    let recovered = Worker::new(scenario, laboratory)?.recover(&content, &[], None)?;
-    let faults = run.faults(&recovered.outcome, point, &choice);
-    let outcome = match &recovered.outcome {
-        Outcome::Found(_) => "the file system came back".to_owned(),
-        Outcome::Unmountable(why) | Outcome::Damaged(_, why) | Outcome::Crashed(why) | Outcome::Unknown(why) => why.clone(),
-    };
+    let recovered = torn::recover(&mut Worker::new(scenario, laboratory)?, media, &choice)?;
+    let faults = run.faults(&recovered.outcome, point);
+    let outcome = recovered.outcome.words().to_owned();
     Ok(Replayed { faults: faults.into_iter().map(|fault| format!("{}: {}", fault.class, fault.text)).collect(), outcome, console: recovered.console, image })
 }

@@ -213,6 +213,8 @@ pub struct StoreReport {
     pub at: String,
     /// File and offset, when a step stored it.
     pub file: Option<String>,
+    /// The step under way.
+    pub step: Option<String>,
     /// The call stack, innermost first.
     pub stack: Vec<String>,
 }

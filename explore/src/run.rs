@@ -17,6 +17,7 @@ use crate::recover::{Outcome, Shape, Worker};
 use crate::report::{Counts, PointReport, REPORT, Report, Settings, Verdict};
 use crate::scenario::Scenario;
 use crate::states;
+use crate::torn;
 use crate::target::{HostError, Laboratory, Target};
 use crate::verdict::Class;
 
@@ -285,9 +286,8 @@ impl<'a, L: Laboratory> Run<'a, L> {
 
     fn recover(&self, worker: &mut Worker<L>, state: &State) -> Result<Judged, HostError> {
         let (point, choice) = &state.at[0];
-        let content = self.points.points[*point].media.content(choice);
-        let recovered = worker.recover(&content, &[], None)?;
-        let faults = state.at.iter().map(|(point, choice)| self.faults(&recovered.outcome, *point, choice)).collect();
+        let recovered = torn::recover(worker, &self.points.points[*point].media, choice)?;
+        let faults = state.at.iter().map(|(point, _)| self.faults(&recovered.outcome, *point)).collect();
         let unknown = match &recovered.outcome {
             Outcome::Unknown(why) => Some(why.clone()),
             _ => None,
@@ -296,18 +296,8 @@ impl<'a, L: Laboratory> Run<'a, L> {
     }
 
     /// What must not be, of an outcome at a crash point.
-    pub fn faults(&self, outcome: &Outcome, point: usize, choice: &Choice) -> Vec<Fault> {
-        if self.skips_oracle() {
-            return Vec::new();
-        }
-        let point = &self.points.points[point];
-        let mut faults = outcome.faults(&point.expectation);
-        if self.options.granularity != Granularity::Sector && tears_a_sector(point, choice) {
-            for fault in faults.iter_mut().filter(|fault| fault.class == Class::Corrupt) {
-                fault.class = Class::TornSector;
-            }
-        }
-        faults
+    pub fn faults(&self, outcome: &Outcome, point: usize) -> Vec<Fault> {
+        if self.skips_oracle() { Vec::new() } else { outcome.faults(&self.points.points[point].expectation) }
     }
 
     /// Windows W0 to W2 must be old, W5 and later must be new, whatever else is allowed there.
@@ -381,7 +371,8 @@ impl<'a, L: Laboratory> Run<'a, L> {
                 let lost = self.points.points[*point].media.in_flight().len() - choice.len();
                 instances.extend(faults.iter().map(|fault| Instance { state: Some((number, place)), lost, fault: fault.clone() }));
                 instances.extend(judged.warnings.iter().map(|warning| {
-                    let fault = Fault { class: Class::GuestWarning, promise: None, subject: warning.clone(), range: None, text: warning.clone() };
+                    let subject = without_numbers(warning);
+                    let fault = Fault { class: Class::GuestWarning, promise: None, subject, range: None, text: warning.clone() };
                     Instance { state: Some((number, place)), lost, fault }
                 }));
             }
@@ -411,13 +402,19 @@ impl<'a, L: Laboratory> Run<'a, L> {
         reports
     }
 
+    /// The step under way behind so many events, for people.
+    pub fn step_at(&self, events: u64) -> Option<String> {
+        let command = self.recording.timeline.command_at(events)?;
+        let step = &self.scenario.steps[self.scenario.commands[command].step];
+        Some(format!("line {}: {}", step.line, step.text))
+    }
+
     fn point_report(&self, point: &Point) -> PointReport {
-        let step = self.recording.timeline.command_at(point.events).map(|command| self.scenario.commands[command].step);
         PointReport {
             events: point.events,
             reasons: point.reasons.iter().cloned().collect(),
             window: point.window.map(|(fault, window)| format!("fault {fault} W{window}")),
-            step: step.map(|step| format!("line {}: {}", self.scenario.steps[step].line, self.scenario.steps[step].text)),
+            step: self.step_at(point.events),
             in_flight: point.media.in_flight().len() as u64,
             log2: (point.media.count().log2 * 100.0).round() / 100.0,
             judged: 0,
@@ -426,6 +423,11 @@ impl<'a, L: Laboratory> Run<'a, L> {
             outcomes: Vec::new(),
         }
     }
+}
+
+/// Warnings that differ in numbers only are one finding.
+fn without_numbers(warning: &str) -> String {
+    warning.chars().map(|c| if c.is_ascii_digit() { 'N' } else { c }).collect::<String>().replace("NN", "N")
 }
 
 fn describe(shape: &Shape) -> String {
@@ -439,14 +441,4 @@ fn only(shapes: &[(u8, Shape)], wanted: impl Fn(u8) -> bool) -> Option<Shape> {
     let mut fitting = shapes.iter().filter(|(window, _)| wanted(*window)).map(|(_, shape)| shape);
     let first = fitting.next()?;
     fitting.all(|shape| shape == first).then(|| first.clone())
-}
-
-/// Whether a sector that one kernel copy wrote is there in part.
-fn tears_a_sector(point: &Point, choice: &Choice) -> bool {
-    let mut sectors: BTreeMap<(u32, u64), (bool, bool)> = BTreeMap::new();
-    for (index, part) in point.media.in_flight().iter().enumerate().filter(|(_, part)| part.origin.copy_call != 0) {
-        let (there, lost) = sectors.entry((part.origin.copy_call, part.addr / persist::SECTOR)).or_default();
-        if choice.contains(index) { *there = true } else { *lost = true }
-    }
-    sectors.values().any(|(there, lost)| *there && *lost)
 }

@@ -70,7 +70,8 @@ fn write_store(f: &mut Formatter, store: &StoreReport) -> fmt::Result {
     let several = if store.count > 1 { format!("{} stores from event {}", store.count, store.event) } else { format!("store, event {}", store.event) };
     let file = store.file.as_ref().map_or(String::new(), |file| format!(" ({file})"));
     writeln!(f, "  {several}: {} bytes at {:#x}{file}, {}", store.bytes, store.address, store.lacked)?;
-    writeln!(f, "    by {}", store.at)?;
+    let step = store.step.as_ref().map_or(String::new(), |step| format!(", in {step}"));
+    writeln!(f, "    by {}{step}", store.at)?;
     for frame in &store.stack {
         writeln!(f, "      {frame}")?;
     }

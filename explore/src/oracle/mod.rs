@@ -4,3 +4,5 @@ pub(crate) mod expectation;
 pub(crate) mod history;
 pub(crate) mod judge;
 pub(crate) mod model;
+#[cfg(test)]
+mod tests;

@@ -133,6 +133,8 @@ impl Fs {
         bus.symbol("blkdev_issue_zeroout");
         bus.copy(block * PAGE, &[0; PAGE as usize]);
         bus.symbol("ext4_set_iomap");
+        // As smp_mb() in dax_read_lock() does.
+        bus.kernel(EventKind::Drain(DrainKind::Locked));
         file.blocks.insert(page, block);
         block
     }

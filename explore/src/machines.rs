@@ -1,0 +1,354 @@
+//! Real machines: kernel, initramfs and images by name, the base snapshot, and the `vmm` crate's machine.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use guest_protocol::{VERSION, call};
+use images::{Cache, Checker, Ext4, ImageSpec, Initramfs, Kernel, PMEM_MODULES};
+use vmm::unwind::{OrcTable, Registers, unwind};
+use vmm::{Machine, MachineConfig, PlatformCapability, Symbols};
+
+use crate::scenario::{Namespace, Scenario};
+use crate::target::{Health, HostError, Laboratory, Region, Stop, Target};
+
+/// What every kernel is told: no self tests that cost a second, addresses as linked, warnings on the console.
+const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1 nokaslr quiet loglevel=5";
+/// Instructions within which a kernel must reach the agent and send its symbols.
+const BOOT_BUDGET: u64 = 20_000_000_000;
+/// Kernel copies into persistent memory whose stores belong together.
+const COPY_FUNCTIONS: [&str; 2] = ["__memcpy_flushcache", "__copy_user_nocache"];
+/// Most that the kernel's symbols may take, as text.
+const LARGEST_KALLSYMS: usize = 256 << 20;
+
+/// Why there is no machine for a scenario.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Kernel, programs or images cannot be had.
+    #[error(transparent)]
+    Images(#[from] images::Error),
+    /// The machine cannot be built.
+    #[error(transparent)]
+    Machine(#[from] vmm::Error),
+    /// The kernel does not come up to the agent.
+    #[error("the kernel {kernel} does not reach the agent: {why}\n{console}")]
+    Boot {
+        /// As the scenario names it.
+        kernel: String,
+        /// What happened instead.
+        why: String,
+        /// The end of what it said.
+        console: String,
+    },
+    /// The base snapshot cannot be kept.
+    #[error("the base snapshot {path} cannot be written: {why}")]
+    Snapshot {
+        /// Where.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
+}
+
+impl Error {
+    /// Exit code of the command: 2 for what the user can put right, 3 for trouble on the host.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Error::Images(_) | Error::Machine(_) | Error::Boot { .. } => 2,
+            Error::Snapshot { .. } => 3,
+        }
+    }
+}
+
+/// Machines for one scenario, all from one base snapshot.
+pub struct Machines {
+    snapshot: PathBuf,
+    symbols: Symbols,
+    images: Vec<Arc<Vec<u8>>>,
+    /// The first region's content, as the checker compares with it.
+    base: Arc<[u8]>,
+    data_offset: u64,
+    copies: Vec<Range<u64>>,
+    tables: Vec<OrcTable>,
+    cache: Cache,
+    checkers: Mutex<Vec<Checker>>,
+    provenance: Vec<(String, String)>,
+}
+
+impl Machines {
+    /// Gets everything that the scenario names, and boots its kernel up to the agent unless that was done before.
+    pub fn prepare(scenario: &Scenario, cache: &Cache, seed: u64) -> Result<Machines, Error> {
+        let kernel = Kernel::get(cache, &scenario.machine.kernel)?;
+        let modules = kernel.modules(&PMEM_MODULES)?;
+        let mut initramfs = Initramfs::new();
+        let mut provenance = vec![
+            ("pmemsim".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
+            ("kernel".to_owned(), scenario.machine.kernel.clone()),
+            ("kernel release".to_owned(), kernel.release.clone()),
+            ("kernel build id".to_owned(), kernel.build_id.clone()),
+        ];
+        provenance.extend(kernel.package.iter().map(|package| ("kernel package".to_owned(), package.version.clone())));
+        for program in &scenario.machine.programs {
+            let package = initramfs.program(cache, program)?;
+            provenance.push((program.clone(), package.version));
+        }
+        initramfs.modules(modules.clone());
+        let command_line = format!("{COMMAND_LINE} {}", scenario.machine.append).trim_end().to_owned();
+        provenance.push(("command line".to_owned(), command_line.clone()));
+        let nvdimms = scenario.nvdimms.iter().map(|nvdimm| vmm::Nvdimm { size: nvdimm.size.0, flush_hints: nvdimm.flush_hints, persistence: PlatformCapability::default() });
+        let config = MachineConfig { kernel: kernel.vmlinux, initrd: initramfs.finish(), command_line, memory: scenario.machine.memory.0, nvdimms: nvdimms.collect(), seed, protocol: vmm::BootProtocol::default() };
+        let (snapshot, symbols) = base_snapshot(cache, &scenario.machine.kernel, &config)?;
+        let regions = Regions::make(scenario, cache, &mut provenance)?;
+        // A kernel without unwind tables has no stacks in its reports.
+        let mut tables: Vec<OrcTable> = OrcTable::from_vmlinux(&config.kernel).into_iter().collect();
+        tables.extend(modules.iter().filter_map(|module| OrcTable::from_module(&module.ko, &module.name, &symbols).ok()));
+        Ok(Machines {
+            copies: COPY_FUNCTIONS.iter().filter_map(|name| symbols.range(name)).collect(),
+            snapshot,
+            symbols,
+            base: regions.images[0].as_slice().into(),
+            images: regions.images,
+            data_offset: regions.data_offset,
+            tables,
+            cache: cache.clone(),
+            checkers: Mutex::default(),
+            provenance,
+        })
+    }
+}
+
+struct Regions {
+    images: Vec<Arc<Vec<u8>>>,
+    data_offset: u64,
+}
+
+impl Regions {
+    fn make(scenario: &Scenario, cache: &Cache, provenance: &mut Vec<(String, String)>) -> Result<Regions, Error> {
+        let mut regions = Regions { images: Vec::new(), data_offset: 0 };
+        for (number, nvdimm) in scenario.nvdimms.iter().enumerate() {
+            let namespace = match nvdimm.namespace {
+                Namespace::Fsdax => images::Namespace::Fsdax,
+                Namespace::Raw => images::Namespace::Raw,
+            };
+            let filesystem = (number == 0).then(|| Ext4 { mkfs: scenario.filesystem.mkfs.clone() });
+            let image = images::pmem_image(cache, &ImageSpec { size: nvdimm.size.0, namespace, filesystem })?;
+            if number == 0 {
+                regions.data_offset = image.data_offset;
+            }
+            provenance.extend(image.package.map(|package| ("e2fsprogs".to_owned(), package.version)));
+            regions.images.push(Arc::new(image.bytes));
+        }
+        Ok(regions)
+    }
+}
+
+/// The machine with the agent waiting, and the kernel's symbols: from the cache, or booted now.
+fn base_snapshot(cache: &Cache, kernel: &str, config: &MachineConfig) -> Result<(PathBuf, Symbols), Error> {
+    let mut key = blake3::Hasher::new();
+    key.update(&(config.kernel.len() as u64).to_le_bytes()).update(&config.kernel);
+    key.update(&(config.initrd.len() as u64).to_le_bytes()).update(&config.initrd);
+    // The agent may be the same while the machine is not: a snapshot belongs to one program.
+    let rest = format!("{} {VERSION} {} {} {:?} {}", env!("CARGO_PKG_VERSION"), config.command_line, config.memory, config.nvdimms, config.seed);
+    key.update(rest.as_bytes());
+    key.update(&program_id());
+    let place = cache.root().join("snapshots").join(&key.finalize().to_hex()[..32]);
+    if let Some(symbols) = read_snapshot(&place) {
+        return Ok((place.join("machine"), symbols));
+    }
+    let (machine, symbols) = boot(kernel, config)?;
+    write_snapshot(&place, &machine, &symbols).map_err(|why| Error::Snapshot { path: place.clone(), why })?;
+    Ok((place.join("machine"), symbols))
+}
+
+/// Size and time of this program: another build may boot another way.
+fn program_id() -> Vec<u8> {
+    let metadata = std::env::current_exe().and_then(std::fs::metadata);
+    let modified = metadata.and_then(|metadata| Ok((metadata.len(), metadata.modified()?)));
+    modified.map(|it| format!("{it:?}").into_bytes()).unwrap_or_default()
+}
+
+fn read_snapshot(place: &Path) -> Option<Symbols> {
+    let symbols = postcard::from_bytes(&std::fs::read(place.join("symbols")).ok()?).ok()?;
+    // A damaged file is made anew.
+    Machine::load(&place.join("machine")).ok()?;
+    Some(symbols)
+}
+
+/// Writes beside the place first, so that it is there whole or not at all.
+fn write_snapshot(place: &Path, machine: &Machine, symbols: &Symbols) -> Result<(), String> {
+    let scratch = place.with_extension(format!("{}", std::process::id()));
+    let say = |why: std::io::Error| why.to_string();
+    std::fs::create_dir_all(&scratch).map_err(say)?;
+    machine.save(&scratch.join("machine")).map_err(|why| why.to_string())?;
+    let symbols = postcard::to_stdvec(symbols).map_err(|why| why.to_string())?;
+    std::fs::write(scratch.join("symbols"), symbols).map_err(say)?;
+    if place.exists() {
+        std::fs::remove_dir_all(place).map_err(say)?;
+    }
+    std::fs::rename(&scratch, place).map_err(say)
+}
+
+/// Boots the kernel until the agent waits for its first command.
+fn boot(kernel: &str, config: &MachineConfig) -> Result<(Machine, Symbols), Error> {
+    let mut machine = Machine::new(config)?;
+    let mut kallsyms = Vec::new();
+    let outcome = boot_to_agent(&mut machine, &mut kallsyms);
+    let console = String::from_utf8_lossy(&machine.take_console()).into_owned();
+    match outcome {
+        Ok(()) => Ok((machine, Symbols::from_kallsyms(&String::from_utf8_lossy(&kallsyms)))),
+        Err(why) => {
+            let lines: Vec<&str> = console.lines().collect();
+            Err(Error::Boot { kernel: kernel.to_owned(), why, console: lines[lines.len().saturating_sub(20)..].join("\n") })
+        }
+    }
+}
+
+fn boot_to_agent(machine: &mut Machine, kallsyms: &mut Vec<u8>) -> Result<(), String> {
+    loop {
+        match Target::run(machine, BOOT_BUDGET) {
+            Stop::Call { number: call::HELLO, first, .. } => {
+                let known = first == u64::from(VERSION);
+                machine.answer(if known { 0 } else { -1 });
+                if !known {
+                    return Err(format!("the agent speaks version {first} of the protocol, not {VERSION}"));
+                }
+            }
+            Stop::Call { number: call::KALLSYMS, first, second } => {
+                let len = usize::try_from(second).ok().filter(|len| kallsyms.len() + len <= LARGEST_KALLSYMS);
+                let len = len.ok_or("the kernel has too many symbols")?;
+                let start = kallsyms.len();
+                kallsyms.resize(start + len, 0);
+                machine.read_guest(first, &mut kallsyms[start..]).map_err(|why| why.to_string())?;
+                machine.answer(0);
+            }
+            Stop::Call { number: call::SNAPSHOT_HERE, .. } => return Ok(()),
+            Stop::Call { number: call::LOG, .. } => machine.answer(0),
+            Stop::Call { number, .. } => return Err(format!("it made call {number}")),
+            Stop::Budget => return Err(format!("no progress within {BOOT_BUDGET} instructions")),
+            Stop::Ended(how) => return Err(how.to_owned()),
+            Stop::Unsupported(what) => return Err(format!("the machine does not offer {what}")),
+            Stop::Event(_) => (),
+        }
+    }
+}
+
+impl Laboratory for Machines {
+    type Target = Machine;
+
+    fn start(&self) -> Result<Machine, HostError> {
+        let mut machine = Machine::load(&self.snapshot).map_err(|why| HostError(why.to_string()))?;
+        machine.set_copy_functions(&self.copies);
+        Ok(machine)
+    }
+
+    fn images(&self) -> &[Arc<Vec<u8>>] {
+        &self.images
+    }
+
+    fn symbol(&self, name: &str) -> Option<u64> {
+        self.symbols.address(name)
+    }
+
+    fn function_at(&self, address: u64) -> Option<(String, u64)> {
+        self.symbols.find(address).map(|(symbol, offset)| (symbol.name.clone(), offset))
+    }
+
+    fn check(&self, media: &[u8]) -> Result<Health, HostError> {
+        let lock = || self.checkers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let free = lock().pop();
+        let mut checker = match free {
+            Some(checker) => checker,
+            None => Checker::new(&self.cache, Arc::clone(&self.base), self.data_offset).map_err(|why| HostError(why.to_string()))?,
+        };
+        let pages = media.chunks(4096).zip(self.base.chunks(4096)).zip((0..).step_by(4096));
+        let changes = pages.filter(|((new, old), _)| new != old).map(|((new, _), at)| (at, new));
+        let result = checker.check(changes);
+        lock().push(checker);
+        Ok(match result {
+            Ok(fsck) if fsck.clean => Health::Clean,
+            Ok(fsck) => Health::Damaged(format!("e2fsck -fn ends with {}: {}", fsck.code, fsck.output.trim())),
+            Err(why) => Health::Unknown(why.to_string()),
+        })
+    }
+
+    fn stack(&self, machine: &Machine) -> Vec<String> {
+        let state = machine.cpu_state();
+        if state.cpl() == 3 {
+            return Vec::new();
+        }
+        let read = |address: u64| {
+            let mut word = [0; 8];
+            machine.read_guest(address, &mut word).ok()?;
+            Some(u64::from_le_bytes(word))
+        };
+        let stack = unwind(&self.tables, Registers::from(&state), &read);
+        stack.frames(&self.symbols).iter().map(ToString::to_string).collect()
+    }
+
+    fn provenance(&self) -> Vec<(String, String)> {
+        self.provenance.clone()
+    }
+}
+
+impl Target for Machine {
+    fn run(&mut self, budget: u64) -> Stop {
+        loop {
+            return match Machine::run(self, budget) {
+                vmm::Stop::Call(call) => Stop::Call { number: call.number, first: call.first, second: call.second },
+                vmm::Stop::Budget => Stop::Budget,
+                vmm::Stop::Event(seq) => Stop::Event(seq),
+                vmm::Stop::Idle => Stop::Ended("the machine halted for ever"),
+                vmm::Stop::PowerOff => Stop::Ended("the guest powered the machine off"),
+                vmm::Stop::Reset => Stop::Ended("the guest reset the machine"),
+                vmm::Stop::Shutdown => Stop::Ended("triple fault"),
+                vmm::Stop::Unsupported { rip, what } => Stop::Unsupported(format!("{what} at {rip:#x}")),
+                vmm::Stop::Symbol(_) | vmm::Stop::DebugExit(_) => continue,
+            };
+        }
+    }
+    fn answer(&mut self, value: i64) {
+        Machine::answer(self, value);
+    }
+    fn read_guest(&self, address: u64, buffer: &mut [u8]) -> bool {
+        Machine::read_guest(self, address, buffer).is_ok()
+    }
+    fn write_guest(&mut self, address: u64, bytes: &[u8]) -> bool {
+        Machine::write_guest(self, address, bytes).is_ok()
+    }
+    fn translate(&self, address: u64) -> Option<u64> {
+        Machine::translate(self, address)
+    }
+    fn regions(&self) -> Vec<Region> {
+        Machine::regions(self).iter().map(|region| Region { base: region.base, size: region.size }).collect()
+    }
+    fn read_pmem(&self, address: u64, buffer: &mut [u8]) {
+        Machine::read_pmem(self, address, buffer);
+    }
+    fn write_pmem(&mut self, address: u64, bytes: &[u8]) {
+        Machine::write_pmem(self, address, bytes);
+    }
+    fn push(&mut self) {
+        Machine::push(self);
+    }
+    fn rewind(&mut self) -> usize {
+        Machine::rewind(self)
+    }
+    fn set_tracing(&mut self, on: bool) {
+        Machine::set_tracing(self, on);
+    }
+    fn take_events(&mut self) -> Vec<persist::Event> {
+        Machine::take_events(self)
+    }
+    fn event_count(&self) -> u64 {
+        Machine::event_count(self)
+    }
+    fn stop_at_event(&mut self, seq: Option<u64>) {
+        Machine::stop_at_event(self, seq);
+    }
+    fn set_watched(&mut self, addresses: &[u64]) {
+        Machine::set_watched(self, addresses);
+    }
+    fn take_console(&mut self) -> Vec<u8> {
+        Machine::take_console(self)
+    }
+}

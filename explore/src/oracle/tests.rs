@@ -1,0 +1,170 @@
+//! What may be found, and what is called how when it may not.
+
+use guest_protocol::{Command, Op, Pattern};
+
+use super::expectation::{Expectation, Timeline, expect};
+use super::judge::{Entry, Fault, Tree, judge};
+use crate::scenario::Scenario;
+use crate::verdict::Class;
+
+/// Every command takes ten events; a promise holds from its command's end.
+struct Case {
+    scenario: Scenario,
+    timeline: Timeline,
+}
+
+fn case(steps: &str) -> Case {
+    let text = format!("name = \"test\"\n[machine]\nkernel = \"debian-6.1\"\n[[nvdimm]]\nsize = \"16M\"\n[filesystem]\ntype = \"ext4\"\n{steps}");
+    let scenario = Scenario::parse(&text, "test.toml").unwrap_or_else(|error| panic!("{error}"));
+    let mut timeline = Timeline::default();
+    for (at, planned) in (0..).step_by(10).zip(&scenario.commands) {
+        timeline.commands.push((at, at + 10));
+        let mut promised = |id: u32| drop(timeline.promises.insert(id, at + 10));
+        match &planned.command {
+            Command::Promise { id } => promised(*id),
+            Command::Run { ops, .. } => ops.iter().for_each(|op| if let Op::Promise(id) = op { promised(*id) }),
+            _ => (),
+        }
+    }
+    Case { scenario, timeline }
+}
+
+impl Case {
+    /// Behind `events` events.
+    fn at(&self, events: u64) -> Expectation {
+        expect(&self.scenario.history, &self.timeline, events)
+    }
+
+    /// Behind everything.
+    fn end(&self) -> Expectation {
+        self.at(self.timeline.commands.len() as u64 * 10)
+    }
+}
+
+fn file(content: Vec<u8>) -> Entry {
+    Entry::File { size: content.len() as u64, allocated: 4096, content }
+}
+
+fn tree(entries: &[(&str, Entry)]) -> Tree {
+    Tree(entries.iter().map(|(path, entry)| ((*path).to_owned(), entry.clone())).collect())
+}
+
+fn bytes(pattern: Pattern, len: usize) -> Vec<u8> {
+    let mut bytes = vec![0; len];
+    pattern.fill(0, &mut bytes);
+    bytes
+}
+
+fn classes(faults: &[Fault]) -> Vec<Class> {
+    faults.iter().map(|fault| fault.class).collect()
+}
+
+const WRITTEN: &str = "[[step]]\ncreate = { file = \"a\" }\n[[step]]\nwrite = { file = \"a\", bytes = 64, pattern = \"seq:1\" }\n";
+
+#[test]
+fn before_any_promise_a_file_may_be_missing_empty_or_partly_written() {
+    let end = case(WRITTEN).end();
+    let whole = bytes(Pattern::Seq(1), 64);
+    let mut half = whole.clone();
+    half[32..].fill(0);
+    for entries in [vec![], vec![("a", file(vec![]))], vec![("a", file(half))], vec![("a", file(whole[..20].to_vec()))], vec![("a", file(whole))]] {
+        assert_eq!(judge(&end, &tree(&entries)), []);
+    }
+    assert_eq!(classes(&judge(&end, &tree(&[("a", file(vec![7; 64]))]))), [Class::Stale]);
+    assert_eq!(classes(&judge(&end, &tree(&[("a", file(vec![0; 65]))]))), [Class::Stale]);
+    assert_eq!(classes(&judge(&end, &tree(&[("b", file(vec![]))]))), [Class::Stale]);
+}
+
+#[test]
+fn fsync_promises_name_size_and_content() {
+    let end = case(&format!("{WRITTEN}[[step]]\nfsync = \"a\"\n")).end();
+    let whole = bytes(Pattern::Seq(1), 64);
+    assert_eq!(judge(&end, &tree(&[("a", file(whole.clone()))])), []);
+    let mut flipped = whole.clone();
+    flipped[40] ^= 0xff;
+    for found in [vec![], vec![("a", file(vec![0; 64]))], vec![("a", file(whole[..20].to_vec()))], vec![("a", file(flipped))]] {
+        let faults = judge(&end, &tree(&found));
+        assert!(!faults.is_empty() && faults.iter().all(|fault| fault.class == Class::Lost && fault.promise == Some(0)), "{faults:?}");
+    }
+}
+
+#[test]
+fn posix_promises_names_by_the_directory_only() {
+    let case = case(&format!("{WRITTEN}[[step]]\nfsync = \"a\"\n[[step]]\nfsync = \".\"\n[oracle]\nnames = \"posix\"\n"));
+    assert_eq!(judge(&case.at(40), &tree(&[])), []);
+    assert_eq!(classes(&judge(&case.at(60), &tree(&[]))), [Class::Lost]);
+}
+
+#[test]
+fn promised_content_that_is_written_again_is_old_or_new() {
+    let again = case(&format!("{WRITTEN}[[step]]\nfsync = \"a\"\n[[step]]\nwrite = {{ file = \"a\", bytes = 32, pattern = \"seq:2\" }}\n")).end();
+    let (old, new) = (bytes(Pattern::Seq(1), 64), bytes(Pattern::Seq(2), 64));
+    let mixed = [&new[..13], &old[13..]].concat();
+    assert_eq!(judge(&again, &tree(&[("a", file(mixed))])), []);
+    let beyond = [&new[..40], &old[40..]].concat();
+    assert_eq!(classes(&judge(&again, &tree(&[("a", file(beyond))]))), [Class::Lost]);
+    let zero = [&[0; 8], &old[8..]].concat();
+    assert_eq!(classes(&judge(&again, &tree(&[("a", file(zero))]))), [Class::Lost]);
+}
+
+#[test]
+fn words_stored_through_a_mapping_do_not_tear() {
+    let mapped = "[[step]]\ncreate = { file = \"a\", size = 64 }\n[[step]]\nfsync = \"a\"\n[[step]]\nmap = { file = \"a\", as = \"m\", sync = true }\n";
+    let end = case(&format!("{mapped}[[step]]\nstore = {{ map = \"m\", bytes = 64, pattern = \"seq:1\" }}\n")).end();
+    let new = bytes(Pattern::Seq(1), 64);
+    let words = [&new[..8], &[0; 8], &new[16..]].concat();
+    assert_eq!(judge(&end, &tree(&[("a", file(words))])), []);
+    let torn = [&new[..8], &[0; 4], &new[12..]].concat();
+    assert_eq!(classes(&judge(&end, &tree(&[("a", file(torn))]))), [Class::NotAtomic]);
+}
+
+#[test]
+fn a_rename_is_old_or_new_but_never_neither_or_both() {
+    let steps = format!("{WRITTEN}[[step]]\nfsync = \"a\"\n[[step]]\nrename = {{ from = \"a\", to = \"b\" }}\n");
+    let end = case(&steps).end();
+    let content = || file(bytes(Pattern::Seq(1), 64));
+    assert_eq!(judge(&end, &tree(&[("a", content())])), []);
+    assert_eq!(judge(&end, &tree(&[("b", content())])), []);
+    assert_eq!(classes(&judge(&end, &tree(&[]))), [Class::NotAtomic]);
+    assert_eq!(classes(&judge(&end, &tree(&[("a", content()), ("b", content())]))), [Class::NotAtomic]);
+    assert_eq!(classes(&judge(&end, &tree(&[("b", file(vec![0; 64]))]))), [Class::Lost]);
+    let promised = case(&format!("{steps}[[step]]\nfsync = \"b\"\n")).end();
+    assert_eq!(classes(&judge(&promised, &tree(&[("a", content())]))), [Class::Lost, Class::Lost]);
+}
+
+#[test]
+fn a_rename_over_a_file_keeps_one_of_the_two_contents() {
+    let new = "[[step]]\ncreate = { file = \"n\" }\n[[step]]\nwrite = { file = \"n\", bytes = 64, pattern = \"seq:2\" }\n[[step]]\nfsync = \"n\"\n";
+    let end = case(&format!("{WRITTEN}[[step]]\nfsync = \"a\"\n{new}[[step]]\nrename = {{ from = \"n\", to = \"a\" }}\n")).end();
+    let (old, new) = (file(bytes(Pattern::Seq(1), 64)), file(bytes(Pattern::Seq(2), 64)));
+    assert_eq!(judge(&end, &tree(&[("a", old.clone()), ("n", new.clone())])), []);
+    assert_eq!(judge(&end, &tree(&[("a", new.clone())])), []);
+    assert!(!judge(&end, &tree(&[("a", old)])).is_empty());
+    assert!(!judge(&end, &tree(&[("n", new)])).is_empty());
+    assert_eq!(classes(&judge(&end, &tree(&[("a", file(vec![0; 64]))]))), [Class::Lost]);
+}
+
+#[test]
+fn an_unlink_that_is_promised_stays() {
+    let case = case("[[step]]\ncreate = { file = \"a\" }\n[[step]]\nsync = true\n[[step]]\nunlink = \"a\"\n[[step]]\nsync = true\n");
+    assert_eq!(judge(&case.at(31), &tree(&[("a", file(vec![]))])), []);
+    assert_eq!(judge(&case.at(31), &tree(&[])), []);
+    assert_eq!(classes(&judge(&case.at(60), &tree(&[("a", file(vec![]))]))), [Class::Lost]);
+}
+
+#[test]
+fn a_file_that_was_shrunk_may_be_short_or_long_but_not_between() {
+    let end = case(&format!("{WRITTEN}[[step]]\nfsync = \"a\"\n[[step]]\ntruncate = {{ file = \"a\", size = 16 }}\n")).end();
+    let whole = bytes(Pattern::Seq(1), 64);
+    assert_eq!(judge(&end, &tree(&[("a", file(whole.clone()))])), []);
+    assert_eq!(judge(&end, &tree(&[("a", file(whole[..16].to_vec()))])), []);
+    assert!(!judge(&end, &tree(&[("a", file(whole[..40].to_vec()))])).is_empty());
+}
+
+#[test]
+fn what_a_program_made_is_judged_only_by_what_an_author_promises() {
+    let end = case("[[step]]\nexec = [\"program\"]\n[[step]]\npromise = { contents = { file = \"p\", bytes = 8, pattern = \"byte:0x41\" } }\n").end();
+    assert_eq!(judge(&end, &tree(&[("p", file(b"AAAAAAAAwhatever".to_vec())), ("other", file(vec![1]))])), []);
+    assert_eq!(classes(&judge(&end, &tree(&[("p", file(b"AAAABAAA".to_vec()))]))), [Class::Lost]);
+    assert_eq!(classes(&judge(&end, &tree(&[]))), [Class::Lost]);
+}

@@ -1,0 +1,44 @@
+//! Torn copies: file systems take for granted that a block which the kernel copies in one go is old or new. Where a
+//! power loss leaves it in part, a checksum may fail. That is another thing than losing what was promised.
+
+use std::collections::BTreeMap;
+
+use persist::{Choice, CrashPoint};
+
+use crate::recover::{Recovered, Worker};
+use crate::target::{HostError, Laboratory};
+
+/// Kernel copies that are there in part: the indices that are there, and those that are not.
+fn torn_copies(media: &CrashPoint, choice: &Choice) -> (Vec<usize>, Vec<usize>) {
+    let mut copies: BTreeMap<u32, (Vec<usize>, Vec<usize>)> = BTreeMap::new();
+    for (index, part) in media.in_flight().iter().enumerate().filter(|(_, part)| part.origin.copy_call != 0) {
+        let (there, lost) = copies.entry(part.origin.copy_call).or_default();
+        if choice.contains(index) { there.push(index) } else { lost.push(index) }
+    }
+    let torn = copies.into_values().filter(|(there, lost)| !there.is_empty() && !lost.is_empty());
+    torn.fold((Vec::new(), Vec::new()), |(mut there, mut lost), (more_there, more_lost)| {
+        there.extend(more_there);
+        lost.extend(more_lost);
+        (there, lost)
+    })
+}
+
+/// Recovers a state. Damage that is gone both when all torn copies are whole and when they are missing is laid to
+/// the tearing.
+pub(crate) fn recover<L: Laboratory>(worker: &mut Worker<L>, media: &CrashPoint, choice: &Choice) -> Result<Recovered, HostError> {
+    let mut recovered = worker.recover(&media.content(choice), &[], None)?;
+    let (there, lost) = torn_copies(media, choice);
+    if !recovered.outcome.is_corrupt() || there.is_empty() {
+        return Ok(recovered);
+    }
+    let all_lost = (0..media.in_flight().len()).filter(|index| !choice.contains(*index));
+    let whole = media.closure(choice.iter().chain(lost));
+    let missing = media.without(all_lost.chain(there));
+    for other in [whole, missing] {
+        if worker.recover(&media.content(&other), &[], None)?.outcome.is_corrupt() {
+            return Ok(recovered);
+        }
+    }
+    recovered.outcome = crate::recover::Outcome::Torn(Box::new(recovered.outcome));
+    Ok(recovered)
+}
