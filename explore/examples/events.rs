@@ -9,10 +9,20 @@ fn main() {
     let mut stores = 0;
     for e in events {
         match &e.kind {
-            persist::EventKind::Store{..} | persist::EventKind::Flush{..} => { stores += 1; continue }
+            persist::EventKind::Store { .. } | persist::EventKind::Flush { .. } => {
+                stores += 1;
+                continue;
+            }
             _ => (),
         }
-        println!("{} (after {stores} stores/flushes) cpl{} {:?} {:?} retired {}", e.seq, e.origin.cpl, machines.function_at(e.origin.rip), e.kind, e.origin.retired);
+        println!(
+            "{} (after {stores} stores/flushes) cpl{} {:?} {:?} retired {}",
+            e.seq,
+            e.origin.cpl,
+            machines.function_at(e.origin.rip),
+            e.kind,
+            e.origin.retired
+        );
         stores = 0;
     }
     let _ = machines.start().map(|m| m.event_count());

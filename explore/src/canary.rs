@@ -30,7 +30,11 @@ impl fmt::Display for Canary {
 const ATTEMPTS: usize = 4;
 
 /// Flips one promised byte on the media of a state that was fine.
-pub(crate) fn try_one<L: Laboratory>(run: &Run<L>, states: &[State], judged: &[Judged]) -> Result<Canary, HostError> {
+pub(crate) fn try_one<L: Laboratory>(
+    run: &Run<L>,
+    states: &[State],
+    judged: &[Judged],
+) -> Result<Canary, HostError> {
     let fine = places(run, states, judged);
     let mut worker = Worker::new(run.scenario, run.laboratory)?;
     let mut last = None;
@@ -45,16 +49,25 @@ pub(crate) fn try_one<L: Laboratory>(run: &Run<L>, states: &[State], judged: &[J
             other => last = other.or(last),
         }
     }
-    let lost = judged.iter().flat_map(|judged| judged.faults.iter().flatten()).any(|fault| fault.class == Class::Lost && fault.promise.is_some());
+    let lost = judged
+        .iter()
+        .flat_map(|judged| judged.faults.iter().flatten())
+        .any(|fault| fault.class == Class::Lost && fault.promise.is_some());
     match last {
         Some(not_seen) => Ok(not_seen),
-        None if lost => Ok(Canary::Seen("a broken promise was found, and no state in which it was kept".to_owned())),
+        None if lost => {
+            Ok(Canary::Seen("a broken promise was found, and no state in which it was kept".to_owned()))
+        }
         None => Ok(Canary::NotSeen("there is no state in which something promised was found".to_owned())),
     }
 }
 
 /// Judgements in which a promise held and was kept, by crash point.
-fn places<'a, L: Laboratory>(run: &Run<L>, states: &'a [State], judged: &[Judged]) -> Vec<(usize, &'a Choice)> {
+fn places<'a, L: Laboratory>(
+    run: &Run<L>,
+    states: &'a [State],
+    judged: &[Judged],
+) -> Vec<(usize, &'a Choice)> {
     let mut places: Vec<(usize, &Choice)> = Vec::new();
     for (state, judged) in states.iter().zip(judged).filter(|(_, judged)| judged.unknown.is_none()) {
         for ((point, choice), faults) in state.at.iter().zip(&judged.faults) {
@@ -75,7 +88,11 @@ fn promised_byte(expectation: &Expectation, tree: &Tree) -> Option<(String, u64)
             for (path, file) in group.paths.iter().zip(state) {
                 let Some(file) = file.filter(|_| tree.0.contains_key(path)) else { continue };
                 let segments = &expectation.files[file.0].segments;
-                let promised = segments.iter().find(|segment| segment.promise.is_some() && segment.allowed.len() == 1 && segment.allowed[0].word(segment.at) != 0);
+                let promised = segments.iter().find(|segment| {
+                    segment.promise.is_some()
+                        && segment.allowed.len() == 1
+                        && segment.allowed[0].word(segment.at) != 0
+                });
                 if let Some(segment) = promised {
                     return Some((path.clone(), segment.at + segment.len / 2));
                 }
@@ -85,7 +102,12 @@ fn promised_byte(expectation: &Expectation, tree: &Tree) -> Option<(String, u64)
     None
 }
 
-fn flip_content<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, point: usize, choice: &Choice) -> Result<Option<Canary>, HostError> {
+fn flip_content<L: Laboratory>(
+    run: &Run<L>,
+    worker: &mut Worker<L>,
+    point: usize,
+    choice: &Choice,
+) -> Result<Option<Canary>, HostError> {
     let at = &run.points.points[point];
     let content = at.media.content(choice);
     let Outcome::Found(tree) = worker.recover(&content, &[], None)?.outcome else { return Ok(None) };
@@ -96,24 +118,38 @@ fn flip_content<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, point: usiz
     let line = content.line(address).copied().unwrap_or_else(|| run.media.line(address & !63));
     let flipped = line[(address % 64) as usize] ^ 0xff;
     let outcome = worker.recover(&content, &[(address, flipped)], None)?.outcome;
-    let lost = run.faults(&outcome, point).iter().any(|fault| fault.class == Class::Lost && fault.promise.is_some());
+    let lost =
+        run.faults(&outcome, point).iter().any(|fault| fault.class == Class::Lost && fault.promise.is_some());
     let what = format!("byte {offset:#x} of {path} flipped on the media");
-    Ok(Some(if lost { Canary::Seen(format!("{what} is lost")) } else { Canary::NotSeen(format!("{what} was not called lost")) }))
+    Ok(Some(if lost {
+        Canary::Seen(format!("{what} is lost"))
+    } else {
+        Canary::NotSeen(format!("{what} was not called lost"))
+    }))
 }
 
 /// Where only names are promised: takes a promised name away from what was found.
-fn drop_name<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, point: usize, choice: &Choice) -> Result<Option<Canary>, HostError> {
+fn drop_name<L: Laboratory>(
+    run: &Run<L>,
+    worker: &mut Worker<L>,
+    point: usize,
+    choice: &Choice,
+) -> Result<Option<Canary>, HostError> {
     let at = &run.points.points[point];
-    let Outcome::Found(tree) = worker.recover(&at.media.content(choice), &[], None)?.outcome else { return Ok(None) };
+    let Outcome::Found(tree) = worker.recover(&at.media.content(choice), &[], None)?.outcome else {
+        return Ok(None);
+    };
     let promised = at.expectation.names.iter().filter(|group| group.promise.is_some());
-    for path in promised.flat_map(|group| &group.paths).filter(|path| tree.0.contains_key(*path)) {
-        let mut without = tree.clone();
-        without.0.remove(path);
-        let faults = run.faults(&Outcome::Found(without), point);
-        if faults.iter().any(|fault| fault.class == Class::Lost) {
-            return Ok(Some(Canary::Seen(format!("{path} taken away is lost"))));
-        }
-        return Ok(Some(Canary::NotSeen(format!("{path} taken away was not called lost"))));
-    }
-    Ok(None)
+    let Some(path) = promised.flat_map(|group| &group.paths).find(|path| tree.0.contains_key(*path)) else {
+        return Ok(None);
+    };
+    let mut without = tree.clone();
+    without.0.remove(path);
+    let faults = run.faults(&Outcome::Found(without), point);
+    let lost = faults.iter().any(|fault| fault.class == Class::Lost);
+    Ok(Some(if lost {
+        Canary::Seen(format!("{path} taken away is lost"))
+    } else {
+        Canary::NotSeen(format!("{path} taken away was not called lost"))
+    }))
 }

@@ -54,7 +54,14 @@ pub(crate) struct Conversation<'a, T> {
 
 impl<'a, T: Target> Conversation<'a, T> {
     pub fn new(target: &'a mut T, limits: Limits) -> Self {
-        Conversation { target, limits, console: Vec::new(), observed: Vec::new(), located: None, wanted: None }
+        Conversation {
+            target,
+            limits,
+            console: Vec::new(),
+            observed: Vec::new(),
+            located: None,
+            wanted: None,
+        }
     }
 
     pub fn locating(mut self, wanted: Wanted<'a>) -> Self {
@@ -72,7 +79,9 @@ impl<'a, T: Target> Conversation<'a, T> {
     pub fn wait_for_next(&mut self) -> Result<u64, Trouble> {
         match self.run()? {
             (call::NEXT, buffer, _) => Ok(buffer),
-            (other, ..) => Err(Trouble::Harness(format!("the agent made call {other} instead of asking for a command"))),
+            (other, ..) => {
+                Err(Trouble::Harness(format!("the agent made call {other} instead of asking for a command")))
+            }
         }
     }
 
@@ -84,7 +93,8 @@ impl<'a, T: Target> Conversation<'a, T> {
 
     /// Gives the agent its command and waits until it is done.
     pub fn hand_over(&mut self, buffer: u64, command: &Command) -> Result<Reply, Trouble> {
-        let message = postcard::to_stdvec(command).map_err(|why| Trouble::Harness(format!("a command cannot be encoded: {why}")))?;
+        let message = postcard::to_stdvec(command)
+            .map_err(|why| Trouble::Harness(format!("a command cannot be encoded: {why}")))?;
         if message.len() > MAX_MESSAGE || !self.target.write_guest(buffer, &message) {
             return Err(Trouble::Harness("the agent has no room for a command".to_owned()));
         }
@@ -98,10 +108,15 @@ impl<'a, T: Target> Conversation<'a, T> {
             match self.run()? {
                 (call::DONE, address, len) => {
                     let message = self.message(address, len)?;
-                    return postcard::from_bytes(&message).map_err(|why| Trouble::Harness(format!("a reply cannot be read: {why}")));
+                    return postcard::from_bytes(&message)
+                        .map_err(|why| Trouble::Harness(format!("a reply cannot be read: {why}")));
                 }
                 (call::OBSERVE, address, len) => self.observe(address, len)?,
-                (other, ..) => return Err(Trouble::Harness(format!("the agent made call {other} in the middle of a command"))),
+                (other, ..) => {
+                    return Err(Trouble::Harness(format!(
+                        "the agent made call {other} in the middle of a command"
+                    )));
+                }
             }
             self.target.answer(0);
         }
@@ -129,12 +144,19 @@ impl<'a, T: Target> Conversation<'a, T> {
                 Stop::Budget => {
                     left -= slice;
                     if left == 0 {
-                        return Err(Trouble::Crash(format!("no progress within {} instructions", self.limits.instructions)));
+                        return Err(Trouble::Crash(format!(
+                            "no progress within {} instructions",
+                            self.limits.instructions
+                        )));
                     }
                 }
                 Stop::Ended(how) => return Err(Trouble::Crash(how.to_owned())),
                 Stop::Event(seq) => return Err(Trouble::Event(seq)),
-                Stop::Unsupported(what) => return Err(Trouble::Harness(format!("the machine does not offer what the guest did: {what}"))),
+                Stop::Unsupported(what) => {
+                    return Err(Trouble::Harness(format!(
+                        "the machine does not offer what the guest did: {what}"
+                    )));
+                }
             }
         }
     }
@@ -145,26 +167,38 @@ impl<'a, T: Target> Conversation<'a, T> {
             return Some(format!("more than {} bytes of console output", self.limits.console));
         }
         let text = String::from_utf8_lossy(&self.console);
-        let line = text.lines().find(|line| ["Oops", "BUG: ", "kernel BUG at", "Kernel panic"].iter().any(|word| line.contains(word)));
+        let line = text.lines().find(|line| {
+            ["Oops", "BUG: ", "kernel BUG at", "Kernel panic"].iter().any(|word| line.contains(word))
+        });
         line.map(|line| line.trim().to_owned())
     }
 
     /// Lines of the console that are warnings of the kernel or errors of the file system.
     pub fn warnings(&self) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.console);
-        let lines = text.lines().filter(|line| ["WARNING:", "EXT4-fs error", "EXT4-fs warning", "Buffer I/O error", "JBD2: Invalid"].iter().any(|word| line.contains(word)));
+        let lines = text.lines().filter(|line| {
+            ["WARNING:", "EXT4-fs error", "EXT4-fs warning", "Buffer I/O error", "JBD2: Invalid"]
+                .iter()
+                .any(|word| line.contains(word))
+        });
         lines.map(|line| without_time(line).to_owned()).collect()
     }
 
     fn message(&self, address: u64, len: u64) -> Result<Vec<u8>, Trouble> {
         let len = usize::try_from(len).ok().filter(|len| *len <= MAX_MESSAGE);
-        let mut message = vec![0; len.ok_or_else(|| Trouble::Harness("a message of the agent is too long".to_owned()))?];
-        if self.target.read_guest(address, &mut message) { Ok(message) } else { Err(Trouble::Harness("a message of the agent is not in memory".to_owned())) }
+        let mut message =
+            vec![0; len.ok_or_else(|| Trouble::Harness("a message of the agent is too long".to_owned()))?];
+        if self.target.read_guest(address, &mut message) {
+            Ok(message)
+        } else {
+            Err(Trouble::Harness("a message of the agent is not in memory".to_owned()))
+        }
     }
 
     fn observe(&mut self, address: u64, len: u64) -> Result<(), Trouble> {
         let message = self.message(address, len)?;
-        let observation: Observation = postcard::from_bytes(&message).map_err(|why| Trouble::Harness(format!("an observation cannot be read: {why}")))?;
+        let observation: Observation = postcard::from_bytes(&message)
+            .map_err(|why| Trouble::Harness(format!("an observation cannot be read: {why}")))?;
         let entry = match observation.found {
             Found::Nothing => None,
             Found::Errno { call, errno } => Some(Entry::Unreadable { call, errno }),
@@ -172,10 +206,16 @@ impl<'a, T: Target> Conversation<'a, T> {
             Found::Symlink { target } => Some(Entry::Symlink { target }),
             Found::Other => Some(Entry::Other),
             Found::File { size, allocated, address, .. } => {
-                if let Some((_, offset)) = self.wanted.filter(|(path, offset)| *path == observation.path && *offset < size) {
+                if let Some((_, offset)) =
+                    self.wanted.filter(|(path, offset)| *path == observation.path && *offset < size)
+                {
                     self.located = self.target.translate(address.wrapping_add(offset));
                 }
-                Some(Entry::File { size, allocated, content: self.content(&observation.path, address, size)? })
+                Some(Entry::File {
+                    size,
+                    allocated,
+                    content: self.content(&observation.path, address, size)?,
+                })
             }
         };
         self.observed.push((observation.path, entry));
@@ -184,7 +224,9 @@ impl<'a, T: Target> Conversation<'a, T> {
 
     fn content(&self, path: &str, address: u64, size: u64) -> Result<Vec<u8>, Trouble> {
         if size > LARGEST_FILE {
-            return Err(Trouble::Harness(format!("{path} has {size} bytes: more than {LARGEST_FILE} are not read back")));
+            return Err(Trouble::Harness(format!(
+                "{path} has {size} bytes: more than {LARGEST_FILE} are not read back"
+            )));
         }
         let mut content = vec![0; size as usize];
         if size > 0 && !self.target.read_guest(address, &mut content) {

@@ -16,8 +16,12 @@ const TOLD: usize = 6;
 const STACKS: usize = 24;
 
 /// For every finding the stores behind it.
-pub(crate) fn stores<L: Laboratory>(run: &Run<L>, found: &[Option<Found>]) -> Result<Vec<Vec<StoreReport>>, HostError> {
-    let mut stores: Vec<Vec<StoreReport>> = found.iter().map(|found| found.as_ref().map_or(Vec::new(), |found| of_finding(run, found))).collect();
+pub(crate) fn stores<L: Laboratory>(
+    run: &Run<L>,
+    found: &[Option<Found>],
+) -> Result<Vec<Vec<StoreReport>>, HostError> {
+    let mut stores: Vec<Vec<StoreReport>> =
+        found.iter().map(|found| found.as_ref().map_or(Vec::new(), |found| of_finding(run, found))).collect();
     let events: BTreeSet<u64> = stores.iter().flatten().map(|store| store.event).take(STACKS).collect();
     let stacks = stacks(run, &events)?;
     for store in stores.iter_mut().flatten() {
@@ -28,7 +32,12 @@ pub(crate) fn stores<L: Laboratory>(run: &Run<L>, found: &[Option<Found>]) -> Re
 
 fn of_finding<L: Laboratory>(run: &Run<L>, found: &Found) -> Vec<StoreReport> {
     let media = &run.points.points[found.point].media;
-    let lost = media.in_flight().iter().enumerate().filter(|(index, _)| !found.choice.contains(*index)).map(|(_, part)| &**part);
+    let lost = media
+        .in_flight()
+        .iter()
+        .enumerate()
+        .filter(|(index, _)| !found.choice.contains(*index))
+        .map(|(_, part)| &**part);
     let mut stores: Vec<StoreReport> = Vec::new();
     for part in lost {
         let store = of_part(run, part);
@@ -44,7 +53,9 @@ fn of_finding<L: Laboratory>(run: &Run<L>, found: &Found) -> Vec<StoreReport> {
         stores = promised_stores(run, found);
     }
     if let Some(first) = run.dropped.first().filter(|_| stores.is_empty()) {
-        let count = run.dropped.iter().take_while(|event| event.origin.copy_call == first.origin.copy_call).count() as u64;
+        let count =
+            run.dropped.iter().take_while(|event| event.origin.copy_call == first.origin.copy_call).count()
+                as u64;
         let store = of_event(run, first, "taken out of the recording by the plant");
         stores.push(StoreReport { count, bytes: store.bytes * count, ..store });
     }
@@ -88,16 +99,26 @@ fn place<L: Laboratory>(run: &Run<L>, cpl: u8, rip: u64) -> String {
 
 /// The file and offset to which a step's own store went.
 fn file_of<L: Laboratory>(run: &Run<L>, seq: u64) -> Option<String> {
-    let command = run.recording.timeline.commands.iter().position(|&(begin, end)| begin <= seq && seq < end)?;
+    let command =
+        run.recording.timeline.commands.iter().position(|&(begin, end)| begin <= seq && seq < end)?;
     let (begin, _) = run.recording.timeline.commands[command];
-    let (file, change) = run.scenario.history.files.iter().enumerate().find_map(|(file, history)| Some((file, history.contents.iter().find(|change| change.command == command)?)))?;
+    let (file, change) = run.scenario.history.files.iter().enumerate().find_map(|(file, history)| {
+        Some((file, history.contents.iter().find(|change| change.command == command)?))
+    })?;
     let events = by_seq(&run.recording.events, begin, seq + 1);
     let mut stored = events.iter().filter_map(|event| match &event.kind {
         EventKind::Store { bytes, .. } if event.origin.cpl == 3 => Some((event.seq, bytes.len() as u64)),
         _ => None,
     });
     let mut offset = 0;
-    let mine = stored.find_map(|(at, len)| if at == seq { Some(offset) } else { offset += len; None })?;
+    let mine = stored.find_map(|(at, len)| {
+        if at == seq {
+            Some(offset)
+        } else {
+            offset += len;
+            None
+        }
+    })?;
     let name = run.scenario.history.first_name(crate::oracle::history::FileId(file));
     Some(format!("{name} at {:#x}", change.at + mine))
 }
@@ -110,18 +131,29 @@ fn by_seq(events: &[Event], from: u64, to: u64) -> &[Event] {
 
 /// Nothing in flight has to be lost: tells the promised stores themselves, and the kernel's last into their pages.
 fn promised_stores<L: Laboratory>(run: &Run<L>, found: &Found) -> Vec<StoreReport> {
-    let Some(promise) = found.fault.promise.map(|id| &run.scenario.history.promises[id as usize]) else { return Vec::new() };
+    let Some(promise) = found.fault.promise.map(|id| &run.scenario.history.promises[id as usize]) else {
+        return Vec::new();
+    };
     let mut stores = Vec::new();
     for &(command, ..) in promise.stores.iter().rev() {
-        let Some(&(begin, end)) = run.recording.timeline.commands.get(command).filter(|(begin, _)| *begin != u64::MAX) else { continue };
+        let Some(&(begin, end)) =
+            run.recording.timeline.commands.get(command).filter(|(begin, _)| *begin != u64::MAX)
+        else {
+            continue;
+        };
         let events = by_seq(&run.recording.events, begin, end);
-        let user = events.iter().find(|event| event.origin.cpl == 3 && matches!(event.kind, EventKind::Store { .. }));
+        let user = events
+            .iter()
+            .find(|event| event.origin.cpl == 3 && matches!(event.kind, EventKind::Store { .. }));
         let Some((user, page)) = user.and_then(|event| Some((event, page(event)?))) else { continue };
         let what = "durable in its block, but not to be found from the file: the block's metadata never reached the journal";
         stores.push(of_event(run, user, what));
         let kernel = by_seq(&run.recording.events, 0, user.seq);
-        let kernel = kernel.iter().rev().find(|event| event.origin.cpl == 0 && self::page(event) == Some(page));
-        stores.extend(kernel.map(|event| of_event(run, event, "the kernel's last store into that page before it")));
+        let kernel =
+            kernel.iter().rev().find(|event| event.origin.cpl == 0 && self::page(event) == Some(page));
+        stores.extend(
+            kernel.map(|event| of_event(run, event, "the kernel's last store into that page before it")),
+        );
         break;
     }
     stores
@@ -153,7 +185,10 @@ fn of_event<L: Laboratory>(run: &Run<L>, event: &Event, lacked: &str) -> StoreRe
 }
 
 /// Replays the recording and looks at the stack behind each of the events.
-fn stacks<L: Laboratory>(run: &Run<L>, events: &BTreeSet<u64>) -> Result<BTreeMap<u64, Vec<String>>, HostError> {
+fn stacks<L: Laboratory>(
+    run: &Run<L>,
+    events: &BTreeSet<u64>,
+) -> Result<BTreeMap<u64, Vec<String>>, HostError> {
     let mut stacks = BTreeMap::new();
     let Some(&first) = events.first() else { return Ok(stacks) };
     let mut target = prepared(run.laboratory)?;

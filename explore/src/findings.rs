@@ -42,7 +42,11 @@ pub(crate) struct Found {
 }
 
 /// Groups the instances and explains each group.
-pub(crate) fn explain<L: Laboratory>(run: &Run<L>, states: &[State], instances: Vec<Instance>) -> Result<Vec<Finding>, HostError> {
+pub(crate) fn explain<L: Laboratory>(
+    run: &Run<L>,
+    states: &[State],
+    instances: Vec<Instance>,
+) -> Result<Vec<Finding>, HostError> {
     let mut groups: BTreeMap<Key, Vec<Instance>> = BTreeMap::new();
     for instance in instances {
         groups.entry(key(&instance.fault)).or_default().push(instance);
@@ -51,9 +55,17 @@ pub(crate) fn explain<L: Laboratory>(run: &Run<L>, states: &[State], instances: 
     let mut findings = Vec::new();
     let mut found = Vec::new();
     for (number, group) in groups.into_values().enumerate() {
-        let states_of: BTreeSet<usize> = group.iter().filter_map(|instance| instance.state.map(|(state, _)| state)).collect();
-        let points: BTreeSet<usize> = group.iter().filter_map(|instance| instance.state.map(|(state, place)| states[state].at[place].0)).collect();
-        let Some(first) = group.into_iter().min_by_key(|instance| (instance.lost, instance.state.map(|(state, place)| (states[state].at[place].0, state)))) else { continue };
+        let states_of: BTreeSet<usize> =
+            group.iter().filter_map(|instance| instance.state.map(|(state, _)| state)).collect();
+        let points: BTreeSet<usize> = group
+            .iter()
+            .filter_map(|instance| instance.state.map(|(state, place)| states[state].at[place].0))
+            .collect();
+        let Some(first) = group.into_iter().min_by_key(|instance| {
+            (instance.lost, instance.state.map(|(state, place)| (states[state].at[place].0, state)))
+        }) else {
+            continue;
+        };
         let Some((state, place)) = first.state else {
             findings.push(while_recording(run, &first.fault));
             found.push(None);
@@ -78,7 +90,9 @@ pub(crate) fn explain<L: Laboratory>(run: &Run<L>, states: &[State], instances: 
 /// Adds lost parts back while the fault stays: halves first, then smaller pieces.
 fn shrink<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, found: &mut Found) -> Result<(), HostError> {
     let media = &run.points.points[found.point].media;
-    let lost_of = |choice: &Choice| (0..media.in_flight().len()).filter(|index| !choice.contains(*index)).collect::<Vec<_>>();
+    let lost_of = |choice: &Choice| {
+        (0..media.in_flight().len()).filter(|index| !choice.contains(*index)).collect::<Vec<_>>()
+    };
     let wanted = key(&found.fault);
     let mut lost = lost_of(&found.choice);
     let mut left = ATTEMPTS;
@@ -97,8 +111,11 @@ fn shrink<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, found: &mut Found
     while lost.len() > 1 && left > 0 {
         let size = lost.len().div_ceil(pieces);
         let chunks: Vec<Vec<usize>> = lost.chunks(size).map(<[usize]>::to_vec).collect();
-        let rest = |chunk: &Vec<usize>| lost.iter().copied().filter(|index| !chunk.contains(index)).collect::<Vec<_>>();
-        let candidates: Vec<Vec<usize>> = chunks.iter().cloned().chain(chunks.iter().filter(|_| pieces > 2).map(rest)).collect();
+        let rest = |chunk: &Vec<usize>| {
+            lost.iter().copied().filter(|index| !chunk.contains(index)).collect::<Vec<_>>()
+        };
+        let candidates: Vec<Vec<usize>> =
+            chunks.iter().cloned().chain(chunks.iter().filter(|_| pieces > 2).map(rest)).collect();
         let mut smaller = None;
         for candidate in candidates.into_iter().take(left) {
             left -= 1;
@@ -123,15 +140,28 @@ fn shrink<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, found: &mut Found
 }
 
 /// Recovers the state once more, for what the guest says meanwhile.
-fn write_down<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, found: &Found, states: usize, points: usize) -> Result<Finding, HostError> {
+fn write_down<L: Laboratory>(
+    run: &Run<L>,
+    worker: &mut Worker<L>,
+    found: &Found,
+    states: usize,
+    points: usize,
+) -> Result<Finding, HostError> {
     let point = &run.points.points[found.point];
     let state = point.media.state_id(&found.choice);
     let console = worker.recover(&point.media.content(&found.choice), &[], None)?.console;
-    let lost = (0..point.media.in_flight().len()).filter(|index| !found.choice.contains(*index)).map(|index| index as u64).collect();
+    let lost = (0..point.media.in_flight().len())
+        .filter(|index| !found.choice.contains(*index))
+        .map(|index| index as u64)
+        .collect();
     let promise = found.fault.promise.map(|id| {
         let promise = &run.scenario.history.promises[id as usize];
         let line = run.scenario.steps[promise.step].line as u64;
-        PromiseReport { text: promise.text.clone(), line, event: run.recording.timeline.promises.get(&id).map_or(0, |events| events - 1) }
+        PromiseReport {
+            text: promise.text.clone(),
+            line,
+            event: run.recording.timeline.promises.get(&id).map_or(0, |events| events - 1),
+        }
     });
     Ok(Finding {
         id: format!("{}-{state}", point.events),
@@ -140,7 +170,12 @@ fn write_down<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, found: &Found
         promise,
         states: states as u64,
         points: points as u64,
-        smallest: SmallestState { events: point.events, state, in_flight: point.media.in_flight().len() as u64, lost },
+        smallest: SmallestState {
+            events: point.events,
+            state,
+            in_flight: point.media.in_flight().len() as u64,
+            lost,
+        },
         stores: Vec::new(),
         console: printable(&console),
     })
@@ -155,7 +190,12 @@ fn while_recording<L: Laboratory>(run: &Run<L>, fault: &Fault) -> Finding {
         promise: None,
         states: 0,
         points: 0,
-        smallest: SmallestState { events: run.recording.events.len() as u64, state: persist::StateId::default(), in_flight: 0, lost: Vec::new() },
+        smallest: SmallestState {
+            events: run.recording.events.len() as u64,
+            state: persist::StateId::default(),
+            in_flight: 0,
+            lost: Vec::new(),
+        },
         stores: Vec::new(),
         console: printable(&last.into_iter().rev().collect::<Vec<_>>().join("\n")),
     }

@@ -87,7 +87,9 @@ impl Machines {
             ("kernel release".to_owned(), kernel.release.clone()),
             ("kernel build id".to_owned(), kernel.build_id.clone()),
         ];
-        provenance.extend(kernel.package.iter().map(|package| ("kernel package".to_owned(), package.version.clone())));
+        provenance.extend(
+            kernel.package.iter().map(|package| ("kernel package".to_owned(), package.version.clone())),
+        );
         for program in &scenario.machine.programs {
             let package = initramfs.program(cache, program)?;
             provenance.push((program.clone(), package.version));
@@ -95,13 +97,29 @@ impl Machines {
         initramfs.modules(modules.clone());
         let command_line = format!("{COMMAND_LINE} {}", scenario.machine.append).trim_end().to_owned();
         provenance.push(("command line".to_owned(), command_line.clone()));
-        let nvdimms = scenario.nvdimms.iter().map(|nvdimm| vmm::Nvdimm { size: nvdimm.size.0, flush_hints: nvdimm.flush_hints, persistence: PlatformCapability::default() });
-        let config = MachineConfig { kernel: kernel.vmlinux, initrd: initramfs.finish(), command_line, memory: scenario.machine.memory.0, nvdimms: nvdimms.collect(), seed, protocol: vmm::BootProtocol::default() };
+        let nvdimms = scenario.nvdimms.iter().map(|nvdimm| vmm::Nvdimm {
+            size: nvdimm.size.0,
+            flush_hints: nvdimm.flush_hints,
+            persistence: PlatformCapability::default(),
+        });
+        let config = MachineConfig {
+            kernel: kernel.vmlinux,
+            initrd: initramfs.finish(),
+            command_line,
+            memory: scenario.machine.memory.0,
+            nvdimms: nvdimms.collect(),
+            seed,
+            protocol: vmm::BootProtocol::default(),
+        };
         let (snapshot, symbols) = base_snapshot(cache, &scenario.machine.kernel, &config)?;
         let regions = Regions::make(scenario, cache, &mut provenance)?;
         // A kernel without unwind tables has no stacks in its reports.
         let mut tables: Vec<OrcTable> = OrcTable::from_vmlinux(&config.kernel).into_iter().collect();
-        tables.extend(modules.iter().filter_map(|module| OrcTable::from_module(&module.ko, &module.name, &symbols).ok()));
+        tables.extend(
+            modules
+                .iter()
+                .filter_map(|module| OrcTable::from_module(&module.ko, &module.name, &symbols).ok()),
+        );
         Ok(Machines {
             copies: COPY_FUNCTIONS.iter().filter_map(|name| symbols.range(name)).collect(),
             snapshot,
@@ -123,7 +141,11 @@ struct Regions {
 }
 
 impl Regions {
-    fn make(scenario: &Scenario, cache: &Cache, provenance: &mut Vec<(String, String)>) -> Result<Regions, Error> {
+    fn make(
+        scenario: &Scenario,
+        cache: &Cache,
+        provenance: &mut Vec<(String, String)>,
+    ) -> Result<Regions, Error> {
         let mut regions = Regions { images: Vec::new(), data_offset: 0 };
         for (number, nvdimm) in scenario.nvdimms.iter().enumerate() {
             let namespace = match nvdimm.namespace {
@@ -148,7 +170,14 @@ fn base_snapshot(cache: &Cache, kernel: &str, config: &MachineConfig) -> Result<
     key.update(&(config.kernel.len() as u64).to_le_bytes()).update(&config.kernel);
     key.update(&(config.initrd.len() as u64).to_le_bytes()).update(&config.initrd);
     // The agent may be the same while the machine is not: a snapshot belongs to one program.
-    let rest = format!("{} {VERSION} {} {} {:?} {}", env!("CARGO_PKG_VERSION"), config.command_line, config.memory, config.nvdimms, config.seed);
+    let rest = format!(
+        "{} {VERSION} {} {} {:?} {}",
+        env!("CARGO_PKG_VERSION"),
+        config.command_line,
+        config.memory,
+        config.nvdimms,
+        config.seed
+    );
     key.update(rest.as_bytes());
     key.update(&program_id());
     let place = cache.root().join("snapshots").join(&key.finalize().to_hex()[..32]);
@@ -198,7 +227,11 @@ fn boot(kernel: &str, config: &MachineConfig) -> Result<(Machine, Symbols), Erro
         Ok(()) => Ok((machine, Symbols::from_kallsyms(&String::from_utf8_lossy(&kallsyms)))),
         Err(why) => {
             let lines: Vec<&str> = console.lines().collect();
-            Err(Error::Boot { kernel: kernel.to_owned(), why, console: lines[lines.len().saturating_sub(20)..].join("\n") })
+            Err(Error::Boot {
+                kernel: kernel.to_owned(),
+                why,
+                console: lines[lines.len().saturating_sub(20)..].join("\n"),
+            })
         }
     }
 }
@@ -258,7 +291,8 @@ impl Laboratory for Machines {
         let free = lock().pop();
         let mut checker = match free {
             Some(checker) => checker,
-            None => Checker::new(&self.cache, Arc::clone(&self.base), self.data_offset).map_err(|why| HostError(why.to_string()))?,
+            None => Checker::new(&self.cache, Arc::clone(&self.base), self.data_offset)
+                .map_err(|why| HostError(why.to_string()))?,
         };
         let pages = media.chunks(4096).zip(self.base.chunks(4096)).zip((0..).step_by(4096));
         let changes = pages.filter(|((new, old), _)| new != old).map(|((new, _), at)| (at, new));
@@ -266,7 +300,9 @@ impl Laboratory for Machines {
         lock().push(checker);
         Ok(match result {
             Ok(fsck) if fsck.clean => Health::Clean,
-            Ok(fsck) => Health::Damaged(format!("e2fsck -fn ends with {}: {}", fsck.code, fsck.output.trim())),
+            Ok(fsck) => {
+                Health::Damaged(format!("e2fsck -fn ends with {}: {}", fsck.code, fsck.output.trim()))
+            }
             Err(why) => Health::Unknown(why.to_string()),
         })
     }
@@ -294,7 +330,9 @@ impl Target for Machine {
     fn run(&mut self, budget: u64) -> Stop {
         loop {
             return match Machine::run(self, budget) {
-                vmm::Stop::Call(call) => Stop::Call { number: call.number, first: call.first, second: call.second },
+                vmm::Stop::Call(call) => {
+                    Stop::Call { number: call.number, first: call.first, second: call.second }
+                }
                 vmm::Stop::Budget => Stop::Budget,
                 vmm::Stop::Event(seq) => Stop::Event(seq),
                 vmm::Stop::Idle => Stop::Ended("the machine halted for ever"),

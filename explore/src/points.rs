@@ -54,7 +54,12 @@ pub(crate) struct Points {
 }
 
 /// Finds the crash points of a recording.
-pub(crate) fn find(scenario: &Scenario, recording: &Recording, media: &Arc<dyn Media>, settings: Settings) -> Points {
+pub(crate) fn find(
+    scenario: &Scenario,
+    recording: &Recording,
+    media: &Arc<dyn Media>,
+    settings: Settings,
+) -> Points {
     let faults = windows::faults(&recording.watched, &recording.events);
     let (wanted, unresolved) = wanted(scenario, recording, &faults, media, settings);
     let mut domain = Domain::new(settings, media.clone());
@@ -68,7 +73,8 @@ pub(crate) fn find(scenario: &Scenario, recording: &Recording, media: &Arc<dyn M
         }
         let media = domain.crash_point();
         let expectation = expect(&scenario.history, &recording.timeline, events);
-        let window = faults.iter().enumerate().find_map(|(index, fault)| Some((index, fault.window_at(events)?)));
+        let window =
+            faults.iter().enumerate().find_map(|(index, fault)| Some((index, fault.window_at(events)?)));
         let key = key(&media, &expectation, window);
         if let Some(&same) = seen.get(&key) {
             points[same].reasons.extend(reasons);
@@ -97,7 +103,13 @@ fn key(media: &CrashPoint, expectation: &Expectation, window: Option<(usize, u8)
 type Wanted = BTreeMap<u64, BTreeSet<String>>;
 
 /// Every number of events at which a rule wants the power cut.
-fn wanted(scenario: &Scenario, recording: &Recording, faults: &[Fault], media: &Arc<dyn Media>, settings: Settings) -> (Wanted, Vec<String>) {
+fn wanted(
+    scenario: &Scenario,
+    recording: &Recording,
+    faults: &[Fault],
+    media: &Arc<dyn Media>,
+    settings: Settings,
+) -> (Wanted, Vec<String>) {
     let grows = growth(recording, media, settings);
     let mut wanted = Wanted::new();
     let mut unresolved = Vec::new();
@@ -105,7 +117,9 @@ fn wanted(scenario: &Scenario, recording: &Recording, faults: &[Fault], media: &
         let found = of_rule(rule, scenario, recording, faults, &grows);
         match found {
             Ok(found) if found.is_empty() => unresolved.push(format!("{rule}: no such point in this run")),
-            Ok(found) => found.into_iter().for_each(|events| { wanted.entry(events).or_default().insert(rule.to_string()); }),
+            Ok(found) => found.into_iter().for_each(|events| {
+                wanted.entry(events).or_default().insert(rule.to_string());
+            }),
             Err(why) => unresolved.push(format!("{rule}: {why}")),
         }
     }
@@ -118,7 +132,13 @@ fn growth(recording: &Recording, media: &Arc<dyn Media>, settings: Settings) -> 
     recording.events.iter().filter(|event| domain.apply(event)).map(|event| event.seq).collect()
 }
 
-fn of_rule(rule: &PointRule, scenario: &Scenario, recording: &Recording, faults: &[Fault], grows: &[u64]) -> Result<Vec<u64>, String> {
+fn of_rule(
+    rule: &PointRule,
+    scenario: &Scenario,
+    recording: &Recording,
+    faults: &[Fault],
+    grows: &[u64],
+) -> Result<Vec<u64>, String> {
     let events = &recording.events;
     let last = events.last().map_or(0, |event| event.seq + 1);
     match rule {
@@ -136,7 +156,8 @@ fn of_rule(rule: &PointRule, scenario: &Scenario, recording: &Recording, faults:
             let Some(wanted) = recording.watched.iter().position(|watched| watched == name) else {
                 return Err("the kernel has no function of this name".to_owned());
             };
-            let calls = events.iter().filter(|event| event.kind == EventKind::Symbol { index: wanted as u32 });
+            let calls =
+                events.iter().filter(|event| event.kind == EventKind::Symbol { index: wanted as u32 });
             Ok(calls.map(|event| event.seq).collect())
         }
         PointRule::Window(number) => {
@@ -145,10 +166,16 @@ fn of_rule(rule: &PointRule, scenario: &Scenario, recording: &Recording, faults:
                 return Err(format!("the kernel has no function {}", missing.join(", ")));
             }
             let windows = faults.iter().filter_map(|fault| fault.windows[usize::from(*number)].clone());
-            Ok(windows.flat_map(|window| {
-                let inside = grows.iter().flat_map(|seq| [*seq, seq + 1]).filter(|events| window.contains(events)).collect::<Vec<_>>();
-                [*window.start(), *window.end()].into_iter().chain(inside)
-            }).collect())
+            Ok(windows
+                .flat_map(|window| {
+                    let inside = grows
+                        .iter()
+                        .flat_map(|seq| [*seq, seq + 1])
+                        .filter(|events| window.contains(events))
+                        .collect::<Vec<_>>();
+                    [*window.start(), *window.end()].into_iter().chain(inside)
+                })
+                .collect())
         }
     }
 }

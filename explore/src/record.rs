@@ -27,7 +27,11 @@ pub(crate) fn prepared<L: Laboratory>(laboratory: &L) -> Result<L::Target, HostE
     let regions = target.regions();
     for (region, image) in regions.iter().zip(laboratory.images()) {
         if image.len() as u64 != region.size {
-            return Err(HostError(format!("an image of {} bytes does not fit a region of {}", image.len(), region.size)));
+            return Err(HostError(format!(
+                "an image of {} bytes does not fit a region of {}",
+                image.len(),
+                region.size
+            )));
         }
         target.write_pmem(region.base, image);
     }
@@ -44,13 +48,26 @@ pub(crate) fn record<L: Laboratory>(scenario: &Scenario, laboratory: &L) -> Resu
 }
 
 /// Runs the scenario again, calling `at_event` behind event `first` and then behind each that it asks for.
-pub(crate) fn drive<L: Laboratory>(scenario: &Scenario, laboratory: &L, target: &mut L::Target, first: Option<u64>, at_event: AtEvent<L::Target>) -> Recording {
+pub(crate) fn drive<L: Laboratory>(
+    scenario: &Scenario,
+    laboratory: &L,
+    target: &mut L::Target,
+    first: Option<u64>,
+    at_event: AtEvent<L::Target>,
+) -> Recording {
     let watched = windows::watched(scenario, laboratory);
     let addresses: Vec<u64> = watched.iter().filter_map(|name| laboratory.symbol(name)).collect();
     target.set_watched(&addresses);
     target.set_tracing(true);
     target.stop_at_event(first);
-    let mut recording = Recording { events: Vec::new(), timeline: Timeline::default(), watched, trouble: None, warnings: Vec::new(), console: String::new() };
+    let mut recording = Recording {
+        events: Vec::new(),
+        timeline: Timeline::default(),
+        watched,
+        trouble: None,
+        warnings: Vec::new(),
+        console: String::new(),
+    };
     recording.timeline.commands = vec![(u64::MAX, u64::MAX); scenario.commands.len()];
     let mut conversation = Conversation::new(target, Limits::RECORD);
     recording.trouble = converse(scenario, &mut conversation, &mut recording, at_event).err();
@@ -65,7 +82,12 @@ pub(crate) fn drive<L: Laboratory>(scenario: &Scenario, laboratory: &L, target: 
     recording
 }
 
-fn converse<T: Target>(scenario: &Scenario, conversation: &mut Conversation<T>, recording: &mut Recording, at_event: AtEvent<T>) -> Result<(), Trouble> {
+fn converse<T: Target>(
+    scenario: &Scenario,
+    conversation: &mut Conversation<T>,
+    recording: &mut Recording,
+    at_event: AtEvent<T>,
+) -> Result<(), Trouble> {
     let filesystem = &scenario.filesystem;
     let mount = Command::Mount { region: 0, fs: filesystem.kind.clone(), options: filesystem.mount.clone() };
     for (what, command) in [("attach", Command::Attach { region: 0 }), ("mount", mount)] {
@@ -92,7 +114,12 @@ fn reach_next<T: Target>(conversation: &mut Conversation<T>, at_event: AtEvent<T
     buffer
 }
 
-fn hand_over<T: Target>(conversation: &mut Conversation<T>, buffer: u64, command: &Command, at_event: AtEvent<T>) -> Result<Reply, Trouble> {
+fn hand_over<T: Target>(
+    conversation: &mut Conversation<T>,
+    buffer: u64,
+    command: &Command,
+    at_event: AtEvent<T>,
+) -> Result<Reply, Trouble> {
     let mut reply = conversation.hand_over(buffer, command);
     while let Err(Trouble::Event(seq)) = reply {
         stop_again(conversation, seq, at_event);

@@ -55,7 +55,12 @@ impl<'a, L: Laboratory> Worker<'a, L> {
     }
 
     /// Puts the content on the media and lets the guest look at it.
-    pub fn recover(&mut self, content: &Overlay, changed: &[(u64, u8)], wanted: Wanted) -> Result<Recovered, HostError> {
+    pub fn recover(
+        &mut self,
+        content: &Overlay,
+        changed: &[(u64, u8)],
+        wanted: Wanted,
+    ) -> Result<Recovered, HostError> {
         self.target.rewind();
         for (address, line) in content.lines() {
             self.target.write_pmem(*address, line);
@@ -74,7 +79,9 @@ impl<'a, L: Laboratory> Worker<'a, L> {
             Ok(Some(why)) => Outcome::Unmountable(why),
             Err(Trouble::Crash(why)) => Outcome::Crashed(why),
             Err(Trouble::Harness(why)) => Outcome::Unknown(why),
-            Err(Trouble::Event(seq)) => Outcome::Unknown(format!("stopped at event {seq}, which nobody asked for")),
+            Err(Trouble::Event(seq)) => {
+                Outcome::Unknown(format!("stopped at event {seq}, which nobody asked for"))
+            }
         };
         Ok(Recovered { outcome, warnings, console, located })
     }
@@ -99,10 +106,16 @@ impl<'a, L: Laboratory> Worker<'a, L> {
 }
 
 /// Attach, mount, observe, unmount. `Some` when the device or the file system does not come back, and why.
-fn look<T: Target>(scenario: &Scenario, conversation: &mut Conversation<T>) -> Result<Option<String>, Trouble> {
+fn look<T: Target>(
+    scenario: &Scenario,
+    conversation: &mut Conversation<T>,
+) -> Result<Option<String>, Trouble> {
     let filesystem = &scenario.filesystem;
     let mount = Command::Mount { region: 0, fs: filesystem.kind.clone(), options: filesystem.mount.clone() };
-    for (what, command) in [("the device does not come back", Command::Attach { region: 0 }), ("the file system does not mount", mount)] {
+    for (what, command) in [
+        ("the device does not come back", Command::Attach { region: 0 }),
+        ("the file system does not mount", mount),
+    ] {
         match conversation.perform(&command)? {
             Reply::Ok => (),
             Reply::Errno { call, errno } => return Ok(Some(format!("{what}: {call} returns errno {errno}"))),
@@ -112,7 +125,9 @@ fn look<T: Target>(scenario: &Scenario, conversation: &mut Conversation<T>) -> R
     for (what, command) in [("observing", Command::ObserveTree), ("unmounting", Command::Umount)] {
         match conversation.perform(&command)? {
             Reply::Ok => (),
-            Reply::Signal { signal } if command == Command::ObserveTree => return Ok(Some(format!("reading the files ends with signal {signal}"))),
+            Reply::Signal { signal } if command == Command::ObserveTree => {
+                return Ok(Some(format!("reading the files ends with signal {signal}")));
+            }
             other => return Err(Trouble::Harness(format!("{what}: {other:?}"))),
         }
     }
@@ -120,22 +135,30 @@ fn look<T: Target>(scenario: &Scenario, conversation: &mut Conversation<T>) -> R
 }
 
 fn tree(observed: Vec<(String, Option<Entry>)>) -> Tree {
-    let there: BTreeMap<String, Entry> = observed.into_iter().filter_map(|(path, entry)| Some((path, entry?))).collect();
+    let there: BTreeMap<String, Entry> =
+        observed.into_iter().filter_map(|(path, entry)| Some((path, entry?))).collect();
     Tree(there)
 }
 
 impl Outcome {
     /// Everything that must not be.
     pub fn faults(&self, expectation: &Expectation) -> Vec<Fault> {
-        let fault = |class, subject: &str, text: &String| vec![Fault { class, promise: None, subject: subject.to_owned(), range: None, text: text.clone() }];
+        let fault = |class, subject: &str, text: &String| {
+            vec![Fault { class, promise: None, subject: subject.to_owned(), range: None, text: text.clone() }]
+        };
         match self {
             Outcome::Found(tree) => judge(expectation, tree),
             Outcome::Unmountable(why) => fault(Class::Corrupt, "mount", why),
-            Outcome::Damaged(tree, why) => fault(Class::Corrupt, "check", why).into_iter().chain(judge(expectation, tree)).collect(),
+            Outcome::Damaged(tree, why) => {
+                fault(Class::Corrupt, "check", why).into_iter().chain(judge(expectation, tree)).collect()
+            }
             Outcome::Crashed(why) => fault(Class::GuestCrash, "guest", why),
             Outcome::Torn(outcome) => {
                 let mut faults = outcome.faults(expectation);
-                faults.iter_mut().filter(|fault| fault.class == Class::Corrupt).for_each(|fault| fault.class = Class::TornSector);
+                faults
+                    .iter_mut()
+                    .filter(|fault| fault.class == Class::Corrupt)
+                    .for_each(|fault| fault.class = Class::TornSector);
                 faults
             }
             Outcome::Unknown(_) => Vec::new(),
@@ -160,7 +183,10 @@ impl Outcome {
     pub fn words(&self) -> &str {
         match self {
             Outcome::Found(_) => "the file system came back",
-            Outcome::Unmountable(why) | Outcome::Damaged(_, why) | Outcome::Crashed(why) | Outcome::Unknown(why) => why,
+            Outcome::Unmountable(why)
+            | Outcome::Damaged(_, why)
+            | Outcome::Crashed(why)
+            | Outcome::Unknown(why) => why,
             Outcome::Torn(outcome) => outcome.words(),
         }
     }

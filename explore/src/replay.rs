@@ -30,7 +30,9 @@ pub enum ReplayError {
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
     /// The recording is not the one of the report.
-    #[error("this is another execution than the reported one ({0}): kernel, images and seed must be the same")]
+    #[error(
+        "this is another execution than the reported one ({0}): kernel, images and seed must be the same"
+    )]
     Other(String),
     /// The host.
     #[error(transparent)]
@@ -43,7 +45,12 @@ pub fn scenario_of(report: &Report) -> Result<Scenario, ScenarioError> {
 }
 
 /// Recreates the smallest state of a finding and recovers it. `laboratory` must be for [`scenario_of`] the report.
-pub fn replay<L: Laboratory>(report: &Report, id: &str, scenario: &Scenario, laboratory: &L) -> Result<Replayed, ReplayError> {
+pub fn replay<L: Laboratory>(
+    report: &Report,
+    id: &str,
+    scenario: &Scenario,
+    laboratory: &L,
+) -> Result<Replayed, ReplayError> {
     let Some(finding) = report.findings.iter().find(|finding| finding.id == id) else {
         let known = report.findings.iter().map(|finding| finding.id.as_str()).collect::<Vec<_>>().join(", ");
         return Err(ReplayError::NoFinding(id.to_owned(), known));
@@ -58,7 +65,8 @@ pub fn replay<L: Laboratory>(report: &Report, id: &str, scenario: &Scenario, lab
     let smallest = &finding.smallest;
     // Of several points behind the same events none differ in what is in flight.
     let point = run.points.points.iter().position(|point| point.events == smallest.events);
-    let point = point.ok_or_else(|| ReplayError::Other(format!("no crash point behind {} events", smallest.events)))?;
+    let point = point
+        .ok_or_else(|| ReplayError::Other(format!("no crash point behind {} events", smallest.events)))?;
     let media = &run.points.points[point].media;
     let choice = media.without(smallest.lost.iter().map(|index| *index as usize));
     if media.state_id(&choice) != smallest.state {
@@ -69,12 +77,18 @@ pub fn replay<L: Laboratory>(report: &Report, id: &str, scenario: &Scenario, lab
     let region = laboratory.start()?;
     let base = crate::target::Target::regions(&region).first().map_or(0, |region| region.base);
     for (address, line) in content.lines() {
-        if let Some(at) = address.checked_sub(base).map(|at| at as usize).filter(|at| at + 64 <= image.len()) {
+        if let Some(at) = address.checked_sub(base).map(|at| at as usize).filter(|at| at + 64 <= image.len())
+        {
             image[at..at + 64].copy_from_slice(line);
         }
     }
     let recovered = torn::recover(&mut Worker::new(scenario, laboratory)?, media, &choice)?;
     let faults = run.faults(&recovered.outcome, point);
     let outcome = recovered.outcome.words().to_owned();
-    Ok(Replayed { faults: faults.into_iter().map(|fault| format!("{}: {}", fault.class, fault.text)).collect(), outcome, console: recovered.console, image })
+    Ok(Replayed {
+        faults: faults.into_iter().map(|fault| format!("{}: {}", fault.class, fault.text)).collect(),
+        outcome,
+        console: recovered.console,
+        image,
+    })
 }

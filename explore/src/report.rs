@@ -230,7 +230,11 @@ impl Report {
     /// Reads a report.
     pub fn from_json(json: &str) -> Result<Report, String> {
         let report: Report = serde_json::from_str(json).map_err(|why| format!("not a report: {why}"))?;
-        if report.version == REPORT { Ok(report) } else { Err(format!("version {} of reports is not known", report.version)) }
+        if report.version == REPORT {
+            Ok(report)
+        } else {
+            Err(format!("version {} of reports is not known", report.version))
+        }
     }
 
     /// The classes that were found and count: violations, and what is denied or expected.

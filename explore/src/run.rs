@@ -17,8 +17,8 @@ use crate::recover::{Outcome, Shape, Worker};
 use crate::report::{Counts, PointReport, REPORT, Report, Settings, Verdict};
 use crate::scenario::Scenario;
 use crate::states;
-use crate::torn;
 use crate::target::{HostError, Laboratory, Target};
+use crate::torn;
 use crate::verdict::Class;
 
 /// How a run is done.
@@ -103,12 +103,18 @@ pub(crate) struct Run<'a, L: Laboratory> {
 }
 
 /// Records the scenario and finds its crash points.
-pub(crate) fn prepare<'a, L: Laboratory>(scenario: &'a Scenario, laboratory: &'a L, options: &'a RunOptions, inconclusive: &mut Vec<String>) -> Result<Run<'a, L>, HostError> {
+pub(crate) fn prepare<'a, L: Laboratory>(
+    scenario: &'a Scenario,
+    laboratory: &'a L,
+    options: &'a RunOptions,
+    inconclusive: &mut Vec<String>,
+) -> Result<Run<'a, L>, HostError> {
     let mut recording = record(scenario, laboratory)?;
     if let Some(Trouble::Harness(why)) = &recording.trouble {
         inconclusive.push(why.clone());
     }
-    let dropped = scenario.plant.map(|plant| drop_stores(plant.drop, &recording.watched, &mut recording.events));
+    let dropped =
+        scenario.plant.map(|plant| drop_stores(plant.drop, &recording.watched, &mut recording.events));
     if dropped.as_ref().is_some_and(Vec::is_empty) {
         inconclusive.push("plant: there was nothing to drop".to_owned());
     }
@@ -128,11 +134,21 @@ fn model(options: &RunOptions) -> persist::Settings {
         Some(Sabotage::PromisesDrain) => faults.promises_drain = true,
         Some(Sabotage::SkipOracle) | None => (),
     }
-    persist::Settings { granularity: options.granularity, nt_evicts: options.nt_evicts, faults, ..persist::Settings::default() }
+    persist::Settings {
+        granularity: options.granularity,
+        nt_evicts: options.nt_evicts,
+        faults,
+        ..persist::Settings::default()
+    }
 }
 
 /// Runs a scenario: records it, cuts the power everywhere it says, recovers, judges.
-pub fn run<L: Laboratory>(scenario: &Scenario, laboratory: &L, options: &RunOptions, progress: OnProgress) -> Result<Report, HostError> {
+pub fn run<L: Laboratory>(
+    scenario: &Scenario,
+    laboratory: &L,
+    options: &RunOptions,
+    progress: OnProgress,
+) -> Result<Report, HostError> {
     progress(Progress::Recording);
     let mut inconclusive = Vec::new();
     let run = prepare(scenario, laboratory, options, &mut inconclusive)?;
@@ -208,7 +224,11 @@ impl<'a, L: Laboratory> Run<'a, L> {
             let count = point.media.count();
             total = total.saturating_add(count.states);
             let (large, small) = if count.log2 > log2 { (count.log2, log2) } else { (log2, count.log2) };
-            log2 = if small == f64::NEG_INFINITY { large } else { large + (small - large).exp2().ln_1p() / std::f64::consts::LN_2 };
+            log2 = if small == f64::NEG_INFINITY {
+                large
+            } else {
+                large + (small - large).exp2().ln_1p() / std::f64::consts::LN_2
+            };
             exact &= count.exact;
         }
         let huge = total == u128::MAX;
@@ -219,7 +239,11 @@ impl<'a, L: Laboratory> Run<'a, L> {
             crash_points_equal: self.points.equal as u64,
             states_exist: if huge { "more than 2^128".to_owned() } else { total.to_string() },
             // Two decimals: sums of logarithms are not worth more, and reports stay short.
-            states_exist_log2: if self.points.points.is_empty() { 0.0 } else { (log2 * 100.0).round() / 100.0 },
+            states_exist_log2: if self.points.points.is_empty() {
+                0.0
+            } else {
+                (log2 * 100.0).round() / 100.0
+            },
             states_exist_exact: exact && !huge,
             ..Counts::default()
         }
@@ -229,7 +253,10 @@ impl<'a, L: Laboratory> Run<'a, L> {
     fn choose(&self, counts: &mut Counts) -> Vec<State> {
         let points = &self.points.points;
         let limit = self.scenario.crash.states as usize;
-        let chosen: Vec<Vec<Choice>> = points.iter().map(|point| states::choose(&point.media, self.seed() ^ point.events, limit)).collect();
+        let chosen: Vec<Vec<Choice>> = points
+            .iter()
+            .map(|point| states::choose(&point.media, self.seed() ^ point.events, limit))
+            .collect();
         let mut states: Vec<State> = Vec::new();
         let mut known: BTreeMap<StateId, usize> = BTreeMap::new();
         for round in 0..chosen.iter().map(Vec::len).max().unwrap_or(0) {
@@ -271,17 +298,25 @@ impl<'a, L: Laboratory> Run<'a, L> {
                 let Some(state) = states.get(number) else { return Ok(()) };
                 let judged = self.recover(&mut worker, state)?;
                 results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[number] = Some(judged);
-                progress(Progress::Recovering { done: 1 + done.fetch_add(1, Ordering::Relaxed), of: states.len() });
+                progress(Progress::Recovering {
+                    done: 1 + done.fetch_add(1, Ordering::Relaxed),
+                    of: states.len(),
+                });
             }
         };
         let jobs = self.options.jobs.clamp(1, states.len().max(1));
         std::thread::scope(|scope| {
             let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-            let ended = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|_| Err(HostError("a worker panicked".to_owned()))));
+            let ended = workers.into_iter().map(|worker| {
+                worker.join().unwrap_or_else(|_| Err(HostError("a worker panicked".to_owned())))
+            });
             ended.collect::<Result<Vec<()>, HostError>>()
         })?;
         let results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        results.into_iter().map(|judged| judged.ok_or_else(|| HostError("a state was not recovered".to_owned()))).collect()
+        results
+            .into_iter()
+            .map(|judged| judged.ok_or_else(|| HostError("a state was not recovered".to_owned())))
+            .collect()
     }
 
     fn recover(&self, worker: &mut Worker<L>, state: &State) -> Result<Judged, HostError> {
@@ -311,16 +346,32 @@ impl<'a, L: Laboratory> Run<'a, L> {
             let new = self.shape_of_everything(fault, 5, states, judged);
             for (number, state) in states.iter().enumerate() {
                 for (place, (point, _)) in state.at.iter().enumerate() {
-                    let Some((of, window)) = self.points.points[*point].window.filter(|(of, _)| *of == fault) else { continue };
+                    let Some((of, window)) = self.points.points[*point].window.filter(|(of, _)| *of == fault)
+                    else {
+                        continue;
+                    };
                     let Some(shape) = judged[number].shape.clone() else { continue };
                     let found = match window {
-                        1 | 2 => old.as_ref().filter(|old| **old != shape).map(|_| (Class::NotAtomic, "is there before its commit record was written")),
-                        5.. => new.as_ref().filter(|new| **new != shape).map(|_| (Class::Lost, "is not there although its commit was fenced")),
+                        1 | 2 => old
+                            .as_ref()
+                            .filter(|old| **old != shape)
+                            .map(|_| (Class::NotAtomic, "is there before its commit record was written")),
+                        5.. => new
+                            .as_ref()
+                            .filter(|new| **new != shape)
+                            .map(|_| (Class::Lost, "is not there although its commit was fenced")),
                         _ => None,
                     };
                     if let Some((class, how)) = found {
-                        let text = format!("fault {of} in window W{window}: the extent that it allocated {how}");
-                        judged[number].faults[place].push(Fault { class, promise: None, subject: format!("fault {of}"), range: None, text });
+                        let text =
+                            format!("fault {of} in window W{window}: the extent that it allocated {how}");
+                        judged[number].faults[place].push(Fault {
+                            class,
+                            promise: None,
+                            subject: format!("fault {of}"),
+                            range: None,
+                            text,
+                        });
                     }
                 }
             }
@@ -328,7 +379,10 @@ impl<'a, L: Laboratory> Run<'a, L> {
     }
 
     fn shapes_of_windows(&self, fault: usize, states: &[State], judged: &[Judged]) -> Vec<(u8, Shape)> {
-        let places = states.iter().zip(judged).flat_map(|(state, judged)| state.at.iter().map(move |(point, _)| (*point, judged)));
+        let places = states
+            .iter()
+            .zip(judged)
+            .flat_map(|(state, judged)| state.at.iter().map(move |(point, _)| (*point, judged)));
         places
             .filter_map(|(point, judged)| {
                 let (_, window) = self.points.points[point].window.filter(|(of, _)| *of == fault)?;
@@ -338,18 +392,35 @@ impl<'a, L: Laboratory> Run<'a, L> {
     }
 
     /// What came back in the first point of the window when everything in flight had arrived.
-    fn shape_of_everything(&self, fault: usize, window: u8, states: &[State], judged: &[Judged]) -> Option<Shape> {
+    fn shape_of_everything(
+        &self,
+        fault: usize,
+        window: u8,
+        states: &[State],
+        judged: &[Judged],
+    ) -> Option<Shape> {
         let point = self.points.points.iter().position(|point| point.window == Some((fault, window)))?;
         let id = self.points.points[point].media.state_id(&self.points.points[point].media.everything());
         let state = states.iter().position(|state| state.id == id)?;
         judged[state].shape.clone()
     }
 
-    fn check_counts(&self, counts: &mut Counts, states: &[State], judged: &[Judged], inconclusive: &mut Vec<String>) {
+    fn check_counts(
+        &self,
+        counts: &mut Counts,
+        states: &[State],
+        judged: &[Judged],
+        inconclusive: &mut Vec<String>,
+    ) {
         let mut promises = BTreeSet::new();
         for (state, judged) in states.iter().zip(judged).filter(|(_, judged)| judged.unknown.is_none()) {
             counts.judged += judged.faults.len() as u64;
-            promises.extend(state.at.iter().flat_map(|(point, _)| self.points.points[*point].expectation.promises.iter().copied()));
+            promises.extend(
+                state
+                    .at
+                    .iter()
+                    .flat_map(|(point, _)| self.points.points[*point].expectation.promises.iter().copied()),
+            );
         }
         counts.promises_judged = promises.len() as u64;
         if self.points.points.is_empty() {
@@ -369,23 +440,40 @@ impl<'a, L: Laboratory> Run<'a, L> {
             for (place, faults) in judged.faults.iter().enumerate() {
                 let (point, choice) = &states[number].at[place];
                 let lost = self.points.points[*point].media.in_flight().len() - choice.len();
-                instances.extend(faults.iter().map(|fault| Instance { state: Some((number, place)), lost, fault: fault.clone() }));
+                instances.extend(faults.iter().map(|fault| Instance {
+                    state: Some((number, place)),
+                    lost,
+                    fault: fault.clone(),
+                }));
                 instances.extend(judged.warnings.iter().map(|warning| {
                     let subject = without_numbers(warning);
-                    let fault = Fault { class: Class::GuestWarning, promise: None, subject, range: None, text: warning.clone() };
+                    let fault = Fault {
+                        class: Class::GuestWarning,
+                        promise: None,
+                        subject,
+                        range: None,
+                        text: warning.clone(),
+                    };
                     Instance { state: Some((number, place)), lost, fault }
                 }));
             }
         }
         if let Some(Trouble::Crash(why)) = &self.recording.trouble {
-            let fault = Fault { class: Class::GuestCrash, promise: None, subject: "recording".to_owned(), range: None, text: format!("while recording: {why}") };
+            let fault = Fault {
+                class: Class::GuestCrash,
+                promise: None,
+                subject: "recording".to_owned(),
+                range: None,
+                text: format!("while recording: {why}"),
+            };
             instances.push(Instance { state: None, lost: 0, fault });
         }
         instances
     }
 
     fn point_reports(&self, states: &[State], judged: &[Judged]) -> Vec<PointReport> {
-        let mut reports: Vec<PointReport> = self.points.points.iter().map(|point| self.point_report(point)).collect();
+        let mut reports: Vec<PointReport> =
+            self.points.points.iter().map(|point| self.point_report(point)).collect();
         for (state, judged) in states.iter().zip(judged) {
             for ((point, _), faults) in state.at.iter().zip(&judged.faults) {
                 let report = &mut reports[*point];

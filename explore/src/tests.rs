@@ -15,7 +15,9 @@ fn shipped(name: &str) -> Scenario {
 }
 
 fn scenario(steps: &str) -> Scenario {
-    let text = format!("name = \"test\"\n[machine]\nkernel = \"debian-6.1\"\n[[nvdimm]]\nsize = \"16M\"\n[filesystem]\ntype = \"ext4\"\n{steps}");
+    let text = format!(
+        "name = \"test\"\n[machine]\nkernel = \"debian-6.1\"\n[[nvdimm]]\nsize = \"16M\"\n[filesystem]\ntype = \"ext4\"\n{steps}"
+    );
     Scenario::parse(&text, "test.toml").unwrap_or_else(|error| panic!("{error}"))
 }
 
@@ -36,7 +38,10 @@ fn the_scenarios_keep_their_promises() {
     for name in ["map-sync-ext4", "fsync-ext4"] {
         let report = explore(&shipped(name));
         assert_eq!(report.verdict, Verdict::Kept, "{report}");
-        assert!(report.counts.promises_judged == report.counts.promises && report.counts.states_distinct > 20, "{report}");
+        assert!(
+            report.counts.promises_judged == report.counts.promises && report.counts.states_distinct > 20,
+            "{report}"
+        );
     }
 }
 
@@ -101,8 +106,13 @@ fn a_finding_can_be_replayed() {
         let report = explore(&shipped(name));
         let scenario = crate::replay::scenario_of(&report).expect("the report carries its scenario");
         for finding in &report.findings {
-            let replayed = crate::replay(&report, &finding.id, &scenario, &ToyLaboratory::new()).unwrap_or_else(|why| panic!("{why}"));
-            assert!(replayed.faults.iter().any(|fault| fault.starts_with(finding.class.name())), "{:?}", replayed.faults);
+            let replayed = crate::replay(&report, &finding.id, &scenario, &ToyLaboratory::new())
+                .unwrap_or_else(|why| panic!("{why}"));
+            assert!(
+                replayed.faults.iter().any(|fault| fault.starts_with(finding.class.name())),
+                "{:?}",
+                replayed.faults
+            );
         }
     }
 }
@@ -111,17 +121,26 @@ fn a_finding_can_be_replayed() {
 fn without_a_promise_or_a_crash_point_nothing_is_concluded() {
     let report = explore(&scenario("[[step]]\ncreate = { file = \"a\" }\n"));
     assert_eq!(report.verdict, Verdict::Inconclusive, "{report}");
-    let report = explore(&scenario("[[step]]\ncreate = { file = \"a\" }\n[[step]]\nfsync = \"a\"\n[crash]\npoints = []\n"));
+    let report = explore(&scenario(
+        "[[step]]\ncreate = { file = \"a\" }\n[[step]]\nfsync = \"a\"\n[crash]\npoints = []\n",
+    ));
     assert_eq!(report.verdict, Verdict::Inconclusive, "{report}");
-    let report = explore(&scenario("[[step]]\ncreate = { file = \"a\" }\n[[step]]\nfsync = \"a\"\n[crash]\npoints = [\"promises\", \"symbol:no_such_function\"]\n"));
+    let report = explore(&scenario(
+        "[[step]]\ncreate = { file = \"a\" }\n[[step]]\nfsync = \"a\"\n[crash]\npoints = [\"promises\", \"symbol:no_such_function\"]\n",
+    ));
     assert_eq!(report.verdict, Verdict::Inconclusive, "{report}");
 }
 
 #[test]
 fn a_guest_that_oopses_is_a_finding() {
-    let mut oopses = scenario("mount = \"oops\"\n[[step]]\ncreate = { file = \"a\" }\n[[step]]\nfsync = \"a\"\n");
+    let mut oopses =
+        scenario("mount = \"oops\"\n[[step]]\ncreate = { file = \"a\" }\n[[step]]\nfsync = \"a\"\n");
     let report = explore(&oopses);
-    assert_eq!((report.verdict, report.findings[0].class), (Verdict::Violated, Class::GuestCrash), "{report}");
+    assert_eq!(
+        (report.verdict, report.findings[0].class),
+        (Verdict::Violated, Class::GuestCrash),
+        "{report}"
+    );
     oopses.filesystem.mount = String::new();
     assert_eq!(explore(&oopses).verdict, Verdict::Kept);
 }
@@ -135,16 +154,26 @@ fn damage_that_the_checker_finds_is_corrupt_and_a_checker_that_fails_is_inconclu
         run(&scenario, &laboratory, &RunOptions::default(), &|_| ()).expect("a toy has no host trouble")
     };
     let damaged = with(Health::Damaged("free blocks count wrong".to_owned()));
-    assert!(damaged.verdict == Verdict::Violated && damaged.findings.iter().any(|finding| finding.class == Class::Corrupt), "{damaged}");
+    assert!(
+        damaged.verdict == Verdict::Violated
+            && damaged.findings.iter().any(|finding| finding.class == Class::Corrupt),
+        "{damaged}"
+    );
     assert_eq!(with(Health::Unknown("killed".to_owned())).verdict, Verdict::Inconclusive);
 }
 
 #[test]
 fn a_waived_promise_is_not_judged_and_an_added_one_is() {
-    let steps = |more: &str| scenario(&format!("[[step]]\ncreate = {{ file = \"a\" }}\n[[step]]\nwrite = {{ file = \"a\", bytes = 100 }}\n{more}"));
+    let steps = |more: &str| {
+        scenario(&format!(
+            "[[step]]\ncreate = {{ file = \"a\" }}\n[[step]]\nwrite = {{ file = \"a\", bytes = 100 }}\n{more}"
+        ))
+    };
     assert_eq!(explore(&steps("[[step]]\nfsync = \"a\"\nwaive = true\n")).verdict, Verdict::Inconclusive);
     let report = explore(&steps("[[step]]\npromise = { contents = { file = \"a\" } }\n"));
     assert_eq!((report.verdict, report.findings[0].class), (Verdict::Violated, Class::Lost), "{report}");
-    let report = explore(&steps("[[step]]\nfsync = \"a\"\nwaive = true\n[[step]]\npromise = { contents = { file = \"a\" } }\n"));
+    let report = explore(&steps(
+        "[[step]]\nfsync = \"a\"\nwaive = true\n[[step]]\npromise = { contents = { file = \"a\" } }\n",
+    ));
     assert_eq!(report.verdict, Verdict::Kept, "{report}");
 }

@@ -6,14 +6,24 @@ use crate::report::{Finding, Report, StoreReport, Verdict};
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
-        let found: Vec<&str> = self.findings.iter().map(|finding| finding.class.name()).collect::<std::collections::BTreeSet<_>>().into_iter().collect();
+        let found: Vec<&str> = self
+            .findings
+            .iter()
+            .map(|finding| finding.class.name())
+            .collect::<std::collections::BTreeSet<_>>()
+            .into_iter()
+            .collect();
         let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
         let expected = self.expect.iter().map(|class| class.name()).collect::<Vec<_>>().join(", ");
         match self.verdict {
             Verdict::Kept => writeln!(f, "{}: all promises kept", self.scenario)?,
             Verdict::Expected => writeln!(f, "{}: found {found}, as expected", self.scenario)?,
-            Verdict::Violated if self.expect.is_empty() => writeln!(f, "{}: VIOLATED: {found}", self.scenario)?,
-            Verdict::Violated => writeln!(f, "{}: VIOLATED: expected {expected}, found {found}", self.scenario)?,
+            Verdict::Violated if self.expect.is_empty() => {
+                writeln!(f, "{}: VIOLATED: {found}", self.scenario)?
+            }
+            Verdict::Violated => {
+                writeln!(f, "{}: VIOLATED: expected {expected}, found {found}", self.scenario)?
+            }
             Verdict::Inconclusive => writeln!(f, "{}: INCONCLUSIVE", self.scenario)?,
         }
         for why in &self.inconclusive {
@@ -37,12 +47,33 @@ impl Report {
         let counts = &self.counts;
         let settings = &self.settings;
         writeln!(f, "  {} {:?}, seed {}", settings.platform, settings.granularity, settings.seed)?;
-        writeln!(f, "  {} events, {} promises, {} crash points ({} more equal to one of them)", counts.events, counts.promises, counts.crash_points, counts.crash_points_equal)?;
-        let least = if counts.states_exist_exact { "" } else { "at least " };
+        writeln!(
+            f,
+            "  {} events, {} promises, {} crash points ({} more equal to one of them)",
+            counts.events, counts.promises, counts.crash_points, counts.crash_points_equal
+        )?;
+        let least = if counts.states_exist_exact || counts.states_exist.starts_with("more") {
+            ""
+        } else {
+            "at least "
+        };
         let claim = if counts.exhaustive { "exhaustive for this execution" } else { "a bounded choice" };
-        writeln!(f, "  states: {least}{} exist (2^{:.1}), {} chosen, {} distinct and recovered, {} equal by content, {} left out by the budget of {}: {claim}",
-            counts.states_exist, counts.states_exist_log2, counts.states_chosen, counts.states_distinct, counts.states_equal, counts.states_left_out, settings.budget)?;
-        writeln!(f, "  {} judgements, {} of {} promises judged", counts.judged, counts.promises_judged, counts.promises)
+        writeln!(
+            f,
+            "  states: {least}{} exist (2^{:.1}), {} chosen, {} distinct and recovered, {} equal by content, {} left out by the budget of {}: {claim}",
+            counts.states_exist,
+            counts.states_exist_log2,
+            counts.states_chosen,
+            counts.states_distinct,
+            counts.states_equal,
+            counts.states_left_out,
+            settings.budget
+        )?;
+        writeln!(
+            f,
+            "  {} judgements, {} of {} promises judged",
+            counts.judged, counts.promises_judged, counts.promises
+        )
     }
 }
 
@@ -52,7 +83,15 @@ fn write_finding(f: &mut Formatter, finding: &Finding) -> fmt::Result {
         writeln!(f, "  broken: {} (line {}, event {})", promise.text, promise.line, promise.event)?;
     }
     let smallest = &finding.smallest;
-    writeln!(f, "  in {} states at {} crash points; smallest: behind {} events, {} of {} parts in flight lost", finding.states, finding.points, smallest.events, smallest.lost.len(), smallest.in_flight)?;
+    writeln!(
+        f,
+        "  in {} states at {} crash points; smallest: behind {} events, {} of {} parts in flight lost",
+        finding.states,
+        finding.points,
+        smallest.events,
+        smallest.lost.len(),
+        smallest.in_flight
+    )?;
     for store in &finding.stores {
         write_store(f, store)?;
     }
@@ -67,7 +106,11 @@ fn write_finding(f: &mut Formatter, finding: &Finding) -> fmt::Result {
 }
 
 fn write_store(f: &mut Formatter, store: &StoreReport) -> fmt::Result {
-    let several = if store.count > 1 { format!("{} stores from event {}", store.count, store.event) } else { format!("store, event {}", store.event) };
+    let several = if store.count > 1 {
+        format!("{} stores from event {}", store.count, store.event)
+    } else {
+        format!("store, event {}", store.event)
+    };
     let file = store.file.as_ref().map_or(String::new(), |file| format!(" ({file})"));
     writeln!(f, "  {several}: {} bytes at {:#x}{file}, {}", store.bytes, store.address, store.lacked)?;
     let step = store.step.as_ref().map_or(String::new(), |step| format!(", in {step}"));

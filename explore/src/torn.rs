@@ -25,7 +25,11 @@ fn torn_copies(media: &CrashPoint, choice: &Choice) -> (Vec<usize>, Vec<usize>) 
 
 /// Recovers a state. Damage that is gone both when all torn copies are whole and when they are missing is laid to
 /// the tearing.
-pub(crate) fn recover<L: Laboratory>(worker: &mut Worker<L>, media: &CrashPoint, choice: &Choice) -> Result<Recovered, HostError> {
+pub(crate) fn recover<L: Laboratory>(
+    worker: &mut Worker<L>,
+    media: &CrashPoint,
+    choice: &Choice,
+) -> Result<Recovered, HostError> {
     let mut recovered = worker.recover(&media.content(choice), &[], None)?;
     let (there, lost) = torn_copies(media, choice);
     if !recovered.outcome.is_corrupt() || there.is_empty() {

@@ -31,7 +31,8 @@ enum Role {
 }
 
 impl Role {
-    const ALL: [Role; 7] = [Role::Entry, Role::Zeroing, Role::Mapped, Role::Sync, Role::Commit, Role::Flush, Role::Set];
+    const ALL: [Role; 7] =
+        [Role::Entry, Role::Zeroing, Role::Mapped, Role::Sync, Role::Commit, Role::Flush, Role::Set];
 
     fn functions(self) -> &'static [&'static str] {
         match self {
@@ -65,7 +66,8 @@ pub(crate) fn watched<L: Laboratory>(scenario: &Scenario, laboratory: &L) -> Vec
 
 /// Names of roles that no function of this kernel fills.
 pub(crate) fn unresolved(watched: &[String]) -> Vec<String> {
-    let missing = |role: &&Role| !role.functions().iter().any(|name| watched.iter().any(|watched| watched == name));
+    let missing =
+        |role: &&Role| !role.functions().iter().any(|name| watched.iter().any(|watched| watched == name));
     Role::ALL.iter().filter(missing).map(|role| role.functions().join(" or ")).collect()
 }
 
@@ -79,7 +81,9 @@ pub(crate) struct Fault {
 impl Fault {
     /// The window in which the power is cut behind so many events.
     pub fn window_at(&self, events: u64) -> Option<u8> {
-        (0..9).find(|&number| self.windows[usize::from(number)].as_ref().is_some_and(|window| window.contains(&events)))
+        (0..9).find(|&number| {
+            self.windows[usize::from(number)].as_ref().is_some_and(|window| window.contains(&events))
+        })
     }
 }
 
@@ -92,7 +96,9 @@ struct Calls<'a> {
 impl Calls<'_> {
     fn has(&self, event: &Event, role: Role) -> bool {
         match event.kind {
-            EventKind::Symbol { index } => self.watched.get(index as usize).is_some_and(|name| role.functions().contains(&name.as_str())),
+            EventKind::Symbol { index } => {
+                self.watched.get(index as usize).is_some_and(|name| role.functions().contains(&name.as_str()))
+            }
             _ => false,
         }
     }
@@ -130,25 +136,27 @@ impl Calls<'_> {
         let seq = |at: usize| self.events[at].seq;
         let set = self.first(Role::Set, sync, self.events.len()).unwrap_or(self.events.len() - 1);
         let mut windows: [Option<RangeInclusive<u64>>; 9] = Default::default();
-        let zeroing = self.zeroing(from, sync);
-        let entry = self.last(Role::Entry, from, zeroing.map_or(sync, |(begin, _)| begin));
-        if let Some(entry) = entry {
-            windows[0] = Some(seq(entry)..=seq(zeroing.map_or(sync, |(begin, _)| begin)));
+        if let Some(entry) = self.entry(from, sync) {
+            let zeroing = self.first(Role::Zeroing, entry, sync);
+            windows[0] = Some(seq(entry)..=seq(zeroing.unwrap_or(sync)));
+            if let Some(begin) = zeroing {
+                windows[1] = Some(seq(begin) + 1..=seq(self.last(Role::Mapped, begin, sync).unwrap_or(sync)));
+            }
         }
-        windows[1] = zeroing.map(|(begin, end)| seq(begin) + 1..=seq(end));
         self.commit_windows(sync, set, &mut windows);
         self.user_windows(set, &mut windows);
         Fault { windows }
     }
 
-    /// From the first zeroing of the fault to the extent that ends it.
-    fn zeroing(&self, from: usize, sync: usize) -> Option<(usize, usize)> {
+    /// Where the fault that waits at `sync` reached DAX. One that falls back from a huge page reaches it twice.
+    fn entry(&self, from: usize, sync: usize) -> Option<usize> {
         let entry = self.last(Role::Entry, from, sync)?;
-        // A huge fault that falls back to a small one has zeroed already: its entry comes before.
-        let begin = self.last(Role::Zeroing, from, sync)?;
-        let begin = if begin > entry { self.first(Role::Zeroing, entry, sync)? } else { begin };
-        let end = self.last(Role::Mapped, begin, sync)?;
-        Some((begin, end))
+        let earlier = self.last(Role::Entry, from, entry);
+        let between = |at: usize| {
+            self.events[at..entry].iter().any(|event| event.origin.cpl == 3)
+                || self.first(Role::Set, at, entry).is_some()
+        };
+        Some(earlier.filter(|&at| !between(at)).unwrap_or(entry))
     }
 
     /// W2 to W5: the journal's commit.
@@ -181,9 +189,12 @@ impl Calls<'_> {
     fn user_windows(&self, set: usize, windows: &mut [Option<RangeInclusive<u64>>; 9]) {
         let seq = |at: usize| self.events[at].seq;
         let next_entry = self.first(Role::Entry, set, self.events.len()).unwrap_or(self.events.len());
-        let by_user = |from: usize, fits: fn(&EventKind) -> bool| self.find(from, |event| event.origin.cpl == 3 && fits(&event.kind)).filter(|at| *at < next_entry);
+        let by_user = |from: usize, fits: fn(&EventKind) -> bool| {
+            self.find(from, |event| event.origin.cpl == 3 && fits(&event.kind)).filter(|at| *at < next_entry)
+        };
         let flush = by_user(set, |kind| matches!(kind, EventKind::Flush { .. }));
-        let fence = by_user(set, |kind| matches!(kind, EventKind::Drain(DrainKind::Sfence | DrainKind::Mfence)));
+        let fence =
+            by_user(set, |kind| matches!(kind, EventKind::Drain(DrainKind::Sfence | DrainKind::Mfence)));
         windows[6] = Some(seq(set) + 1..=flush.or(fence).map_or(seq(set) + 1, seq));
         if let (Some(flush), Some(fence)) = (flush, fence) {
             windows[7] = Some(seq(flush) + 1..=seq(fence));

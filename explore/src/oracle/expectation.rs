@@ -5,7 +5,9 @@ use std::ops::RangeInclusive;
 
 use guest_protocol::Pattern;
 
-use super::history::{ContentChange, FileHistory, FileId, FileKind, History, NameChange, SizeChange, Term, Unit};
+use super::history::{
+    ContentChange, FileHistory, FileId, FileKind, History, NameChange, SizeChange, Term, Unit,
+};
 
 /// When the commands and promises of a history happened, in numbers of events.
 #[derive(Clone, Debug, Default)]
@@ -109,7 +111,9 @@ impl Context<'_> {
 
     /// The terms of all promises that hold.
     fn terms(&self) -> impl Iterator<Item = (u32, &Term)> {
-        self.promises.iter().flat_map(|&id| self.history.promises[id as usize].terms.iter().map(move |term| (id, term)))
+        self.promises
+            .iter()
+            .flat_map(|&id| self.history.promises[id as usize].terms.iter().map(move |term| (id, term)))
     }
 
     fn name_groups(&self) -> Vec<NameGroup> {
@@ -149,7 +153,12 @@ impl Context<'_> {
     fn file(&self, file: FileId) -> FileExpectation {
         let history = &self.history.files[file.0];
         let (sizes, size_promise) = self.sizes(file, history);
-        FileExpectation { kind: history.kind.clone(), sizes, size_promise, segments: self.segments(file, history) }
+        FileExpectation {
+            kind: history.kind.clone(),
+            sizes,
+            size_promise,
+            segments: self.segments(file, history),
+        }
     }
 
     fn sizes(&self, file: FileId, history: &FileHistory) -> (Vec<RangeInclusive<u64>>, Option<u32>) {
@@ -158,13 +167,21 @@ impl Context<'_> {
             _ => None,
         });
         // The first promise of the latest size.
-        let (base, promise) = size_terms.fold((0, None), |(base, by), (upto, id)| if upto > base { (upto, Some(id)) } else { (base, by) });
+        let (base, promise) =
+            size_terms.fold(
+                (0, None),
+                |(base, by), (upto, id)| if upto > base { (upto, Some(id)) } else { (base, by) },
+            );
         let size_after = |count: usize| if count == 0 { 0 } else { history.sizes[count - 1].to };
         let mut sizes = vec![size_after(base)..=size_after(base)];
         for (index, change) in history.sizes.iter().enumerate().skip(base) {
             if self.started(change.command) {
                 let from = size_after(index);
-                sizes.push(if change.gradual { from.min(change.to)..=from.max(change.to) } else { change.to..=change.to });
+                sizes.push(if change.gradual {
+                    from.min(change.to)..=from.max(change.to)
+                } else {
+                    change.to..=change.to
+                });
             }
         }
         (sizes, promise)
@@ -174,7 +191,9 @@ impl Context<'_> {
         let terms: Vec<(u32, u64, u64, usize)> = self
             .terms()
             .filter_map(|(id, term)| match term {
-                Term::Content { file: of, at, len, upto } if *of == file => Some((id, *at, at.saturating_add(*len), *upto)),
+                Term::Content { file: of, at, len, upto } if *of == file => {
+                    Some((id, *at, at.saturating_add(*len), *upto))
+                }
                 _ => None,
             })
             .collect();
@@ -188,15 +207,25 @@ impl Context<'_> {
         segments
             .map(|(segment, base)| {
                 let since = base.map_or(0, |index| history.contents[index].command);
-                let shrinks = |change: &SizeChange| change.to <= segment.at && change.command >= since && self.started(change.command);
+                let shrinks = |change: &SizeChange| {
+                    change.to <= segment.at && change.command >= since && self.started(change.command)
+                };
                 let may_be_cut = history.sizes.iter().any(shrinks);
                 Segment { may_be_cut, free: foreign && base.is_none(), ..segment }
             })
             .collect()
     }
 
-    fn segment(&self, at: u64, end: u64, changes: &[&ContentChange], terms: &[(u32, u64, u64, usize)]) -> (Segment, Option<usize>) {
-        let covering: Vec<usize> = (0..changes.len()).filter(|&index| changes[index].at <= at && end <= changes[index].at + changes[index].len).collect();
+    fn segment(
+        &self,
+        at: u64,
+        end: u64,
+        changes: &[&ContentChange],
+        terms: &[(u32, u64, u64, usize)],
+    ) -> (Segment, Option<usize>) {
+        let covering: Vec<usize> = (0..changes.len())
+            .filter(|&index| changes[index].at <= at && end <= changes[index].at + changes[index].len)
+            .collect();
         // The latest change that a promise covers, and the first promise that does.
         let mut base: Option<(usize, u32)> = None;
         for &(id, from, to, upto) in terms {
@@ -226,7 +255,19 @@ impl Context<'_> {
             }
         }
         let promise = base.map(|(_, id)| id);
-        (Segment { at, len: end - at, allowed, outdated, whole_words, promise, may_be_cut: false, free: false }, base.map(|(index, _)| index))
+        (
+            Segment {
+                at,
+                len: end - at,
+                allowed,
+                outdated,
+                whole_words,
+                promise,
+                may_be_cut: false,
+                free: false,
+            },
+            base.map(|(index, _)| index),
+        )
     }
 }
 
@@ -248,7 +289,11 @@ fn groups_of(changes: &[NameChange]) -> Vec<ChangeGroup> {
         let shares = |group: &ChangeGroup| change.sets.iter().any(|(path, _)| group.paths.contains(path));
         let (joined, rest): (Vec<_>, Vec<_>) = groups.into_iter().partition(shares);
         groups = rest;
-        let mut paths: Vec<String> = joined.iter().flat_map(|group| group.paths.clone()).chain(change.sets.iter().map(|(path, _)| path.clone())).collect();
+        let mut paths: Vec<String> = joined
+            .iter()
+            .flat_map(|group| group.paths.clone())
+            .chain(change.sets.iter().map(|(path, _)| path.clone()))
+            .collect();
         paths.sort();
         paths.dedup();
         let mut all: Vec<usize> = joined.into_iter().flat_map(|group| group.changes).chain([index]).collect();

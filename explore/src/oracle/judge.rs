@@ -55,7 +55,13 @@ pub(crate) fn judge(expectation: &Expectation, tree: &Tree) -> Vec<Fault> {
     if !expectation.programs_ran {
         let known = |path: &String| expectation.names.iter().any(|group| group.paths.contains(path));
         for path in tree.0.keys().filter(|path| !known(path)) {
-            faults.push(Fault { class: Class::Stale, promise: None, subject: path.clone(), range: None, text: format!("{path} is there, but no step made it") });
+            faults.push(Fault {
+                class: Class::Stale,
+                promise: None,
+                subject: path.clone(),
+                range: None,
+                text: format!("{path} is there, but no step made it"),
+            });
         }
     }
     faults
@@ -63,7 +69,9 @@ pub(crate) fn judge(expectation: &Expectation, tree: &Tree) -> Vec<Fault> {
 
 /// Finds a state of the names that fits; the one that fits best tells the faults of content.
 fn judge_group(expectation: &Expectation, group: &NameGroup, tree: &Tree, faults: &mut Vec<Fault>) {
-    let fits = |state: &&Vec<Option<FileId>>| group.paths.iter().zip(*state).all(|(path, file)| shape_fits(expectation, *file, tree.0.get(path)));
+    let fits = |state: &&Vec<Option<FileId>>| {
+        group.paths.iter().zip(*state).all(|(path, file)| shape_fits(expectation, *file, tree.0.get(path)))
+    };
     let mut best: Option<Vec<Fault>> = None;
     for state in group.states[group.first_allowed..].iter().filter(fits) {
         let mut found = Vec::new();
@@ -103,7 +111,9 @@ fn judge_names(expectation: &Expectation, group: &NameGroup, tree: &Tree, faults
     let mut one_is_wrong = false;
     for (at, path) in group.paths.iter().enumerate() {
         let entry = tree.0.get(path);
-        let fits = |states: &[Vec<Option<FileId>>]| states.iter().any(|state| shape_fits(expectation, state[at], entry));
+        let fits = |states: &[Vec<Option<FileId>>]| {
+            states.iter().any(|state| shape_fits(expectation, state[at], entry))
+        };
         if fits(&group.states[group.first_allowed..]) {
             continue;
         }
@@ -120,8 +130,12 @@ fn judge_names(expectation: &Expectation, group: &NameGroup, tree: &Tree, faults
     }
     if !one_is_wrong {
         let subject = group.paths.join(", ");
-        let there: Vec<&str> = group.paths.iter().filter(|path| tree.0.contains_key(*path)).map(String::as_str).collect();
-        let text = format!("of {subject} there is {}: neither before nor after any step", if there.is_empty() { "none".to_owned() } else { there.join(", ") });
+        let there: Vec<&str> =
+            group.paths.iter().filter(|path| tree.0.contains_key(*path)).map(String::as_str).collect();
+        let text = format!(
+            "of {subject} there is {}: neither before nor after any step",
+            if there.is_empty() { "none".to_owned() } else { there.join(", ") }
+        );
         faults.push(Fault { class: Class::NotAtomic, promise: group.promise, subject, range: None, text });
     }
 }
@@ -130,12 +144,18 @@ fn judge_file(file: &FileExpectation, path: &str, entry: &Entry, faults: &mut Ve
     let fault = |class, promise, text| Fault { class, promise, subject: path.to_owned(), range: None, text };
     match entry {
         Entry::File { size, content, .. } => judge_content(file, path, *size, content, faults),
-        Entry::Unreadable { call, errno } => faults.push(fault(Class::Corrupt, None, format!("{path}: {call} fails with errno {errno}"))),
+        Entry::Unreadable { call, errno } => {
+            faults.push(fault(Class::Corrupt, None, format!("{path}: {call} fails with errno {errno}")))
+        }
         Entry::Symlink { target: found } => {
             if let FileKind::Symlink { target } = &file.kind
                 && target != found
             {
-                faults.push(fault(Class::Stale, None, format!("{path} points to {found:?} instead of {target:?}")));
+                faults.push(fault(
+                    Class::Stale,
+                    None,
+                    format!("{path} points to {found:?} instead of {target:?}"),
+                ));
             }
         }
         Entry::Directory | Entry::Other => (),
@@ -143,24 +163,51 @@ fn judge_file(file: &FileExpectation, path: &str, entry: &Entry, faults: &mut Ve
 }
 
 fn judge_content(file: &FileExpectation, path: &str, size: u64, content: &[u8], faults: &mut Vec<Fault>) {
-    let fault = |class, promise, at: u64, len: u64, text| Fault { class, promise, subject: path.to_owned(), range: Some((path.to_owned(), at, len)), text };
+    let fault = |class, promise, at: u64, len: u64, text| Fault {
+        class,
+        promise,
+        subject: path.to_owned(),
+        range: Some((path.to_owned(), at, len)),
+        text,
+    };
     let size_fits = file.kind == FileKind::Foreign || file.sizes.iter().any(|range| range.contains(&size));
     if !size_fits {
         let smallest = file.sizes.iter().map(|range| *range.start()).min().unwrap_or(0);
         let class = if file.size_promise.is_some() { Class::Lost } else { Class::Stale };
-        faults.push(fault(class, file.size_promise, size.min(smallest), size.abs_diff(smallest), format!("{path} has {size:#x} bytes; it may have {}", ranges(&file.sizes))));
+        faults.push(fault(
+            class,
+            file.size_promise,
+            size.min(smallest),
+            size.abs_diff(smallest),
+            format!("{path} has {size:#x} bytes; it may have {}", ranges(&file.sizes)),
+        ));
     }
     for segment in file.segments.iter().filter(|segment| !segment.free) {
         if segment.at >= size {
             if segment.promise.is_some() && !segment.may_be_cut {
-                faults.push(fault(Class::Lost, segment.promise, segment.at, segment.len, format!("{path} ends before its bytes {:#x} to {:#x}", segment.at, segment.at + segment.len)));
+                faults.push(fault(
+                    Class::Lost,
+                    segment.promise,
+                    segment.at,
+                    segment.len,
+                    format!(
+                        "{path} ends before its bytes {:#x} to {:#x}",
+                        segment.at,
+                        segment.at + segment.len
+                    ),
+                ));
             }
             continue;
         }
         let len = segment.len.min(size - segment.at).min((content.len() as u64).saturating_sub(segment.at));
         let bytes = &content[segment.at as usize..(segment.at + len) as usize];
         if let Some(mismatch) = first_mismatch(segment, bytes) {
-            let text = format!("{path} at {:#x}: found {}, may be {}", mismatch.at, hexadecimal(&mismatch.found), mismatch.allowed(segment));
+            let text = format!(
+                "{path} at {:#x}: found {}, may be {}",
+                mismatch.at,
+                hexadecimal(&mismatch.found),
+                mismatch.allowed(segment)
+            );
             let promise = segment.promise.filter(|_| mismatch.class != Class::Stale);
             faults.push(fault(mismatch.class, promise, mismatch.at, mismatch.found.len() as u64, text));
         }
@@ -170,7 +217,11 @@ fn judge_content(file: &FileExpectation, path: &str, size: u64, content: &[u8], 
 fn ranges(sizes: &[std::ops::RangeInclusive<u64>]) -> String {
     let mut texts: Vec<String> = Vec::new();
     for range in sizes {
-        let text = if range.start() == range.end() { format!("{:#x}", range.start()) } else { format!("{:#x} to {:#x}", range.start(), range.end()) };
+        let text = if range.start() == range.end() {
+            format!("{:#x}", range.start())
+        } else {
+            format!("{:#x} to {:#x}", range.start(), range.end())
+        };
         if !texts.contains(&text) {
             texts.push(text);
         }
@@ -225,7 +276,11 @@ fn matches(pattern: Pattern, at: u64, found: &[u8]) -> bool {
 }
 
 fn mismatch(segment: &Segment, at: u64, found: &[u8]) -> Mismatch {
-    let torn = segment.allowed.len() > 1 && found.iter().zip(at..).all(|(byte, at)| segment.allowed.iter().any(|pattern| pattern.byte(at) == *byte));
+    let torn = segment.allowed.len() > 1
+        && found
+            .iter()
+            .zip(at..)
+            .all(|(byte, at)| segment.allowed.iter().any(|pattern| pattern.byte(at) == *byte));
     let was_so = segment.outdated.iter().any(|pattern| matches(*pattern, at, found));
     let class = if was_so {
         Class::Lost

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use guest_protocol::Pattern;
 
-use super::history::{ContentChange, FileHistory, FileId, FileKind, History, NameChange, Promise, SizeChange, Term, Unit};
+use super::history::{
+    ContentChange, FileHistory, FileId, FileKind, History, NameChange, Promise, SizeChange, Term, Unit,
+};
 use crate::scenario::NamesPolicy;
 
 /// A step that makes no sense: the key that is wrong and why.
@@ -53,10 +55,17 @@ impl Model {
     /// A path of a step: relative, plain, below an existing directory.
     fn check_path(&self, key: &'static str, path: &str) -> Result<(), Refusal> {
         if path.is_empty() || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
-            return refuse(key, format!("{path:?} is not a path below the mount point: write names joined by /, without a leading /"));
+            return refuse(
+                key,
+                format!(
+                    "{path:?} is not a path below the mount point: write names joined by /, without a leading /"
+                ),
+            );
         }
         match path.rsplit_once('/') {
-            Some((parent, _)) if !self.is_directory(parent) => refuse(key, format!("{path:?}: no step makes the directory {parent:?} before this one")),
+            Some((parent, _)) if !self.is_directory(parent) => {
+                refuse(key, format!("{path:?}: no step makes the directory {parent:?} before this one"))
+            }
             _ => Ok(()),
         }
     }
@@ -91,7 +100,13 @@ impl Model {
         FileId(self.history.files.len() - 1)
     }
 
-    fn add_named(&mut self, command: usize, key: &'static str, path: &str, kind: FileKind) -> Result<(), Refusal> {
+    fn add_named(
+        &mut self,
+        command: usize,
+        key: &'static str,
+        path: &str,
+        kind: FileKind,
+    ) -> Result<(), Refusal> {
         self.check_path(key, path)?;
         if self.names.contains_key(path) {
             return refuse(key, format!("{path:?} exists already"));
@@ -143,7 +158,14 @@ impl Model {
     }
 
     /// Returns the offset at which the bytes go.
-    pub fn write(&mut self, command: usize, path: &str, at: Option<u64>, len: u64, pattern: Pattern) -> Result<u64, Refusal> {
+    pub fn write(
+        &mut self,
+        command: usize,
+        path: &str,
+        at: Option<u64>,
+        len: u64,
+        pattern: Pattern,
+    ) -> Result<u64, Refusal> {
         let file = self.file("file", path)?;
         let at = at.unwrap_or_else(|| self.size(file));
         let end = end_of("bytes", at, len)?;
@@ -156,7 +178,16 @@ impl Model {
         let file = self.file("file", path)?;
         let old = self.size(file);
         if end_of("size", size, 0)? < old {
-            self.change_content(file, ContentChange { command, at: size, len: old - size, pattern: Pattern::Zero, unit: Unit::Byte });
+            self.change_content(
+                file,
+                ContentChange {
+                    command,
+                    at: size,
+                    len: old - size,
+                    pattern: Pattern::Zero,
+                    unit: Unit::Byte,
+                },
+            );
         }
         if size != old {
             self.history.files[file.0].sizes.push(SizeChange { command, to: size, gradual: false });
@@ -172,12 +203,22 @@ impl Model {
     }
 
     /// Zeroes a range; `grows` when it may extend the file.
-    pub fn zero(&mut self, command: usize, path: &str, at: u64, len: u64, grows: bool) -> Result<(), Refusal> {
+    pub fn zero(
+        &mut self,
+        command: usize,
+        path: &str,
+        at: u64,
+        len: u64,
+        grows: bool,
+    ) -> Result<(), Refusal> {
         let file = self.file("file", path)?;
         let end = end_of("bytes", at, len)?;
         let end = if grows { end } else { end.min(self.size(file)) };
         let len = end.saturating_sub(at);
-        self.change_content(file, ContentChange { command, at, len, pattern: Pattern::Zero, unit: Unit::Byte });
+        self.change_content(
+            file,
+            ContentChange { command, at, len, pattern: Pattern::Zero, unit: Unit::Byte },
+        );
         self.grow(command, file, end, true);
         Ok(())
     }
@@ -206,11 +247,19 @@ impl Model {
 
     fn below(&self, directory: &str) -> Vec<(String, FileId)> {
         let prefix = format!("{directory}/");
-        self.names.iter().filter(|(path, _)| path.starts_with(&prefix)).map(|(path, file)| (path.clone(), *file)).collect()
+        self.names
+            .iter()
+            .filter(|(path, _)| path.starts_with(&prefix))
+            .map(|(path, file)| (path.clone(), *file))
+            .collect()
     }
 
     fn check_empty(&self, key: &'static str, path: &str) -> Result<(), Refusal> {
-        if self.below(path).is_empty() { Ok(()) } else { refuse(key, format!("the directory {path:?} is not empty")) }
+        if self.below(path).is_empty() {
+            Ok(())
+        } else {
+            refuse(key, format!("the directory {path:?} is not empty"))
+        }
     }
 
     pub fn link(&mut self, command: usize, from: &str, to: &str) -> Result<(), Refusal> {
@@ -243,7 +292,13 @@ impl Model {
         let len = len.unwrap_or_else(|| size.saturating_sub(at));
         let foreign = self.history.files[file.0].kind == FileKind::Foreign;
         if len == 0 || (!foreign && end_of("size", at, len)? > size.next_multiple_of(4096)) {
-            return refuse("map", format!("bytes {at:#x} to {:#x} of {path:?} do not exist here: its size is {size:#x}", at.saturating_add(len)));
+            return refuse(
+                "map",
+                format!(
+                    "bytes {at:#x} to {:#x} of {path:?} do not exist here: its size is {size:#x}",
+                    at.saturating_add(len)
+                ),
+            );
         }
         self.maps.insert(name.to_owned(), Mapping { file, at, len });
         Ok(len)
@@ -256,7 +311,14 @@ impl Model {
         };
         let len = len.unwrap_or_else(|| mapping.len.saturating_sub(at));
         if len == 0 || end_of("bytes", at, len)? > mapping.len {
-            return refuse("bytes", format!("bytes {at:#x} to {:#x} lie outside of the mapping {name:?} of {:#x} bytes", at.saturating_add(len), mapping.len));
+            return refuse(
+                "bytes",
+                format!(
+                    "bytes {at:#x} to {:#x} lie outside of the mapping {name:?} of {:#x} bytes",
+                    at.saturating_add(len),
+                    mapping.len
+                ),
+            );
         }
         Ok((mapping.clone(), len))
     }
@@ -273,25 +335,45 @@ impl Model {
         }
     }
 
-    pub fn store(&mut self, command: usize, name: &str, at: u64, len: u64, pattern: Pattern) -> Result<(), Refusal> {
+    pub fn store(
+        &mut self,
+        command: usize,
+        name: &str,
+        at: u64,
+        len: u64,
+        pattern: Pattern,
+    ) -> Result<(), Refusal> {
         let (mapping, len) = self.range(name, at, Some(len))?;
         let at = mapping.at + at;
-        if at + len > self.size(mapping.file) && self.history.files[mapping.file.0].kind == FileKind::Regular {
-            return refuse("bytes", format!("bytes {at:#x} to {:#x} of the file lie behind its end", at + len));
+        if at + len > self.size(mapping.file) && self.history.files[mapping.file.0].kind == FileKind::Regular
+        {
+            return refuse(
+                "bytes",
+                format!("bytes {at:#x} to {:#x} of the file lie behind its end", at + len),
+            );
         }
         self.change_content(mapping.file, ContentChange { command, at, len, pattern, unit: Unit::Word });
         Ok(())
     }
 
     /// Writes down a promise and returns its number.
-    fn promise(&mut self, step: usize, text: String, terms: Vec<Term>, stores: Vec<(usize, u64, u64)>) -> u32 {
+    fn promise(
+        &mut self,
+        step: usize,
+        text: String,
+        terms: Vec<Term>,
+        stores: Vec<(usize, u64, u64)>,
+    ) -> u32 {
         self.history.promises.push(Promise { step, text, terms, stores });
         self.history.promises.len() as u32 - 1
     }
 
     fn whole_content(&self, file: FileId) -> [Term; 2] {
         let history = &self.history.files[file.0];
-        [Term::Content { file, at: 0, len: u64::MAX, upto: history.contents.len() }, Term::Size { file, upto: history.sizes.len() }]
+        [
+            Term::Content { file, at: 0, len: u64::MAX, upto: history.contents.len() },
+            Term::Size { file, upto: history.sizes.len() },
+        ]
     }
 
     /// Changes of names that a sync of the file brings along; only its creation unless `all`.
@@ -331,7 +413,10 @@ impl Model {
 
     fn names_where(&self, wanted: impl Fn(&str) -> bool) -> Vec<usize> {
         let changes = self.history.names.iter().enumerate();
-        changes.filter(|(_, change)| change.sets.iter().any(|(path, _)| wanted(path))).map(|(index, _)| index).collect()
+        changes
+            .filter(|(_, change)| change.sets.iter().any(|(path, _)| wanted(path)))
+            .map(|(index, _)| index)
+            .collect()
     }
 
     pub fn promise_fdatasync(&mut self, step: usize, path: &str) -> Result<u32, Refusal> {
@@ -348,11 +433,20 @@ impl Model {
     }
 
     /// What the steps left in a range of a mapping.
-    pub fn promise_mapped(&mut self, step: usize, name: &str, at: u64, len: u64, by: &str) -> Result<u32, Refusal> {
+    pub fn promise_mapped(
+        &mut self,
+        step: usize,
+        name: &str,
+        at: u64,
+        len: u64,
+        by: &str,
+    ) -> Result<u32, Refusal> {
         let (mapping, len) = self.range(name, at, Some(len))?;
         let (file, at) = (mapping.file, mapping.at + at);
         let upto = self.history.files[file.0].contents.len();
-        let stores = self.history.files[file.0].contents.iter().filter(|change| change.unit == Unit::Word && change.at < at + len && at < change.at + change.len);
+        let stores = self.history.files[file.0].contents.iter().filter(|change| {
+            change.unit == Unit::Word && change.at < at + len && at < change.at + change.len
+        });
         let stores = stores.map(|change| (change.command, change.at, change.len)).collect();
         let text = format!("{by} of {} bytes {at:#x} to {:#x}", self.history.first_name(file), at + len);
         let terms = vec![Term::Content { file, at, len, upto }, self.names_with(file, false)];
@@ -360,12 +454,23 @@ impl Model {
     }
 
     /// An author's word about the content of a file; with `pattern` he also says what it is.
-    pub fn promise_contents(&mut self, step: usize, command: usize, path: &str, at: u64, len: Option<u64>, pattern: Option<Pattern>) -> Result<u32, Refusal> {
+    pub fn promise_contents(
+        &mut self,
+        step: usize,
+        command: usize,
+        path: &str,
+        at: u64,
+        len: Option<u64>,
+        pattern: Option<Pattern>,
+    ) -> Result<u32, Refusal> {
         let file = self.adopt(command, path)?;
         let len = len.unwrap_or_else(|| self.size(file).saturating_sub(at));
         let end = end_of("bytes", at, len)?;
         if len == 0 || (self.history.files[file.0].kind == FileKind::Regular && end > self.size(file)) {
-            return refuse("bytes", format!("bytes {at:#x} to {end:#x} do not exist in {path:?} of {:#x} bytes", self.size(file)));
+            return refuse(
+                "bytes",
+                format!("bytes {at:#x} to {end:#x} do not exist in {path:?} of {:#x} bytes", self.size(file)),
+            );
         }
         if let Some(pattern) = pattern {
             self.change_content(file, ContentChange { command, at, len, pattern, unit: Unit::Word });
@@ -376,7 +481,13 @@ impl Model {
     }
 
     /// An author's word that a name exists, or that it does not.
-    pub fn promise_name(&mut self, step: usize, command: usize, path: &str, exists: bool) -> Result<u32, Refusal> {
+    pub fn promise_name(
+        &mut self,
+        step: usize,
+        command: usize,
+        path: &str,
+        exists: bool,
+    ) -> Result<u32, Refusal> {
         if exists {
             self.adopt(command, path)?;
         } else if self.names.contains_key(path) {

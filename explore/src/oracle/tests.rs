@@ -14,15 +14,23 @@ struct Case {
 }
 
 fn case(steps: &str) -> Case {
-    let text = format!("name = \"test\"\n[machine]\nkernel = \"debian-6.1\"\n[[nvdimm]]\nsize = \"16M\"\n[filesystem]\ntype = \"ext4\"\n{steps}");
+    let text = format!(
+        "name = \"test\"\n[machine]\nkernel = \"debian-6.1\"\n[[nvdimm]]\nsize = \"16M\"\n[filesystem]\ntype = \"ext4\"\n{steps}"
+    );
     let scenario = Scenario::parse(&text, "test.toml").unwrap_or_else(|error| panic!("{error}"));
     let mut timeline = Timeline::default();
     for (at, planned) in (0..).step_by(10).zip(&scenario.commands) {
         timeline.commands.push((at, at + 10));
-        let mut promised = |id: u32| drop(timeline.promises.insert(id, at + 10));
+        let mut promised = |id: u32| {
+            timeline.promises.insert(id, at + 10);
+        };
         match &planned.command {
             Command::Promise { id } => promised(*id),
-            Command::Run { ops, .. } => ops.iter().for_each(|op| if let Op::Promise(id) = op { promised(*id) }),
+            Command::Run { ops, .. } => ops.iter().for_each(|op| {
+                if let Op::Promise(id) = op {
+                    promised(*id)
+                }
+            }),
             _ => (),
         }
     }
@@ -67,7 +75,13 @@ fn before_any_promise_a_file_may_be_missing_empty_or_partly_written() {
     let whole = bytes(Pattern::Seq(1), 64);
     let mut half = whole.clone();
     half[32..].fill(0);
-    for entries in [vec![], vec![("a", file(vec![]))], vec![("a", file(half))], vec![("a", file(whole[..20].to_vec()))], vec![("a", file(whole))]] {
+    for entries in [
+        vec![],
+        vec![("a", file(vec![]))],
+        vec![("a", file(half))],
+        vec![("a", file(whole[..20].to_vec()))],
+        vec![("a", file(whole))],
+    ] {
         assert_eq!(judge(&end, &tree(&entries)), []);
     }
     assert_eq!(classes(&judge(&end, &tree(&[("a", file(vec![7; 64]))]))), [Class::Stale]);
@@ -82,15 +96,26 @@ fn fsync_promises_name_size_and_content() {
     assert_eq!(judge(&end, &tree(&[("a", file(whole.clone()))])), []);
     let mut flipped = whole.clone();
     flipped[40] ^= 0xff;
-    for found in [vec![], vec![("a", file(vec![0; 64]))], vec![("a", file(whole[..20].to_vec()))], vec![("a", file(flipped))]] {
+    for found in [
+        vec![],
+        vec![("a", file(vec![0; 64]))],
+        vec![("a", file(whole[..20].to_vec()))],
+        vec![("a", file(flipped))],
+    ] {
         let faults = judge(&end, &tree(&found));
-        assert!(!faults.is_empty() && faults.iter().all(|fault| fault.class == Class::Lost && fault.promise == Some(0)), "{faults:?}");
+        assert!(
+            !faults.is_empty()
+                && faults.iter().all(|fault| fault.class == Class::Lost && fault.promise == Some(0)),
+            "{faults:?}"
+        );
     }
 }
 
 #[test]
 fn posix_promises_names_by_the_directory_only() {
-    let case = case(&format!("{WRITTEN}[[step]]\nfsync = \"a\"\n[[step]]\nfsync = \".\"\n[oracle]\nnames = \"posix\"\n"));
+    let case = case(&format!(
+        "{WRITTEN}[[step]]\nfsync = \"a\"\n[[step]]\nfsync = \".\"\n[oracle]\nnames = \"posix\"\n"
+    ));
     assert_eq!(judge(&case.at(40), &tree(&[])), []);
     assert_eq!(classes(&judge(&case.at(60), &tree(&[]))), [Class::Lost]);
 }
@@ -110,7 +135,9 @@ fn promised_content_that_is_written_again_is_old_or_new() {
 #[test]
 fn words_stored_through_a_mapping_do_not_tear() {
     let mapped = "[[step]]\ncreate = { file = \"a\", size = 64 }\n[[step]]\nfsync = \"a\"\n[[step]]\nmap = { file = \"a\", as = \"m\", sync = true }\n";
-    let end = case(&format!("{mapped}[[step]]\nstore = {{ map = \"m\", bytes = 64, pattern = \"seq:1\" }}\n")).end();
+    let end =
+        case(&format!("{mapped}[[step]]\nstore = {{ map = \"m\", bytes = 64, pattern = \"seq:1\" }}\n"))
+            .end();
     let new = bytes(Pattern::Seq(1), 64);
     let words = [&new[..8], &[0; 8], &new[16..]].concat();
     assert_eq!(judge(&end, &tree(&[("a", file(words))])), []);
@@ -120,7 +147,8 @@ fn words_stored_through_a_mapping_do_not_tear() {
 
 #[test]
 fn a_rename_is_old_or_new_but_never_neither_or_both() {
-    let steps = format!("{WRITTEN}[[step]]\nfsync = \"a\"\n[[step]]\nrename = {{ from = \"a\", to = \"b\" }}\n");
+    let steps =
+        format!("{WRITTEN}[[step]]\nfsync = \"a\"\n[[step]]\nrename = {{ from = \"a\", to = \"b\" }}\n");
     let end = case(&steps).end();
     let content = || file(bytes(Pattern::Seq(1), 64));
     assert_eq!(judge(&end, &tree(&[("a", content())])), []);
@@ -135,7 +163,10 @@ fn a_rename_is_old_or_new_but_never_neither_or_both() {
 #[test]
 fn a_rename_over_a_file_keeps_one_of_the_two_contents() {
     let new = "[[step]]\ncreate = { file = \"n\" }\n[[step]]\nwrite = { file = \"n\", bytes = 64, pattern = \"seq:2\" }\n[[step]]\nfsync = \"n\"\n";
-    let end = case(&format!("{WRITTEN}[[step]]\nfsync = \"a\"\n{new}[[step]]\nrename = {{ from = \"n\", to = \"a\" }}\n")).end();
+    let end = case(&format!(
+        "{WRITTEN}[[step]]\nfsync = \"a\"\n{new}[[step]]\nrename = {{ from = \"n\", to = \"a\" }}\n"
+    ))
+    .end();
     let (old, new) = (file(bytes(Pattern::Seq(1), 64)), file(bytes(Pattern::Seq(2), 64)));
     assert_eq!(judge(&end, &tree(&[("a", old.clone()), ("n", new.clone())])), []);
     assert_eq!(judge(&end, &tree(&[("a", new.clone())])), []);
@@ -146,7 +177,9 @@ fn a_rename_over_a_file_keeps_one_of_the_two_contents() {
 
 #[test]
 fn an_unlink_that_is_promised_stays() {
-    let case = case("[[step]]\ncreate = { file = \"a\" }\n[[step]]\nsync = true\n[[step]]\nunlink = \"a\"\n[[step]]\nsync = true\n");
+    let case = case(
+        "[[step]]\ncreate = { file = \"a\" }\n[[step]]\nsync = true\n[[step]]\nunlink = \"a\"\n[[step]]\nsync = true\n",
+    );
     assert_eq!(judge(&case.at(31), &tree(&[("a", file(vec![]))])), []);
     assert_eq!(judge(&case.at(31), &tree(&[])), []);
     assert_eq!(classes(&judge(&case.at(60), &tree(&[("a", file(vec![]))]))), [Class::Lost]);
@@ -154,7 +187,10 @@ fn an_unlink_that_is_promised_stays() {
 
 #[test]
 fn a_file_that_was_shrunk_may_be_short_or_long_but_not_between() {
-    let end = case(&format!("{WRITTEN}[[step]]\nfsync = \"a\"\n[[step]]\ntruncate = {{ file = \"a\", size = 16 }}\n")).end();
+    let end = case(&format!(
+        "{WRITTEN}[[step]]\nfsync = \"a\"\n[[step]]\ntruncate = {{ file = \"a\", size = 16 }}\n"
+    ))
+    .end();
     let whole = bytes(Pattern::Seq(1), 64);
     assert_eq!(judge(&end, &tree(&[("a", file(whole.clone()))])), []);
     assert_eq!(judge(&end, &tree(&[("a", file(whole[..16].to_vec()))])), []);
@@ -164,7 +200,10 @@ fn a_file_that_was_shrunk_may_be_short_or_long_but_not_between() {
 #[test]
 fn what_a_program_made_is_judged_only_by_what_an_author_promises() {
     let end = case("[[step]]\nexec = [\"program\"]\n[[step]]\npromise = { contents = { file = \"p\", bytes = 8, pattern = \"byte:0x41\" } }\n").end();
-    assert_eq!(judge(&end, &tree(&[("p", file(b"AAAAAAAAwhatever".to_vec())), ("other", file(vec![1]))])), []);
+    assert_eq!(
+        judge(&end, &tree(&[("p", file(b"AAAAAAAAwhatever".to_vec())), ("other", file(vec![1]))])),
+        []
+    );
     assert_eq!(classes(&judge(&end, &tree(&[("p", file(b"AAAABAAA".to_vec()))]))), [Class::Lost]);
     assert_eq!(classes(&judge(&end, &tree(&[]))), [Class::Lost]);
 }

@@ -31,7 +31,12 @@ impl Source<'_> {
 
     /// An error about `key` at byte `offset`.
     pub fn error(&self, offset: usize, key: &str, what: impl Into<String>) -> ScenarioError {
-        ScenarioError { file: self.file.to_owned(), line: self.line(offset), key: key.to_owned(), what: what.into() }
+        ScenarioError {
+            file: self.file.to_owned(),
+            line: self.line(offset),
+            key: key.to_owned(),
+            what: what.into(),
+        }
     }
 
     /// What the TOML reader says, with the key that it speaks of.
@@ -44,15 +49,20 @@ impl Source<'_> {
     pub fn find_key(&self, start: usize, key: &str) -> usize {
         let table = self.text.get(start..).unwrap_or("");
         let end = table.find("\n[").unwrap_or(table.len());
-        let is_name = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_[".contains(byte));
+        let is_name =
+            |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || b"_[".contains(byte));
         let mut places = table[..end].match_indices(key).map(|(at, _)| at);
-        let place = places.find(|&at| !is_name(table.as_bytes().get(at.wrapping_sub(1))) && !is_name(table.as_bytes().get(at + key.len())));
+        let place = places.find(|&at| {
+            !is_name(table.as_bytes().get(at.wrapping_sub(1)))
+                && !is_name(table.as_bytes().get(at + key.len()))
+        });
         start + place.unwrap_or(0)
     }
 
     /// The key whose value (or which itself) stands at `span`.
     fn key_near(&self, span: &Range<usize>) -> String {
-        let is_key = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
+        let is_key =
+            |text: &str| !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "_-.".contains(c));
         let here = self.text.get(span.clone()).unwrap_or("");
         let after = self.text.get(span.end..).unwrap_or("").trim_start_matches([' ', '\t']);
         if is_key(here) && after.starts_with('=') {
@@ -63,7 +73,9 @@ impl Source<'_> {
         let line_end = self.text[start..].find('\n').map_or(self.text.len(), |at| start + at);
         let before = &self.text[line_start..start];
         let assigned = before.rfind('=').map(|at| &before[..at]);
-        let name = assigned.and_then(|left| left.trim_end().rsplit([' ', '{', ',', '\t']).next()).filter(|key| is_key(key));
+        let name = assigned
+            .and_then(|left| left.trim_end().rsplit([' ', '{', ',', '\t']).next())
+            .filter(|key| is_key(key));
         name.unwrap_or_else(|| self.text[line_start..line_end].trim()).to_owned()
     }
 }

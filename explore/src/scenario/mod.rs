@@ -9,10 +9,12 @@ use std::path::Path;
 
 use guest_protocol::Command;
 
-pub(crate) use self::error::Source;
 pub use self::error::ScenarioError;
+pub(crate) use self::error::Source;
 pub use self::number::Bytes;
-pub use self::schema::{Dropped, Filesystem, Machine, Namespace, NamesPolicy, Nvdimm, OracleOptions, Plant, Platform, SCHEMA};
+pub use self::schema::{
+    Dropped, Filesystem, Machine, NamesPolicy, Namespace, Nvdimm, OracleOptions, Plant, Platform, SCHEMA,
+};
 use crate::oracle::history::History;
 use crate::verdict::Class;
 
@@ -75,7 +77,12 @@ pub struct CrashOptions {
 
 impl Default for CrashOptions {
     fn default() -> CrashOptions {
-        CrashOptions { points: vec![PointRule::Durable, PointRule::Promises], budget: 1000, states: 64, seed: 1 }
+        CrashOptions {
+            points: vec![PointRule::Durable, PointRule::Promises],
+            budget: 1000,
+            states: 64,
+            seed: 1,
+        }
     }
 }
 
@@ -100,18 +107,22 @@ impl std::str::FromStr for PointRule {
     type Err = String;
 
     fn from_str(text: &str) -> Result<PointRule, String> {
-        let number = |digits: &str| digits.parse::<u64>().map_err(|_| format!("{text:?}: {digits:?} is not a number"));
+        let number =
+            |digits: &str| digits.parse::<u64>().map_err(|_| format!("{text:?}: {digits:?} is not a number"));
         match text.split_once(':') {
             None if text == "durable" => Ok(PointRule::Durable),
             None if text == "promises" => Ok(PointRule::Promises),
-            Some(("window", window)) => match window.strip_prefix('W').and_then(|digits| digits.parse().ok()) {
+            Some(("window", window)) => match window.strip_prefix('W').and_then(|digits| digits.parse().ok())
+            {
                 Some(number) if number <= 8 => Ok(PointRule::Window(number)),
                 _ => Err(format!("{text:?}: the windows are W0 to W8")),
             },
             Some(("symbol", name)) if !name.is_empty() => Ok(PointRule::Symbol(name.to_owned())),
             Some(("event", event)) => number(event).map(PointRule::Event),
             Some(("sample", count)) => number(count).map(PointRule::Sample),
-            _ => Err(format!("unknown crash points {text:?}: write durable, promises, window:W0 to window:W8, symbol:NAME, event:N or sample:N")),
+            _ => Err(format!(
+                "unknown crash points {text:?}: write durable, promises, window:W0 to window:W8, symbol:NAME, event:N or sample:N"
+            )),
         }
     }
 }
@@ -135,7 +146,12 @@ impl Scenario {
         let file = path.display().to_string();
         match std::fs::read_to_string(path) {
             Ok(text) => Scenario::parse(&text, &file),
-            Err(why) => Err(ScenarioError { file, line: 1, key: "scenario".to_owned(), what: format!("cannot be read: {why}") }),
+            Err(why) => Err(ScenarioError {
+                file,
+                line: 1,
+                key: "scenario".to_owned(),
+                what: format!("cannot be read: {why}"),
+            }),
         }
     }
 
@@ -146,7 +162,11 @@ impl Scenario {
         if let Some(version) = &document.schema
             && *version.get_ref() != SCHEMA
         {
-            return Err(source.error(version.span().start, "schema", format!("version {} is not known: this program reads version {SCHEMA}", version.get_ref())));
+            return Err(source.error(
+                version.span().start,
+                "schema",
+                format!("version {} is not known: this program reads version {SCHEMA}", version.get_ref()),
+            ));
         }
         check_machine(&source, &document)?;
         let crash = check_crash(&source, &document.crash)?;
@@ -182,7 +202,11 @@ fn check_machine(source: &Source, document: &schema::Document) -> Result<(), Sce
         return Err(source.error(table("[machine]"), "memory", "must be a multiple of 2M, from 64M to 64G"));
     }
     if machine.cpus != 1 {
-        return Err(source.error(table("[machine]"), "cpus", "must be 1: machines with more processors cannot be recorded yet"));
+        return Err(source.error(
+            table("[machine]"),
+            "cpus",
+            "must be 1: machines with more processors cannot be recorded yet",
+        ));
     }
     if document.nvdimm.is_empty() {
         return Err(source.error(0, "nvdimm", "a scenario needs at least one [[nvdimm]]"));
@@ -190,14 +214,22 @@ fn check_machine(source: &Source, document: &schema::Document) -> Result<(), Sce
     for nvdimm in &document.nvdimm {
         let size = nvdimm.get_ref().size.0;
         if !size.is_multiple_of(2 << 20) || !(16 << 20..=16 << 30).contains(&size) {
-            return Err(source.error(nvdimm.span().start, "size", format!("{size} bytes: a DIMM has a multiple of 2M, from 16M to 16G")));
+            return Err(source.error(
+                nvdimm.span().start,
+                "size",
+                format!("{size} bytes: a DIMM has a multiple of 2M, from 16M to 16G"),
+            ));
         }
         if !matches!(nvdimm.get_ref().flush_hints, 0..=64) {
             return Err(source.error(nvdimm.span().start, "flush_hints", "must be 0 to 64"));
         }
     }
     if document.filesystem.kind != "ext4" {
-        return Err(source.error(table("[filesystem]"), "type", format!("{:?} is not known: write \"ext4\"", document.filesystem.kind)));
+        return Err(source.error(
+            table("[filesystem]"),
+            "type",
+            format!("{:?} is not known: write \"ext4\"", document.filesystem.kind),
+        ));
     }
     Ok(())
 }
@@ -205,7 +237,9 @@ fn check_machine(source: &Source, document: &schema::Document) -> Result<(), Sce
 fn check_crash(source: &Source, raw: &schema::RawCrash) -> Result<CrashOptions, ScenarioError> {
     let mut crash = CrashOptions::default();
     if let Some(points) = &raw.points {
-        let parse = |text: &toml::Spanned<String>| text.get_ref().parse().map_err(|what: String| source.error(text.span().start, "points", what));
+        let parse = |text: &toml::Spanned<String>| {
+            text.get_ref().parse().map_err(|what: String| source.error(text.span().start, "points", what))
+        };
         crash.points = points.iter().map(parse).collect::<Result<_, _>>()?;
     }
     crash.budget = raw.budget.unwrap_or(crash.budget);

@@ -10,7 +10,9 @@ impl std::str::FromStr for Bytes {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Bytes, String> {
-        let bad = || format!("{text:?} is not a number of bytes; write 4096, \"0x1000\", \"4K\", \"64M\" or \"1G\"");
+        let bad = || {
+            format!("{text:?} is not a number of bytes; write 4096, \"0x1000\", \"4K\", \"64M\" or \"1G\"")
+        };
         let (digits, shift) = match text.as_bytes().last() {
             Some(b'K') => (&text[..text.len() - 1], 10),
             Some(b'M') => (&text[..text.len() - 1], 20),
@@ -54,7 +56,9 @@ mod tests {
 
     #[test]
     fn suffixes_and_hexadecimal_are_understood() {
-        for (text, bytes) in [("0", 0), ("4096", 4096), ("0x1000", 4096), ("4K", 4096), ("64M", 64 << 20), ("1G", 1 << 30)] {
+        for (text, bytes) in
+            [("0", 0), ("4096", 4096), ("0x1000", 4096), ("4K", 4096), ("64M", 64 << 20), ("1G", 1 << 30)]
+        {
             assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text}");
         }
     }

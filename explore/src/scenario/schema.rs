@@ -375,7 +375,9 @@ mod reading {
             impl<'de> Visitor<'de> for Reader {
                 type Value = RawPromise;
                 fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-                    f.write_str("\"contents\" beside a store, or a table with one of contents, exists, absent")
+                    f.write_str(
+                        "\"contents\" beside a store, or a table with one of contents, exists, absent",
+                    )
                 }
                 fn visit_str<E: Error>(self, text: &str) -> Result<RawPromise, E> {
                     match text {
@@ -394,7 +396,11 @@ mod reading {
     impl<'de> Deserialize<'de> for PatternName {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<PatternName, D::Error> {
             let text = String::deserialize(deserializer)?;
-            let bad = || D::Error::custom(format!("unknown pattern {text:?}: write zero, seq, seq:0 to seq:4095, or byte:0x00 to byte:0xff"));
+            let bad = || {
+                D::Error::custom(format!(
+                    "unknown pattern {text:?}: write zero, seq, seq:0 to seq:4095, or byte:0x00 to byte:0xff"
+                ))
+            };
             let number = |text: &str| text.parse::<super::super::number::Bytes>().map_err(|_| bad());
             match text.split_once(':') {
                 None if text == "zero" => Ok(PatternName::Zero),
@@ -403,7 +409,9 @@ mod reading {
                     let tag = number(tag)?.0;
                     if tag < 0x1000 { Ok(PatternName::Seq(Some(tag as u16))) } else { Err(bad()) }
                 }
-                Some(("byte", value)) => u8::try_from(number(value)?.0).map(PatternName::Byte).map_err(|_| bad()),
+                Some(("byte", value)) => {
+                    u8::try_from(number(value)?.0).map(PatternName::Byte).map_err(|_| bad())
+                }
                 _ => Err(bad()),
             }
         }

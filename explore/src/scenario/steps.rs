@@ -3,7 +3,9 @@
 use guest_protocol::{Command, Fence, Op, Pattern};
 use toml::Spanned;
 
-use super::schema::{FallocateMode, NamesPolicy, PatternName, RawFlush, RawPromise, RawPromiseTable, RawStep};
+use super::schema::{
+    FallocateMode, NamesPolicy, PatternName, RawFlush, RawPromise, RawPromiseTable, RawStep,
+};
 use super::{Planned, ScenarioError, Source, Step};
 use crate::oracle::history::History;
 use crate::oracle::model::{Model, Refusal};
@@ -15,7 +17,11 @@ pub(super) struct Program {
 }
 
 /// Reads the steps in order.
-pub(super) fn compile(source: &Source, raw: &[Spanned<RawStep>], names: NamesPolicy) -> Result<Program, ScenarioError> {
+pub(super) fn compile(
+    source: &Source,
+    raw: &[Spanned<RawStep>],
+    names: NamesPolicy,
+) -> Result<Program, ScenarioError> {
     let mut compiler = Compiler { model: Model::new(names), steps: Vec::new(), commands: Vec::new() };
     for step in raw {
         let span = step.span();
@@ -23,7 +29,12 @@ pub(super) fn compile(source: &Source, raw: &[Spanned<RawStep>], names: NamesPol
             let at = source.find_key(span.start, refusal.key);
             source.error(at, refusal.key, refusal.what)
         })?;
-        let text = compiler.commands.iter().rev().find(|planned| planned.step == compiler.steps.len()).map_or(String::new(), |planned| describe(&planned.command));
+        let text = compiler
+            .commands
+            .iter()
+            .rev()
+            .find(|planned| planned.step == compiler.steps.len())
+            .map_or(String::new(), |planned| describe(&planned.command));
         compiler.steps.push(Step { line: source.line(span.start), text });
     }
     Ok(Program { steps: compiler.steps, commands: compiler.commands, history: compiler.model.history })
@@ -50,7 +61,11 @@ impl Compiler {
     }
 
     /// Sends the promise behind the command just pushed.
-    fn push_promise(&mut self, waive: bool, promise: impl FnOnce(&mut Model, usize) -> Result<u32, Refusal>) -> Result<(), Refusal> {
+    fn push_promise(
+        &mut self,
+        waive: bool,
+        promise: impl FnOnce(&mut Model, usize) -> Result<u32, Refusal>,
+    ) -> Result<(), Refusal> {
         if !waive {
             let id = promise(&mut self.model, self.steps.len())?;
             self.push(Command::Promise { id });
@@ -112,14 +127,33 @@ impl Compiler {
         .collect();
         match actions[..] {
             [_] => (),
-            [] => return refuse("step", "has no action: write exactly one of mkdir, create, write, truncate, fallocate, rename, link, symlink, unlink, fsync, fdatasync, sync, syncfs, map, touch, store, flush, fence, msync, munmap, exec, marker, promise, observe"),
-            _ => return refuse("step", format!("has several actions ({}): write one [[step]] for each", actions.join(", "))),
+            [] => {
+                return refuse(
+                    "step",
+                    "has no action: write exactly one of mkdir, create, write, truncate, fallocate, rename, link, symlink, unlink, fsync, fdatasync, sync, syncfs, map, touch, store, flush, fence, msync, munmap, exec, marker, promise, observe",
+                );
+            }
+            _ => {
+                return refuse(
+                    "step",
+                    format!("has several actions ({}): write one [[step]] for each", actions.join(", ")),
+                );
+            }
         }
-        if matches!(step.promise, Some(RawPromise::Beside)) && step.store.is_none() && !matches!(step.flush, Some(RawFlush::Alone(_))) {
-            return refuse("promise", "\"contents\" stands beside store or flush; alone, write promise = { contents = { file = ... } }");
+        if matches!(step.promise, Some(RawPromise::Beside))
+            && step.store.is_none()
+            && !matches!(step.flush, Some(RawFlush::Alone(_)))
+        {
+            return refuse(
+                "promise",
+                "\"contents\" stands beside store or flush; alone, write promise = { contents = { file = ... } }",
+            );
         }
         if matches!(step.flush, Some(RawFlush::Beside(_))) && step.store.is_none() {
-            return refuse("flush", "a word stands beside store; alone, write flush = { map = ..., with = \"clwb\" }");
+            return refuse(
+                "flush",
+                "a word stands beside store; alone, write flush = { map = ..., with = \"clwb\" }",
+            );
         }
         if matches!(step.flush, Some(RawFlush::Alone(_))) && step.store.is_some() {
             return refuse("flush", "beside store, write the instruction only: flush = \"clwb\"");
@@ -130,9 +164,16 @@ impl Compiler {
         if step.sync == Some(false) || step.syncfs == Some(false) {
             return refuse("sync", "write true, or leave the step out");
         }
-        let promises = step.fsync.is_some() || step.fdatasync.is_some() || step.sync.is_some() || step.syncfs.is_some() || step.msync.is_some();
+        let promises = step.fsync.is_some()
+            || step.fdatasync.is_some()
+            || step.sync.is_some()
+            || step.syncfs.is_some()
+            || step.msync.is_some();
         if step.waive == Some(true) && !promises {
-            return refuse("waive", "this step promises nothing by itself: only fsync, fdatasync, sync, syncfs and msync do");
+            return refuse(
+                "waive",
+                "this step promises nothing by itself: only fsync, fdatasync, sync, syncfs and msync do",
+            );
         }
         Ok(())
     }
@@ -244,7 +285,14 @@ impl Compiler {
                 return refuse("align", "must be a power of two from 4096 to 1G");
             }
             let len = self.model.map(&map.name, &map.file, at, map.size.map(|size| size.0))?;
-            self.push(Command::Map { name: map.name.clone(), path: map.file.clone(), at, len, sync: map.sync, align });
+            self.push(Command::Map {
+                name: map.name.clone(),
+                path: map.file.clone(),
+                at,
+                len,
+                sync: map.sync,
+                align,
+            });
         }
         if let Some(touch) = &step.touch {
             let at = touch.at.unwrap_or_default().0;
@@ -332,7 +380,14 @@ impl Compiler {
             (Some(contents), None, None) => {
                 let at = contents.at.unwrap_or_default().0;
                 let pattern = contents.pattern.map(|name| self.pattern(Some(name)));
-                self.model.promise_contents(step, next, &contents.file, at, contents.bytes.map(|bytes| bytes.0), pattern)?
+                self.model.promise_contents(
+                    step,
+                    next,
+                    &contents.file,
+                    at,
+                    contents.bytes.map(|bytes| bytes.0),
+                    pattern,
+                )?
             }
             (None, Some(path), None) => self.model.promise_name(step, next, path, true)?,
             (None, None, Some(path)) => self.model.promise_name(step, next, path, false)?,
@@ -358,8 +413,12 @@ fn describe(command: &Command) -> String {
         Command::Unlink { path } => format!("unlink {path}"),
         Command::Fsync { path } => format!("fsync {path}"),
         Command::Fdatasync { path } => format!("fdatasync {path}"),
-        Command::Map { name, path, sync, .. } => format!("map {path} as {name}{}", if *sync { " with MAP_SYNC" } else { "" }),
-        Command::Run { map, ops } => format!("{} on {map}", ops.iter().map(describe_op).collect::<Vec<_>>().join(", ")),
+        Command::Map { name, path, sync, .. } => {
+            format!("map {path} as {name}{}", if *sync { " with MAP_SYNC" } else { "" })
+        }
+        Command::Run { map, ops } => {
+            format!("{} on {map}", ops.iter().map(describe_op).collect::<Vec<_>>().join(", "))
+        }
         Command::Touch { map, .. } => format!("touch {map}"),
         Command::Msync { map, .. } => format!("msync {map}"),
         Command::Munmap { map } => format!("munmap {map}"),

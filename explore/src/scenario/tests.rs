@@ -47,7 +47,10 @@ budget = 2000
 "#,
     );
     assert_eq!(commands[0], Command::Create { path: "a".into(), size: Some(4 << 20) });
-    assert_eq!(commands[1], Command::Map { name: "m".into(), path: "a".into(), at: 0, len: 4 << 20, sync: true, align: 4096 });
+    assert_eq!(
+        commands[1],
+        Command::Map { name: "m".into(), path: "a".into(), at: 0, len: 4 << 20, sync: true, align: 4096 }
+    );
     let ops = vec![
         Op::Store { at: 0x1000, len: 4096, pattern: Pattern::Seq(3) },
         Op::Flush { at: 0x1000, len: 4096, with: Flush::Clwb },
@@ -60,8 +63,14 @@ budget = 2000
 #[test]
 fn a_sync_is_followed_by_its_promise_unless_waived() {
     let create = "[[step]]\ncreate = { file = \"a\" }\n";
-    assert_eq!(commands(&format!("{create}[[step]]\nfsync = \"a\"\n"))[1..], [Command::Fsync { path: "a".into() }, Command::Promise { id: 0 }]);
-    assert_eq!(commands(&format!("{create}[[step]]\nfsync = \"a\"\nwaive = true\n"))[1..], [Command::Fsync { path: "a".into() }]);
+    assert_eq!(
+        commands(&format!("{create}[[step]]\nfsync = \"a\"\n"))[1..],
+        [Command::Fsync { path: "a".into() }, Command::Promise { id: 0 }]
+    );
+    assert_eq!(
+        commands(&format!("{create}[[step]]\nfsync = \"a\"\nwaive = true\n"))[1..],
+        [Command::Fsync { path: "a".into() }]
+    );
 }
 
 #[test]
@@ -107,7 +116,8 @@ fn ranges_outside_of_a_mapping_are_refused() {
     let mapped = "[[step]]\ncreate = { file = \"a\", size = 8192 }\n[[step]]\nmap = { file = \"a\", as = \"m\" }\n[[step]]\n";
     let (line, key, _) = error(&format!("{mapped}store = {{ map = \"m\", at = 4096, bytes = 4104 }}\n"));
     assert_eq!((line, key.as_str()), (6, "bytes"));
-    let (_, key, _) = error(&format!("{mapped}store = {{ map = \"m\", at = 1, bytes = 8 }}\nnon_temporal = true\n"));
+    let (_, key, _) =
+        error(&format!("{mapped}store = {{ map = \"m\", at = 1, bytes = 8 }}\nnon_temporal = true\n"));
     assert_eq!(key, "non_temporal");
     let (_, key, _) = error(&format!("{mapped}store = {{ map = \"m\", at = \"16E\", bytes = 8 }}\n"));
     assert_eq!(key, "at");

@@ -83,13 +83,22 @@ impl Bus {
         let rip = address_of("__memcpy_flushcache").expect("known") + 0x20;
         for (index, word) in bytes.chunks(8).enumerate() {
             let addr = self.base + at + index as u64 * 8;
-            self.push(0, rip, self.copy_call, EventKind::Store { addr, bytes: SmallVec::from_slice(word), path: StorePath::NonTemporal });
+            self.push(
+                0,
+                rip,
+                self.copy_call,
+                EventKind::Store { addr, bytes: SmallVec::from_slice(word), path: StorePath::NonTemporal },
+            );
         }
         self.write(at, bytes);
     }
 
     pub fn store_cached(&mut self, at: u64, bytes: &[u8]) {
-        self.kernel(EventKind::Store { addr: self.base + at, bytes: SmallVec::from_slice(bytes), path: StorePath::Cached });
+        self.kernel(EventKind::Store {
+            addr: self.base + at,
+            bytes: SmallVec::from_slice(bytes),
+            path: StorePath::Cached,
+        });
         self.write(at, bytes);
     }
 

@@ -64,7 +64,8 @@ impl Fs {
     }
 
     pub fn mount(bus: &Bus, options: &str) -> Result<Fs, Errno> {
-        let committed = [0, 1].into_iter().filter_map(|slot| read_commit(bus, slot)).max_by_key(|commit| commit.0);
+        let committed =
+            [0, 1].into_iter().filter_map(|slot| read_commit(bus, slot)).max_by_key(|commit| commit.0);
         let (seq, len, sum) = committed.ok_or(Errno("mount", 22))?;
         let mut bytes = vec![0; len.min(AREA) as usize];
         bus.read(AREAS[(seq % 2) as usize], &mut bytes);
@@ -72,7 +73,12 @@ impl Fs {
             return Err(Errno("mount", 117));
         }
         let now: Metadata = postcard::from_bytes(&bytes).map_err(|_| Errno("mount", 117))?;
-        Ok(Fs { committed: now.clone(), now, barrier: !options.contains("barrier=0"), dirty: BTreeSet::new() })
+        Ok(Fs {
+            committed: now.clone(),
+            now,
+            barrier: !options.contains("barrier=0"),
+            dirty: BTreeSet::new(),
+        })
     }
 
     pub fn inode(&self, path: &str) -> Result<u32, Errno> {
@@ -96,7 +102,8 @@ impl Fs {
 
     pub fn rename(&mut self, from: &str, to: &str) -> Result<(), Errno> {
         let below = format!("{from}/");
-        let moved: Vec<String> = self.now.names.keys().filter(|path| *path == from || path.starts_with(&below)).cloned().collect();
+        let moved: Vec<String> =
+            self.now.names.keys().filter(|path| *path == from || path.starts_with(&below)).cloned().collect();
         if moved.is_empty() {
             return Err(Errno("rename", 2));
         }

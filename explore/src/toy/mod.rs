@@ -74,7 +74,8 @@ impl State {
             Command::Attach { .. } => return Ok(()),
             Command::Mount { options, .. } => {
                 if options.contains("oops") {
-                    self.console.extend(b"BUG: kernel NULL pointer dereference\nKernel panic - not syncing\n");
+                    self.console
+                        .extend(b"BUG: kernel NULL pointer dereference\nKernel panic - not syncing\n");
                 }
                 self.fs = Some(Fs::mount(&self.bus, options).map_err(failed)?);
                 return Ok(());
@@ -100,7 +101,10 @@ impl State {
             }
             Command::Map { name, path, at, len, sync, .. } => {
                 let inode = self.fs()?.0.inode(path).map_err(failed)?;
-                self.maps.insert(name.clone(), Map { inode, at: *at, len: *len, sync: *sync, pages: BTreeSet::new() });
+                self.maps.insert(
+                    name.clone(),
+                    Map { inode, at: *at, len: *len, sync: *sync, pages: BTreeSet::new() },
+                );
                 return Ok(());
             }
             Command::Umount => {
@@ -116,19 +120,31 @@ impl State {
     }
 
     fn straight_line(&mut self, name: &str, ops: &[Op]) -> Outcome {
-        let State { bus, fs: Some(fs), maps, .. } = self else { return Err(Reply::Bad { why: "nothing is mounted".to_owned() }) };
-        let Some(map) = maps.get_mut(name) else { return Err(Reply::Bad { why: "unknown mapping".to_owned() }) };
+        let State { bus, fs: Some(fs), maps, .. } = self else {
+            return Err(Reply::Bad { why: "nothing is mounted".to_owned() });
+        };
+        let Some(map) = maps.get_mut(name) else {
+            return Err(Reply::Bad { why: "unknown mapping".to_owned() });
+        };
         for op in ops {
             match op {
                 Op::Store { at, len, pattern } | Op::StoreNonTemporal { at, len, pattern } => {
-                    let path = if matches!(op, Op::Store { .. }) { StorePath::Cached } else { StorePath::NonTemporal };
+                    let path = if matches!(op, Op::Store { .. }) {
+                        StorePath::Cached
+                    } else {
+                        StorePath::NonTemporal
+                    };
                     assert!(at + len <= map.len, "the host checks ranges");
                     let mut offset = map.at + at;
                     let end = offset + len;
                     while offset < end {
                         let piece = if offset.is_multiple_of(8) && end - offset >= 8 { 8 } else { 1 };
                         let page = offset / PAGE;
-                        let block = if map.pages.insert(page) { fs.fault(bus, map.inode, page, map.sync) } else { fs.now.inodes[&map.inode].blocks[&page] };
+                        let block = if map.pages.insert(page) {
+                            fs.fault(bus, map.inode, page, map.sync)
+                        } else {
+                            fs.now.inodes[&map.inode].blocks[&page]
+                        };
                         let at = block * PAGE + offset % PAGE;
                         let mut bytes = [0; 8];
                         pattern.fill(offset, &mut bytes[..piece]);
@@ -146,7 +162,10 @@ impl State {
                     let (start, end) = (map.at + at, map.at + at + len);
                     for offset in (start / 64 * 64..end).step_by(64) {
                         if let Some(block) = fs.now.inodes[&map.inode].blocks.get(&(offset / PAGE)) {
-                            bus.user(EventKind::Flush { addr: bus.base + block * PAGE + offset % PAGE, kind });
+                            bus.user(EventKind::Flush {
+                                addr: bus.base + block * PAGE + offset % PAGE,
+                                kind,
+                            });
                         }
                     }
                 }
@@ -170,7 +189,10 @@ impl State {
     }
 
     fn observe(&self, path: &str) -> Observation {
-        let inode = self.fs.as_ref().and_then(|fs| fs.now.names.get(path).map(|inode| (*inode, &fs.now.inodes[inode])));
+        let inode = self
+            .fs
+            .as_ref()
+            .and_then(|fs| fs.now.names.get(path).map(|inode| (*inode, &fs.now.inodes[inode])));
         let found = match inode {
             None => Found::Nothing,
             Some((_, inode)) if inode.kind == Kind::Directory => Found::Directory,
@@ -178,7 +200,12 @@ impl State {
                 Kind::Symlink(target) => Found::Symlink { target: target.clone() },
                 _ => {
                     let allocated = inode.blocks.len() as u64 * PAGE;
-                    Found::File { size: inode.size, links: 1, allocated, address: FILES + (u64::from(number) << 32) }
+                    Found::File {
+                        size: inode.size,
+                        links: 1,
+                        allocated,
+                        address: FILES + (u64::from(number) << 32),
+                    }
                 }
             },
         };
@@ -201,16 +228,20 @@ impl State {
                 self.call(call::NEXT, None)
             }
             Stage::Next => {
-                let command: Command = postcard::from_bytes(&self.buffer[..self.answer as usize]).expect("the host sends commands");
+                let command: Command = postcard::from_bytes(&self.buffer[..self.answer as usize])
+                    .expect("the host sends commands");
                 self.reply = self.execute(&command).err().unwrap_or(Reply::Ok);
-                self.stage = if self.console.ends_with(b"not syncing\n") { Stage::Dead } else { Stage::Observe };
+                self.stage =
+                    if self.console.ends_with(b"not syncing\n") { Stage::Dead } else { Stage::Observe };
                 if std::mem::take(&mut self.bus.stopped) {
                     return Stop::Event(self.bus.stop_at.unwrap_or(0));
                 }
                 self.run()
             }
             Stage::Observe => match self.observations.pop_front() {
-                Some(observation) => self.call(call::OBSERVE, Some(postcard::to_stdvec(&observation).expect("short"))),
+                Some(observation) => {
+                    self.call(call::OBSERVE, Some(postcard::to_stdvec(&observation).expect("short")))
+                }
                 None => {
                     self.stage = Stage::Done;
                     let reply = postcard::to_stdvec(&self.reply).expect("short");
@@ -246,7 +277,11 @@ fn on_files(fs: &mut Fs, bus: &mut Bus, command: &Command) -> Result<(), Errno> 
         }
         Command::Rename { from, to } => fs.rename(from, to),
         Command::Unlink { path } => fs.unlink(path),
-        Command::Fsync { .. } | Command::Fdatasync { .. } | Command::Sync | Command::Syncfs | Command::Msync { .. } => {
+        Command::Fsync { .. }
+        | Command::Fdatasync { .. }
+        | Command::Sync
+        | Command::Syncfs
+        | Command::Msync { .. } => {
             fs.sync(bus);
             Ok(())
         }
@@ -266,7 +301,11 @@ impl Target for Toy {
         if address >= FILES {
             let (inode, at) = (((address - FILES) >> 32) as u32, (address & 0xffff_ffff) as usize);
             let content = self.state.fs.as_ref().map(|fs| fs.content(&self.state.bus, inode));
-            return content.and_then(|content| content.get(at..at + buffer.len()).map(|bytes| buffer.copy_from_slice(bytes))).is_some();
+            return content
+                .and_then(|content| {
+                    content.get(at..at + buffer.len()).map(|bytes| buffer.copy_from_slice(bytes))
+                })
+                .is_some();
         }
         let at = (address - BUFFER) as usize;
         self.state.buffer.get(at..at + buffer.len()).map(|bytes| buffer.copy_from_slice(bytes)).is_some()
@@ -309,7 +348,8 @@ impl Target for Toy {
         self.state.bus.stop_at = seq;
     }
     fn set_watched(&mut self, addresses: &[u64]) {
-        self.state.bus.watched = addresses.iter().zip(0..).map(|(address, index)| (*address, index)).collect();
+        self.state.bus.watched =
+            addresses.iter().zip(0..).map(|(address, index)| (*address, index)).collect();
     }
     fn take_console(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.state.console)
