@@ -35,7 +35,3 @@ pub use report::{Report, Verdict};
 pub use run::{OnProgress, Progress, RunOptions, Sabotage, run};
 pub use scenario::{Scenario, ScenarioError};
 pub use target::{Health, HostError, Laboratory};
-#[doc(hidden)]
-pub fn debug_events<L: Laboratory>(scenario: &Scenario, laboratory: &L) -> Vec<persist::Event> {
-    record::record(scenario, laboratory).unwrap().events
-}

@@ -13,7 +13,7 @@ use crate::scenario::{Namespace, Scenario};
 use crate::target::{Health, HostError, Laboratory, Region, Stop, Target};
 
 /// What every kernel is told: no self tests that cost a second, addresses as linked, warnings on the console.
-const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1 nokaslr quiet loglevel=5";
+pub const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1 nokaslr quiet loglevel=5";
 /// Instructions within which a kernel must reach the agent and send its symbols.
 const BOOT_BUDGET: u64 = 20_000_000_000;
 /// Kernel copies into persistent memory whose stores belong together.

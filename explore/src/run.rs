@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use persist::{Choice, Event, Granularity, Media, ModelFaults, StateId};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::canary::{self, Canary};
 use crate::conversation::Trouble;
@@ -257,11 +259,12 @@ impl<'a, L: Laboratory> Run<'a, L> {
             .iter()
             .map(|point| states::choose(&point.media, self.seed() ^ point.events, limit))
             .collect();
+        let order = self.order();
         let mut states: Vec<State> = Vec::new();
         let mut known: BTreeMap<StateId, usize> = BTreeMap::new();
         for round in 0..chosen.iter().map(Vec::len).max().unwrap_or(0) {
-            for (number, choices) in chosen.iter().enumerate() {
-                let Some(choice) = choices.get(round) else { continue };
+            for &number in &order {
+                let Some(choice) = chosen[number].get(round) else { continue };
                 counts.states_chosen += 1;
                 let id = points[number].media.state_id(choice);
                 if let Some(&known) = known.get(&id) {
@@ -284,6 +287,22 @@ impl<'a, L: Laboratory> Run<'a, L> {
         };
         counts.exhaustive = counts.states_left_out == 0 && points.iter().zip(&chosen).all(complete);
         states
+    }
+
+    /// Points that were asked for by name first: a small budget must not be used up before the first promise.
+    fn order(&self) -> Vec<usize> {
+        let only_durable = |point: &Point| point.reasons.iter().all(|reason| reason == "durable");
+        let mut named: Vec<usize> = Vec::new();
+        let mut others: Vec<usize> = Vec::new();
+        for (number, point) in self.points.points.iter().enumerate() {
+            if only_durable(point) { others.push(number) } else { named.push(number) }
+        }
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed());
+        for at in (1..others.len()).rev() {
+            others.swap(at, (random.next_u64() % (at as u64 + 1)) as usize);
+        }
+        named.extend(others);
+        named
     }
 
     /// Recovers every state, on several machines at once. The result does not depend on how many.

@@ -177,3 +177,18 @@ fn a_waived_promise_is_not_judged_and_an_added_one_is() {
     ));
     assert_eq!(report.verdict, Verdict::Kept, "{report}");
 }
+
+#[test]
+fn a_guest_that_hangs_or_floods_its_console_is_a_finding() {
+    for (how, word) in [("hang", "no progress"), ("flood", "console output")] {
+        let steps =
+            format!("mount = \"{how}\"\n[[step]]\ncreate = {{ file = \"a\" }}\n[[step]]\nfsync = \"a\"\n");
+        let report = explore(&scenario(&steps));
+        assert_eq!(
+            (report.verdict, report.findings[0].class),
+            (Verdict::Violated, Class::GuestCrash),
+            "{report}"
+        );
+        assert!(report.findings[0].text.contains(word), "{report}");
+    }
+}

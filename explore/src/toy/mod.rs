@@ -48,6 +48,7 @@ enum Stage {
     Observe,
     Done,
     Dead,
+    Hung,
 }
 
 pub struct Toy {
@@ -76,6 +77,12 @@ impl State {
                 if options.contains("oops") {
                     self.console
                         .extend(b"BUG: kernel NULL pointer dereference\nKernel panic - not syncing\n");
+                }
+                if options.contains("flood") {
+                    self.console.resize(8 << 20, b'.');
+                }
+                if options.contains("hang") {
+                    self.stage = Stage::Hung;
                 }
                 self.fs = Some(Fs::mount(&self.bus, options).map_err(failed)?);
                 return Ok(());
@@ -231,8 +238,13 @@ impl State {
                 let command: Command = postcard::from_bytes(&self.buffer[..self.answer as usize])
                     .expect("the host sends commands");
                 self.reply = self.execute(&command).err().unwrap_or(Reply::Ok);
-                self.stage =
-                    if self.console.ends_with(b"not syncing\n") { Stage::Dead } else { Stage::Observe };
+                self.stage = if self.stage == Stage::Hung {
+                    Stage::Hung
+                } else if self.console.ends_with(b"not syncing\n") {
+                    Stage::Dead
+                } else {
+                    Stage::Observe
+                };
                 if std::mem::take(&mut self.bus.stopped) {
                     return Stop::Event(self.bus.stop_at.unwrap_or(0));
                 }
@@ -248,6 +260,7 @@ impl State {
                     self.call(call::DONE, Some(reply))
                 }
             },
+            Stage::Hung => Stop::Budget,
             Stage::Dead => Stop::Ended("the machine halted for ever"),
         }
     }
