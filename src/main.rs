@@ -1,6 +1,6 @@
 //! The `pmemsim` command: arguments, progress, exit codes.
 
-
+mod bench;
 mod boot;
 mod failure;
 mod images;
@@ -24,7 +24,7 @@ enum Command {
     Replay(replay::Replay),
     Boot(boot::Boot),
     Images(images::Images),
-
+    Bench(bench::Bench),
 }
 
 fn main() -> ExitCode {
@@ -33,12 +33,12 @@ fn main() -> ExitCode {
         Command::Replay(replay) => replay.run(),
         Command::Boot(boot) => boot.run(),
         Command::Images(images) => images.run(),
-
+        Command::Bench(bench) => bench.run(),
     };
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("pmemsim: {error:#}");
+            eprintln!("pmemsim: {}", failure::message(&error));
             ExitCode::from(failure::exit_code(&error))
         }
     }

@@ -286,7 +286,7 @@ impl Laboratory for Machines {
         self.symbols.find(address).map(|(symbol, offset)| (symbol.name.clone(), offset))
     }
 
-    fn check(&self, media: &[u8]) -> Result<Health, HostError> {
+    fn check(&self, changed: &[(u64, Vec<u8>)]) -> Result<Health, HostError> {
         let lock = || self.checkers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let free = lock().pop();
         let mut checker = match free {
@@ -294,9 +294,7 @@ impl Laboratory for Machines {
             None => Checker::new(&self.cache, Arc::clone(&self.base), self.data_offset)
                 .map_err(|why| HostError(why.to_string()))?,
         };
-        let pages = media.chunks(4096).zip(self.base.chunks(4096)).zip((0..).step_by(4096));
-        let changes = pages.filter(|((new, old), _)| new != old).map(|((new, _), at)| (at, new));
-        let result = checker.check(changes);
+        let result = checker.check(changed.iter().map(|(offset, page)| (*offset, page.as_slice())));
         lock().push(checker);
         Ok(match result {
             Ok(fsck) if fsck.clean => Health::Clean,
@@ -370,6 +368,9 @@ impl Target for Machine {
     }
     fn rewind(&mut self) -> usize {
         Machine::rewind(self)
+    }
+    fn changed(&self) -> Vec<u64> {
+        self.changed_pmem()
     }
     fn set_tracing(&mut self, on: bool) {
         Machine::set_tracing(self, on);

@@ -13,12 +13,14 @@ use crate::scenario::Scenario;
 use crate::target::{Health, HostError, Laboratory, Target};
 use crate::verdict::Class;
 
+/// Bytes of a page.
+const PAGE: usize = 4096;
+
 /// A machine that recovers one crash state after the other.
 pub(crate) struct Worker<'a, L: Laboratory> {
     laboratory: &'a L,
     scenario: &'a Scenario,
     target: L::Target,
-    media: Vec<u8>,
 }
 
 /// What recovery found.
@@ -51,7 +53,12 @@ impl<'a, L: Laboratory> Worker<'a, L> {
         let mut target = prepared(laboratory)?;
         target.set_tracing(false);
         target.push();
-        Ok(Worker { laboratory, scenario, target, media: Vec::new() })
+        Ok(Worker { laboratory, scenario, target })
+    }
+
+    /// Goes back to where every recovery begins. Returns how many pages that took.
+    pub fn rewind(&mut self) -> usize {
+        self.target.rewind()
     }
 
     /// Puts the content on the media and lets the guest look at it.
@@ -86,18 +93,22 @@ impl<'a, L: Laboratory> Worker<'a, L> {
         Ok(Recovered { outcome, warnings, console, located })
     }
 
-    /// What the media of the first region hold now.
-    pub fn media(&mut self) -> &[u8] {
-        if let Some(region) = self.target.regions().first() {
-            self.media.resize(region.size as usize, 0);
-            self.target.read_pmem(region.base, &mut self.media);
-        }
-        &self.media
+    /// The pages in which the first region differs from its image now, by their offset.
+    fn changed(&self) -> Vec<(u64, Vec<u8>)> {
+        let Some(region) = self.target.regions().first().copied() else { return Vec::new() };
+        let pages = self.target.changed().into_iter();
+        let offsets =
+            pages.filter_map(|page| page.checked_sub(region.base).filter(|offset| *offset < region.size));
+        let page_at = |offset| {
+            let mut page = vec![0; PAGE];
+            self.target.read_pmem(region.base + offset, &mut page);
+            (offset, page)
+        };
+        offsets.map(page_at).collect()
     }
 
-    fn check(&mut self, tree: Tree) -> Result<Outcome, HostError> {
-        let laboratory = self.laboratory;
-        Ok(match laboratory.check(self.media())? {
+    fn check(&self, tree: Tree) -> Result<Outcome, HostError> {
+        Ok(match self.laboratory.check(&self.changed())? {
             Health::Clean => Outcome::Found(tree),
             Health::Damaged(why) => Outcome::Damaged(tree, why),
             Health::Unknown(why) => Outcome::Unknown(why),

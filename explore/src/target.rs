@@ -55,6 +55,9 @@ pub trait Target {
     fn push(&mut self);
     /// Back to the last [`Target::push`]; its level stays open. Returns how many pages that took.
     fn rewind(&mut self) -> usize;
+    /// Guest-physical addresses of the pages of persistent memory that were written since the last [`Target::push`],
+    /// ascending.
+    fn changed(&self) -> Vec<u64>;
     /// Records events from now on, or no longer.
     fn set_tracing(&mut self, on: bool);
     /// The events recorded since the last call.
@@ -82,8 +85,9 @@ pub trait Laboratory: Sync {
     fn symbol(&self, name: &str) -> Option<u64>;
     /// The kernel function that holds the address, and the offset in it.
     fn function_at(&self, address: u64) -> Option<(String, u64)>;
-    /// Lets the file system's own checker look at the content of the first region, without repairing anything.
-    fn check(&self, media: &[u8]) -> Result<Health, HostError>;
+    /// Lets the file system's own checker look at the first region, without repairing anything. `changed` are the
+    /// pages, by their offset in the region, in which it differs from its image.
+    fn check(&self, changed: &[(u64, Vec<u8>)]) -> Result<Health, HostError>;
     /// The call stack of a machine that has just stopped, innermost first: `function+0x12`.
     fn stack(&self, target: &Self::Target) -> Vec<String>;
     /// What was run: kernel build, package versions, command line. The same for every run of the same inputs.

@@ -2,7 +2,8 @@
 
 use cpu::{Bus, CpuView, Page};
 use devices::{
-    FlushHints, IoApic, LapicEffect, LocalApic, Message, PciConfig, Pic, Pit, Power, PowerEvent, Rtc, Serial, map,
+    FlushHints, IoApic, LapicEffect, LocalApic, Message, PciConfig, Pic, Pit, Power, PowerEvent, Rtc, Serial,
+    map,
 };
 use serde::{Deserialize, Serialize};
 

@@ -217,6 +217,11 @@ impl Machine {
         self.board.memory.dirty_pages()
     }
 
+    /// Guest-physical addresses of the pages of persistent memory changed since the last [`Machine::push`], ascending.
+    pub fn changed_pmem(&self) -> Vec<u64> {
+        self.board.memory.changed_pmem()
+    }
+
     /// Records events from now on, or stops doing so.
     pub fn set_tracing(&mut self, on: bool) {
         self.board.recorder.on = on;

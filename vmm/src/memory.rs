@@ -87,8 +87,10 @@ impl Memory {
                 ),
                 None => MmapRegion::new(size as usize),
             };
-            let host = mapping
-                .map_err(|error| Error::HostMemory { size, source: std::io::Error::other(error.to_string()) })?;
+            let host = mapping.map_err(|error| Error::HostMemory {
+                size,
+                source: std::io::Error::other(error.to_string()),
+            })?;
             banks.push(Bank { base, size, kind, first, host: Arc::new(host) });
             first += (size / PAGE) as usize;
             at += size;
@@ -177,7 +179,8 @@ impl Memory {
     pub(crate) fn dirtied(&mut self, page: u64) {
         let Some(level) = self.levels.last_mut() else { return };
         let addr = page * PAGE;
-        let Some(bank) = self.banks.iter().find(|bank| addr >= bank.base && addr - bank.base < bank.size) else {
+        let Some(bank) = self.banks.iter().find(|bank| addr >= bank.base && addr - bank.base < bank.size)
+        else {
             return;
         };
         let stamp = &mut self.stamps[bank.first + ((addr - bank.base) / PAGE) as usize];
@@ -187,8 +190,9 @@ impl Memory {
         level.saved.push(Saved { page, previous: *stamp });
         *stamp = level.stamp;
         // SAFETY: the whole page lies in the bank's mapping; the processor is not running.
-        let content =
-            unsafe { std::slice::from_raw_parts(bank.host.as_ptr().add((addr - bank.base) as usize), PAGE_BYTES) };
+        let content = unsafe {
+            std::slice::from_raw_parts(bank.host.as_ptr().add((addr - bank.base) as usize), PAGE_BYTES)
+        };
         level.contents.extend_from_slice(content);
     }
 
@@ -208,7 +212,9 @@ impl Memory {
             unsafe { std::ptr::copy_nonoverlapping(content.as_ptr(), host, PAGE_BYTES) };
             self.written.push(saved.page);
             let addr = saved.page * PAGE;
-            if let Some(bank) = self.banks.iter().find(|bank| addr >= bank.base && addr - bank.base < bank.size) {
+            if let Some(bank) =
+                self.banks.iter().find(|bank| addr >= bank.base && addr - bank.base < bank.size)
+            {
                 self.stamps[bank.first + ((addr - bank.base) / PAGE) as usize] = saved.previous;
             }
         }
@@ -226,9 +232,13 @@ impl Memory {
         pages
     }
 
-    /// Open levels.
-    pub(crate) fn depth(&self) -> usize {
-        self.levels.len()
+    /// Addresses of the pages of persistent memory that the innermost level has saved, ascending.
+    pub(crate) fn changed_pmem(&self) -> Vec<u64> {
+        let saved = self.levels.last().map_or(&[][..], |level| &level.saved);
+        let mut pages: Vec<u64> =
+            saved.iter().map(|saved| saved.page * PAGE).filter(|&addr| self.is_pmem(addr)).collect();
+        pages.sort_unstable();
+        pages
     }
 
     /// Pages saved by the innermost level so far.
@@ -255,7 +265,6 @@ pub(crate) fn split(addr: u64, len: usize) -> impl Iterator<Item = std::ops::Ran
         Some(piece)
     })
 }
-
 
 #[cfg(test)]
 mod tests {
@@ -298,6 +307,7 @@ mod tests {
         memory.push();
         memory.write(0, &[3]);
         memory.write(1 << 32, &[9]);
+        assert_eq!(memory.changed_pmem(), [1 << 32]);
         assert_eq!(memory.rewind(), 2);
         assert_eq!(byte(&memory, 0), 2);
         assert_eq!(byte(&memory, 1 << 32), 0);
@@ -309,7 +319,7 @@ mod tests {
         assert_eq!(memory.dirty_pages(), 1);
         assert_eq!(memory.pop(), 1);
         assert_eq!(byte(&memory, 0), 1);
-        assert_eq!(memory.depth(), 0);
+        assert_eq!(memory.pop(), 0);
     }
 
     #[test]

@@ -80,8 +80,7 @@ fn parse(line: &str) -> Option<Symbol> {
         return None;
     }
     let name = words.next()?.to_owned();
-    let module =
-        words.next().and_then(|word| word.strip_prefix('[')).and_then(|word| word.strip_suffix(']'));
+    let module = words.next().and_then(|word| word.strip_prefix('[')).and_then(|word| word.strip_suffix(']'));
     Some(Symbol { address, name, module: module.map(str::to_owned) })
 }
 

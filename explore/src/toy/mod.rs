@@ -348,6 +348,9 @@ impl Target for Toy {
         self.state = self.levels.last().expect("a level is open").clone();
         1
     }
+    fn changed(&self) -> Vec<u64> {
+        Vec::new()
+    }
     fn set_tracing(&mut self, on: bool) {
         self.state.bus.tracing = on;
     }
@@ -411,7 +414,7 @@ impl Laboratory for ToyLaboratory {
         let offset = address.checked_sub(0xffff_0000)?;
         FUNCTIONS.get((offset / 0x100) as usize).map(|name| ((*name).to_owned(), offset % 0x100))
     }
-    fn check(&self, _media: &[u8]) -> Result<Health, HostError> {
+    fn check(&self, _changed: &[(u64, Vec<u8>)]) -> Result<Health, HostError> {
         Ok(self.health.clone())
     }
     fn stack(&self, _target: &Toy) -> Vec<String> {

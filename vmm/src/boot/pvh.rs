@@ -41,8 +41,11 @@ pub(super) fn prepare(
             ..hvm_start_info::default()
         }),
     )?;
-    let initrd =
-        hvm_modlist_entry { paddr: loaded.initrd, size: boot.initrd.len() as u64, ..hvm_modlist_entry::default() };
+    let initrd = hvm_modlist_entry {
+        paddr: loaded.initrd,
+        size: boot.initrd.len() as u64,
+        ..hvm_modlist_entry::default()
+    };
     put(memory, place::SETUP_DATA, &[initrd.paddr, initrd.size, 0, 0].map(u64::to_le_bytes).concat())?;
     for (index, (addr, size, kind)) in (0..).zip(map) {
         let entry = hvm_memmap_table_entry { addr, size, type_: kind, reserved: 0 };

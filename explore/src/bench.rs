@@ -1,0 +1,64 @@
+//! How long recovering takes: for `pmemsim bench`. The figures are of the host, so no report has them.
+
+use std::sync::Barrier;
+use std::time::{Duration, Instant};
+
+use crate::recover::Worker;
+use crate::run::{RunOptions, prepare};
+use crate::scenario::Scenario;
+use crate::target::{HostError, Laboratory};
+
+/// One recovery, measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Measured {
+    /// Pages that going back to the base snapshot restored.
+    pub pages: usize,
+    /// Time for going back.
+    pub back: Duration,
+    /// Time for the recovery: attach, mount, observe, unmount, check.
+    pub recovery: Duration,
+}
+
+/// Records the scenario, then recovers the contents of its crash points, everything in flight included, one after
+/// the other: `each` on each of `jobs` machines. Returns all recoveries and the time from the first to the last.
+pub fn recoveries<L: Laboratory>(
+    scenario: &Scenario,
+    laboratory: &L,
+    jobs: usize,
+    each: usize,
+) -> Result<(Vec<Measured>, Duration), HostError> {
+    let options = RunOptions::default();
+    let run = prepare(scenario, laboratory, &options, &mut Vec::new())?;
+    let contents: Vec<_> =
+        run.points.points.iter().map(|point| point.media.content(&point.media.everything())).collect();
+    if contents.is_empty() {
+        return Err(HostError("the scenario has no crash points".to_owned()));
+    }
+    let ready = Barrier::new(jobs.max(1));
+    let one_machine = || -> Result<(Vec<Measured>, Duration), HostError> {
+        // The first recovery of a machine decodes code and faults its memory in.
+        let worker = Worker::new(scenario, laboratory)
+            .and_then(|mut worker| worker.recover(&contents[0], &[], None).map(|_| worker));
+        ready.wait();
+        let (mut worker, started) = (worker?, Instant::now());
+        let recover = |content| {
+            let started = Instant::now();
+            let pages = worker.rewind();
+            let back = started.elapsed();
+            worker.recover(content, &[], None)?;
+            Ok(Measured { pages, back, recovery: started.elapsed() - back })
+        };
+        let measured = contents.iter().cycle().take(each).map(recover).collect::<Result<_, HostError>>()?;
+        Ok((measured, started.elapsed()))
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(one_machine)).collect();
+        let (mut all, mut longest) = (Vec::new(), Duration::ZERO);
+        for thread in threads {
+            let (measured, took) = thread.join().expect("a recovery does not panic")?;
+            all.extend(measured);
+            longest = longest.max(took);
+        }
+        Ok((all, longest))
+    })
+}

@@ -1,0 +1,58 @@
+//! Boot of a kernel to the agent's first instruction, and on to the base snapshot.
+
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use explore::machines::COMMAND_LINE;
+use images::{AGENT, Cache, Initramfs, Kernel, PMEM_MODULES};
+use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop};
+
+/// Instructions that no kernel needs to get there.
+const BUDGET: u64 = 20_000_000_000;
+/// Offset of `e_entry` in an ELF64 header.
+const ELF_ENTRY: usize = 24;
+
+pub fn measure(cache: &Cache, kernel: &str, append: &str) -> anyhow::Result<u8> {
+    let kernel = Kernel::get(cache, kernel)?;
+    let mut initramfs = Initramfs::new();
+    initramfs.modules(kernel.modules(&PMEM_MODULES)?);
+    let config = MachineConfig {
+        initrd: initramfs.finish(),
+        kernel: kernel.vmlinux,
+        command_line: format!("{COMMAND_LINE} {append}").trim_end().to_owned(),
+        memory: 256 << 20,
+        nvdimms: vec![Nvdimm { size: 64 << 20, flush_hints: 0, persistence: PlatformCapability::default() }],
+        seed: 1,
+        protocol: BootProtocol::default(),
+    };
+    let mut machine = Machine::new(&config)?;
+    machine.set_watched(&[agent_entry()?]);
+    machine.stop_at_symbols(true);
+    let started = Instant::now();
+    let mut agent = None;
+    loop {
+        match machine.run(BUDGET) {
+            Stop::Symbol(_) => {
+                agent = agent.or(Some(machine.retired()));
+                machine.stop_at_symbols(false);
+            }
+            Stop::Call(call) if call.number == guest_protocol::call::SNAPSHOT_HERE => break,
+            Stop::Call(_) => machine.answer(0),
+            other => bail!("{} does not reach the agent: {other:?}", kernel.release),
+        }
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let millions = |count: u64| count as f64 / 1e6;
+    println!("kernel                    {}", kernel.release);
+    println!("command line              {}", config.command_line);
+    println!("to the agent              {:.1} M instructions", millions(agent.unwrap_or_default()));
+    println!("to the base snapshot      {:.1} M instructions", millions(machine.retired()));
+    println!("speed                     {:.1} MIPS", millions(machine.retired()) / seconds);
+    Ok(0)
+}
+
+/// Address of the agent's first instruction: it is a static program with a fixed address.
+fn agent_entry() -> anyhow::Result<u64> {
+    let bytes = AGENT.get(ELF_ENTRY..ELF_ENTRY + 8).context("the agent is no ELF file")?;
+    Ok(u64::from_le_bytes(bytes.try_into()?))
+}

@@ -1,0 +1,49 @@
+//! `pmemsim bench`: how fast this machine is, here and now.
+
+mod boot;
+mod restore;
+
+use images::Cache;
+
+/// Measures. Figures are of this host at this moment: compare, do not quote.
+#[derive(clap::Args)]
+pub struct Bench {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(clap::Subcommand)]
+enum What {
+    /// Boot of a kernel: instructions to the agent, and how many million a second
+    Boot {
+        /// debian-6.1, debian-6.12, or a path to a vmlinux or bzImage
+        #[arg(default_value = "debian-6.1")]
+        kernel: String,
+        /// More for the kernel command line
+        #[arg(long, default_value = "")]
+        append: String,
+    },
+    /// Recoveries a second, and what going back to the base snapshot costs
+    Restore {
+        /// The scenario whose crash points are recovered
+        #[arg(default_value = "scenarios/map-sync-ext4.toml")]
+        scenario: std::path::PathBuf,
+        /// Machines that recover at the same time
+        #[arg(long, default_value_t = 2)]
+        jobs: usize,
+        /// Recoveries of each machine
+        #[arg(long, default_value_t = 50)]
+        each: usize,
+    },
+}
+
+impl Bench {
+    /// Returns the exit code.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let cache = Cache::open()?;
+        match self.what {
+            What::Boot { kernel, append } => boot::measure(&cache, &kernel, &append),
+            What::Restore { scenario, jobs, each } => restore::measure(&cache, &scenario, jobs, each),
+        }
+    }
+}

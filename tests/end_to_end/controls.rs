@@ -1,0 +1,59 @@
+//! Mistakes that must be found, and the same programs without the mistake.
+
+use explore::verdict::Class;
+use explore::{Report, Verdict};
+
+use crate::support::{jobs, run, scenario};
+
+/// Runs the control as it is (exactly what it expects must be found), without its `expect` (a violation), and its
+/// repaired twin (nothing may be found). Returns the report without `expect`.
+fn judge(name: &str, class: Class) -> Report {
+    let mut control = scenario(&format!("controls/{name}"));
+    assert_eq!(control.expect, [class]);
+    let found = run(&control, &jobs(2));
+    assert_eq!(found.verdict, Verdict::Expected, "{found}");
+    control.expect.clear();
+    let bare = run(&control, &jobs(2));
+    assert_eq!((bare.verdict, bare.verdict.exit_code()), (Verdict::Violated, 1), "{bare}");
+    let repaired = run(&scenario(&format!("controls/repaired/{name}-repaired")), &jobs(2));
+    assert_eq!(repaired.verdict, Verdict::Kept, "{repaired}");
+    bare
+}
+
+/// What the stores behind the findings of the class lacked, and whether some stack names the function.
+fn blames(report: &Report, class: Class, lacked: &str, function: &str) -> bool {
+    report.findings.iter().filter(|finding| finding.class == class).flat_map(|finding| &finding.stores).any(
+        |store| {
+            store.lacked.contains(lacked)
+                && (function.is_empty() || store.stack.iter().any(|frame| frame.contains(function)))
+        },
+    )
+}
+
+#[test]
+fn a_forgotten_flush_is_found_and_named() {
+    let report = judge("no-clwb", Class::Lost);
+    assert!(blames(&report, Class::Lost, "never flushed", ""), "{report}");
+}
+
+#[test]
+fn a_forgotten_fence_is_found_and_named() {
+    let report = judge("no-fence", Class::Lost);
+    assert!(blames(&report, Class::Lost, "not fenced", ""), "{report}");
+}
+
+#[test]
+fn a_shared_mapping_without_map_sync_on_a_fresh_block_loses_the_extent() {
+    judge("no-map-sync", Class::Lost);
+}
+
+#[test]
+fn without_barriers_the_commit_record_can_overtake_the_journal() {
+    let report = judge("barrier0", Class::Corrupt);
+    assert!(blames(&report, Class::Corrupt, "not fenced", "jbd2_journal_commit_transaction"), "{report}");
+}
+
+#[test]
+fn blocks_that_are_not_zeroed_show_stale_data() {
+    judge("skipped-zeroing", Class::Stale);
+}

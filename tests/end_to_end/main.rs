@@ -1,0 +1,8 @@
+//! The main job on real kernels: boot, record, cut, recover, judge.
+
+mod controls;
+mod inside_the_fault;
+mod map_sync;
+mod programs;
+mod sabotage;
+mod support;

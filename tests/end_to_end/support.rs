@@ -1,0 +1,34 @@
+//! Running a scenario of the repository in this process.
+
+use std::path::Path;
+use std::sync::Mutex;
+
+use explore::machines::Machines;
+use explore::{Report, RunOptions, Scenario};
+use images::Cache;
+
+/// Base snapshots are made one after the other: two tests that need the same one boot it once.
+static PREPARING: Mutex<()> = Mutex::new(());
+
+/// The scenario `scenarios/NAME.toml`.
+pub fn scenario(name: &str) -> Scenario {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("scenarios").join(format!("{name}.toml"));
+    Scenario::load(&path).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Runs it on the machine it asks for.
+pub fn run(scenario: &Scenario, options: &RunOptions) -> Report {
+    let machines = {
+        let _one = PREPARING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let cache = Cache::open().expect("a cache directory");
+        Machines::prepare(scenario, &cache, options.seed.unwrap_or(scenario.crash.seed))
+            .unwrap_or_else(|error| panic!("{}: {error}", scenario.name))
+    };
+    explore::run(scenario, &machines, options, &|_| ())
+        .unwrap_or_else(|error| panic!("{}: {error}", scenario.name))
+}
+
+/// Options with so many recovering machines.
+pub fn jobs(jobs: usize) -> RunOptions {
+    RunOptions { jobs, ..RunOptions::default() }
+}
