@@ -20,7 +20,8 @@ impl Cache {
     /// The user's: `$XDG_CACHE_HOME/pmemsim` or `~/.cache/pmemsim`.
     ///
     /// # Errors
-    /// [`Error::NoCacheDirectory`] without either variable; [`Error::Io`], [`Error::DiskFull`] when it cannot be made.
+    /// [`Error::NoCacheDirectory`] without either variable; [`Error::CacheDirectory`], [`Error::DiskFull`] when it cannot be
+    /// made.
     pub fn open() -> Result<Cache> {
         let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         let base = variable("XDG_CACHE_HOME").filter(|path| path.is_absolute());
@@ -31,9 +32,9 @@ impl Cache {
     /// A cache in `root`, made when it is not there.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::DiskFull`].
+    /// [`Error::CacheDirectory`], [`Error::DiskFull`].
     pub fn at(root: &Path) -> Result<Cache> {
-        create_dir(root)?;
+        create_dir(root).map_err(Error::cache(root))?;
         let root = root.canonicalize().map_err(Error::io("open", root))?;
         Ok(Cache { root })
     }
@@ -51,9 +52,10 @@ impl Cache {
     /// Holds the lock `name` until the returned file is dropped.
     pub(crate) fn lock(&self, name: &str) -> Result<File> {
         let dir = self.root.join("locks");
-        create_dir(&dir)?;
         let path = dir.join(name);
-        let file = File::options().create(true).append(true).open(&path).map_err(Error::io("open", &path))?;
+        // Whatever is written here is written under a lock: a cache that is read-only shows first at this.
+        let open = || File::options().create(true).append(true).open(&path).map_err(Error::io("open", &path));
+        let file = create_dir(&dir).and_then(|()| open()).map_err(Error::cache(&self.root))?;
         file.lock().map_err(Error::io("lock", &path))?;
         Ok(file)
     }

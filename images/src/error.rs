@@ -25,6 +25,17 @@ pub enum Error {
     /// No directory for the cache is known.
     #[error("no cache directory: set XDG_CACHE_HOME or HOME")]
     NoCacheDirectory,
+    /// The cache's directory cannot be made or written.
+    #[error(
+        "cannot use the cache directory {}: {source}; set XDG_CACHE_HOME to a directory that can be written",
+        path.display()
+    )]
+    CacheDirectory {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
     /// A program of the host is missing.
     #[error("{tool} is not installed; {why}")]
     MissingTool {
@@ -127,6 +138,17 @@ impl Error {
         move |source| match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Error::DiskFull { path },
             _ => Error::Io { action, path, source },
+        }
+    }
+}
+
+impl Error {
+    /// For the directory of the cache itself.
+    pub(crate) fn cache(path: &Path) -> impl FnOnce(Error) -> Error {
+        let path = path.to_path_buf();
+        move |error| match error {
+            Error::Io { source, .. } => Error::CacheDirectory { path, source },
+            other => other,
         }
     }
 }

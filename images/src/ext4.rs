@@ -117,6 +117,24 @@ fn split_extended(arguments: &[String]) -> Result<(Vec<String>, Vec<String>)> {
     Ok((extended, others))
 }
 
+/// Refuses options of mke2fs that would undo what the image depends on: block size, place, identity, that anything is
+/// written at all.
+pub(crate) fn check_options(arguments: &[String]) -> Result<()> {
+    let (extended, others) = split_extended(arguments)?;
+    let ours =
+        |argument: &&String| ["-b", "-n", "-S", "-U", "-z"].iter().any(|option| argument.starts_with(option));
+    let place = |value: &&String| value.split(',').any(|part| part.trim_start().starts_with("offset"));
+    match others.iter().find(ours).or_else(|| extended.iter().find(place)) {
+        None => Ok(()),
+        Some(option) => {
+            let why = format!(
+                "mkfs: {option} is not yours to give: blocks have 4096 bytes, and place and UUID are fixed; leave it out"
+            );
+            Err(Error::BadImage { why })
+        }
+    }
+}
+
 /// What e2fsck -fn says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fsck {
@@ -206,5 +224,16 @@ mod tests {
         assert_eq!(extended, ["stride=512", "stripe_width=512"]);
         assert_eq!(others, ["-I", "256"]);
         assert!(split_extended(&["-E".to_string()]).is_err());
+    }
+
+    #[test]
+    fn options_that_would_break_the_image_are_refused() {
+        let text = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+        for arguments in
+            [&["-b", "1024"][..], &["-b1024"], &["-n"], &["-z", "x"], &["-E", "stride=4,offset=0"]]
+        {
+            assert!(check_options(&text(arguments)).is_err(), "{arguments:?}");
+        }
+        assert!(check_options(&text(&["-E", "stride=512", "-I", "256", "-N", "10"])).is_ok());
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::apt::Package;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::ext4::Tools;
+use crate::ext4::{Tools, check_options};
 use crate::namespace::{self, DATA_OFFSET};
 
 /// Largest region that is made: it is held in memory.
@@ -69,6 +69,7 @@ pub fn pmem_image(cache: &Cache, spec: &ImageSpec) -> Result<PmemImage> {
     let Some(ext4) = &spec.filesystem else {
         return Ok(PmemImage { bytes: without_file_system(spec)?, data_offset, package: None });
     };
+    check_options(&ext4.mkfs)?;
     let tools = Tools::get(cache)?;
     let key = format!("{spec:?} {} layout 1", tools.package.sha256);
     let key = &blake3::hash(key.as_bytes()).to_hex()[..32];
