@@ -4,14 +4,16 @@ use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::mpsc;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use images::{Cache, Initramfs, Kernel};
 use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop};
 
+use crate::failure::Usage;
 use crate::size::Size;
 
-/// What the kernel is told when nothing else is asked for: the console, and no self tests that cost a second.
-const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1";
+/// What the kernel is told when nothing else is asked for: the console, no self tests that cost a second, and to reset by
+/// ACPI: with hardware-reduced ACPI it would try EFI, which is not there (reboot_init in arch/x86/kernel/reboot.c).
+const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1 reboot=acpi";
 /// Instructions between two looks at the terminal.
 const SLICE: u64 = 5_000_000;
 
@@ -99,7 +101,8 @@ impl Boot {
             None => Kernel::get(&cache, &self.kernel)?,
         };
         let initrd = match &self.initrd {
-            Some(path) => std::fs::read(path).with_context(|| format!("initrd {}", path.display()))?,
+            Some(path) => std::fs::read(path)
+                .map_err(|why| Usage(format!("--initrd {}: {why}; give a cpio archive", path.display())))?,
             None => self.shell(&cache, &kernel)?,
         };
         Ok(MachineConfig {

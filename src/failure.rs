@@ -1,4 +1,8 @@
-//! Whose fault an error is: exit code 2 for usage, 3 for the host.
+//! Whose fault an error is: exit code 2 for usage, 3 for the host. And how errors are told.
+
+use explore::Scenario;
+use explore::machines::Error as MachinesError;
+use explore::replay::ReplayError;
 
 /// Bad usage or scenario.
 pub const USAGE: u8 = 2;
@@ -10,14 +14,15 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
     if error.is::<explore::ScenarioError>() || error.is::<Usage>() {
         return USAGE;
     }
-    if let Some(error) = error.downcast_ref::<explore::replay::ReplayError>() {
-        return if matches!(error, explore::replay::ReplayError::Host(_)) { TROUBLE } else { USAGE };
+    if let Some(error) = error.downcast_ref::<ReplayError>() {
+        return if matches!(error, ReplayError::Host(_)) { TROUBLE } else { USAGE };
     }
-    if let Some(error) = error.downcast_ref::<explore::machines::Error>() {
+    if let Some(error) = error.downcast_ref::<MachinesError>() {
         return match error {
-            explore::machines::Error::Images(error) => of_images(error),
-            explore::machines::Error::Machine(error) => of_machine(error),
-            other => other.exit_code(),
+            MachinesError::Images(error) => of_images(error),
+            MachinesError::Machine(error) => of_machine(error),
+            // A cache that takes no more is for the user to mend, as it is for `images`.
+            MachinesError::Boot { .. } | MachinesError::Snapshot { .. } => USAGE,
         };
     }
     match (error.downcast_ref::<vmm::Error>(), error.downcast_ref::<images::Error>()) {
@@ -39,7 +44,95 @@ fn of_images(_: &images::Error) -> u8 {
     USAGE
 }
 
+/// The error for people: every cause that is not in the text already, then what to do about it.
+pub fn message(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    if let Some(MachinesError::Snapshot { .. }) = error.downcast_ref() {
+        text += "; free some space, run `pmemsim images clean`, or set XDG_CACHE_HOME to another place";
+    }
+    text
+}
+
 /// Something on the command line makes no sense.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Usage(pub String);
+
+/// The place in a scenario that asks for what cannot be had.
+#[derive(Debug, thiserror::Error)]
+#[error("{file}:{line}: {key}")]
+pub struct Place {
+    file: String,
+    line: usize,
+    key: &'static str,
+}
+
+/// Adds the file, line and key of the scenario that an error comes from, when one of its keys is to blame.
+pub fn in_scenario(error: MachinesError, file: &std::path::Path, scenario: &Scenario) -> anyhow::Error {
+    let key = key_of(&error, scenario);
+    let error = anyhow::Error::from(error);
+    match key {
+        Some(key) => {
+            let line = 1 + scenario.text.lines().position(|line| begins_with(line, key)).unwrap_or(0);
+            error.context(Place { file: file.display().to_string(), line, key })
+        }
+        None => error,
+    }
+}
+
+fn key_of(error: &MachinesError, scenario: &Scenario) -> Option<&'static str> {
+    use images::Error as Images;
+    let machine = &scenario.machine;
+    match error {
+        MachinesError::Boot { .. } | MachinesError::Machine(vmm::Error::Kernel(_)) => Some("kernel"),
+        MachinesError::Images(error) => match error {
+            Images::UnknownKernel { .. } | Images::BadKernel { .. } | Images::BadModule { .. } => {
+                Some("kernel")
+            }
+            Images::Io { path, .. } if path.as_os_str() == machine.kernel.as_str() => Some("kernel"),
+            Images::NoSuchPackage { wanted, .. } if wanted.ends_with(&machine.kernel) => Some("kernel"),
+            Images::NoSuchPackage { .. } | Images::BadProgram { .. } => Some("programs"),
+            Images::BadImage { why } if why.contains("mke2fs") || why.contains("mkfs") => Some("mkfs"),
+            Images::BadImage { .. } => Some("size"),
+            _ => None,
+        },
+        MachinesError::Machine(vmm::Error::Config { what, .. }) => {
+            let keys = [("memory", "memory"), ("flush hints", "flush_hints"), ("command line", "append")];
+            let found = keys.iter().find(|(word, _)| what.contains(word)).map(|(_, key)| *key);
+            Some(found.unwrap_or("[machine]"))
+        }
+        _ => None,
+    }
+}
+
+fn begins_with(line: &str, key: &str) -> bool {
+    line.trim_start()
+        .strip_prefix(key)
+        .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let source = std::io::Error::other("the cable is cut");
+        let error = images::Error::Io { action: "read", path: "/k".into(), source };
+        let error = anyhow::Error::from(error).context("a.toml:3: kernel");
+        assert_eq!(message(&error), "a.toml:3: kernel: cannot read /k: the cable is cut");
+        assert_eq!(exit_code(&error), USAGE);
+    }
+
+    #[test]
+    fn a_key_is_found_as_a_whole_word() {
+        assert!(begins_with("  kernel = 1", "kernel"));
+        assert!(!begins_with("kernels = 1", "kernel"));
+        assert!(!begins_with("# kernel", "kernel"));
+    }
+}

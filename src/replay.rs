@@ -25,9 +25,8 @@ pub struct Replay {
 impl Replay {
     /// The exit code is 1 when the finding shows again, 3 when it does not.
     pub fn run(self) -> anyhow::Result<u8> {
-        let text = std::fs::read_to_string(&self.report)
-            .map_err(|error| Usage(format!("report {}: {error}", self.report.display())))?;
-        let report = Report::from_json(&text).map_err(Usage)?;
+        let text = std::fs::read_to_string(&self.report).map_err(|why| self.bad_report(&why.to_string()))?;
+        let report = Report::from_json(&text).map_err(|why| self.bad_report(&why))?;
         let scenario = scenario_of(&report)?;
         let machines = Machines::prepare(&scenario, &Cache::open()?, report.settings.seed)?;
         let replayed = explore::replay(&report, &self.id, &scenario, &machines)?;
@@ -43,5 +42,9 @@ impl Replay {
                 .with_context(|| format!("cannot write the media to {}", path.display()))?;
         }
         Ok(if replayed.faults.is_empty() { crate::failure::TROUBLE } else { 1 })
+    }
+    fn bad_report(&self, why: &str) -> Usage {
+        let path = self.report.display();
+        Usage(format!("report {path}: {why}; give a file that `pmemsim run --json` wrote"))
     }
 }

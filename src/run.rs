@@ -10,7 +10,7 @@ use explore::{Report, RunOptions, Scenario, Verdict};
 use images::Cache;
 use persist::Granularity;
 
-use crate::failure::Usage;
+use crate::failure::{Usage, in_scenario};
 use crate::progress::Line;
 
 /// Runs scenarios: boots the kernel, does the steps, cuts the power at every crash point, recovers, judges.
@@ -29,11 +29,11 @@ pub struct Run {
     #[arg(long)]
     seed: Option<u64>,
     /// Crash states to recover at most, instead of the scenario's number
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     budget: Option<u64>,
     /// Machines that recover at the same time; default: one per processor
-    #[arg(long)]
-    jobs: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
     /// Count this class as a violation, too (torn-sector, guest-warning, ...)
     #[arg(long, value_parser = class)]
     deny: Vec<Class>,
@@ -48,12 +48,15 @@ impl Run {
         // All are read first: a mistake in the last should not show after an hour.
         let scenarios =
             self.scenarios.iter().map(|path| Scenario::load(path)).collect::<Result<Vec<_>, _>>()?;
+        if let Some(path) = &self.json {
+            check_writable(path)?;
+        }
         let cache = Cache::open()?;
         let options = self.options();
         let mut reports = Vec::new();
-        for scenario in &scenarios {
+        for (path, scenario) in self.scenarios.iter().zip(&scenarios) {
             let started = Instant::now();
-            let report = run_one(scenario, &cache, &options)?;
+            let report = run_one(path, scenario, &cache, &options)?;
             print!("{report}");
             eprintln!("{}: {:.1} s", scenario.name, started.elapsed().as_secs_f64());
             reports.push(report);
@@ -71,19 +74,28 @@ impl Run {
             nt_evicts: self.nt_evicts,
             seed: self.seed,
             budget: self.budget,
-            jobs: self.jobs.unwrap_or(processors),
+            jobs: self.jobs.map_or(processors, usize::from),
             deny: self.deny.clone(),
             ..RunOptions::default()
         }
     }
 }
 
-fn run_one(scenario: &Scenario, cache: &Cache, options: &RunOptions) -> anyhow::Result<Report> {
+fn run_one(path: &Path, scenario: &Scenario, cache: &Cache, options: &RunOptions) -> anyhow::Result<Report> {
     let seed = options.seed.unwrap_or(scenario.crash.seed);
-    let machines = Machines::prepare(scenario, cache, seed)?;
+    let machines =
+        Machines::prepare(scenario, cache, seed).map_err(|error| in_scenario(error, path, scenario))?;
     let line = Line::new(&scenario.name);
     let report = explore::run(scenario, &machines, options, &|progress| line.show(&progress))?;
     Ok(report)
+}
+
+/// A report that cannot be written should not show after an hour, either.
+fn check_writable(path: &Path) -> Result<(), Usage> {
+    let opened = std::fs::File::options().create(true).append(true).open(path);
+    opened.map(drop).map_err(|why| {
+        Usage(format!("--json {}: {why}; give a file in a directory that can be written", path.display()))
+    })
 }
 
 fn write_json(path: &Path, reports: &[Report]) -> anyhow::Result<()> {
