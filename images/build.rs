@@ -40,6 +40,8 @@ fn agent_build(workspace: &Path, target_dir: &Path) -> Command {
     let mut flags = vec![
         "-Ctarget-feature=+crt-static".to_string(),
         "-Crelocation-model=static".to_string(),
+        // Reports walk the agent's stack by them (explore/src/user_stack.rs).
+        "-Cforce-frame-pointers=yes".to_string(),
         format!("--remap-path-prefix={}=pmemsim", workspace.display()),
     ];
     let home =
@@ -56,7 +58,8 @@ fn agent_build(workspace: &Path, target_dir: &Path) -> Command {
         "lto=\"fat\"",
         "codegen-units=1",
         "debug=0",
-        "strip=\"symbols\"",
+        // The names of functions stay: reports tell who made a store.
+        "strip=\"debuginfo\"",
     ] {
         cargo.args(["--config", &format!("profile.release.{setting}")]);
     }

@@ -21,6 +21,7 @@ pub struct Guest {
 }
 
 impl Guest {
+    #[inline(never)]
     pub fn execute(&mut self, host: &mut Host, command: &Command) -> Reply {
         let outcome = match command {
             Command::Exec { argv } => return exec(argv),
@@ -47,6 +48,7 @@ impl Guest {
         outcome.err().unwrap_or(Reply::Ok)
     }
 
+    #[inline(never)]
     fn on_map(&mut self, command: &Command) -> Outcome {
         match command {
             Command::Map { name, path, at, len, sync, align } => {
@@ -72,6 +74,7 @@ fn tell(host: &mut Host, command: &Command) {
     }
 }
 
+#[inline(never)]
 fn on_file_system(command: &Command) -> Outcome {
     match command {
         Command::Attach { region } => nd::attach(*region).map(drop).map_err(errno("attach")),
@@ -86,6 +89,7 @@ fn on_file_system(command: &Command) -> Outcome {
     }
 }
 
+#[inline(never)]
 fn on_file(command: &Command) -> Outcome {
     match command {
         Command::Mkdir { path } => files::mkdir(path),

@@ -25,6 +25,7 @@ fn main() {
     sys::power_off();
 }
 
+#[inline(never)]
 fn run() -> Result<(), String> {
     boot::mount_system()?;
     boot::load_modules()?;

@@ -92,6 +92,7 @@ impl Map {
     }
 
     /// Checks everything first, so that nothing but the operations happens when they run.
+    #[inline(never)]
     pub fn run(&self, ops: &[Op]) -> Outcome {
         for op in ops {
             match op {

@@ -12,10 +12,14 @@ use crate::commands::Outcome;
 
 // agent_guarded(function in RDI, argument in RSI): calls the function and returns 0. The handler below makes it return
 // the number of a signal instead, by going to agent_landing with the saved stack pointer.
+//
+// The frame pointer, the type and the size are for call stacks in reports.
 global_asm!(
     ".global agent_guarded",
+    ".type agent_guarded, @function",
     "agent_guarded:",
     "push rbp",
+    "mov rbp, rsp",
     "push rbx",
     "push r12",
     "push r13",
@@ -38,6 +42,7 @@ global_asm!(
     "pop rbx",
     "pop rbp",
     "ret",
+    ".size agent_guarded, . - agent_guarded",
     stack = sym STACK,
 );
 
@@ -50,6 +55,7 @@ unsafe extern "C" {
 static mut STACK: u64 = 0;
 
 /// Runs `work`; SIGBUS, SIGSEGV or SIGILL in it end it. It must hold nothing that needs dropping.
+#[inline(never)]
 pub fn guarded<F: FnOnce() + Copy>(work: F) -> Outcome {
     extern "C" fn call<F: FnOnce() + Copy>(work: *mut c_void) {
         // SAFETY: `guarded` passes a pointer to its F, which is Copy and lives until agent_guarded returns.

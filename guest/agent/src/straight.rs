@@ -1,5 +1,6 @@
 //! Straight-line code on pmem. Between its operations there is no LOCK, XCHG, system call or allocation: each of
 //! them would drain what is meant to stay pending. Every access to pmem is one instruction, written down as such.
+//! Functions that are not inlined are the frames of call stacks in reports.
 #![allow(unsafe_code)] // Stores, flushes and fences have to be these very instructions.
 
 use std::arch::asm;
@@ -13,21 +14,15 @@ const PAGE: u64 = 4096;
 
 /// Runs the operations on the mapping at `address`, whose first byte has `offset` in the file. The caller checked that
 /// all of them lie in the mapping.
+#[inline(never)]
 pub fn run(ops: &[Op], address: u64, offset: u64) {
     for op in ops {
         match *op {
             Op::Store { at, len, pattern } => store(address + at, offset + at, len, pattern),
             Op::StoreNonTemporal { at, len, pattern } => {
-                for step in (0..len).step_by(8) {
-                    store_non_temporal(address + at + step, pattern.word(offset + at + step));
-                }
+                store_non_temporal(address + at, offset + at, len, pattern)
             }
-            Op::Flush { at, len, with } => {
-                let start = (address + at) & !(LINE - 1);
-                for line in (start..address + at + len).step_by(LINE as usize) {
-                    flush(line, with);
-                }
-            }
+            Op::Flush { at, len, with } => flush(address + at, len, with),
             Op::Fence(fence) => execute_fence(fence),
             Op::Promise(id) => {
                 raw_call(call::PROMISE, u64::from(id), 0);
@@ -40,6 +35,7 @@ pub fn run(ops: &[Op], address: u64, offset: u64) {
 }
 
 /// Loads one byte of every page of the range.
+#[inline(never)]
 pub fn touch(address: u64, len: u64) {
     let end = address + len;
     let mut at = address;
@@ -52,6 +48,7 @@ pub fn touch(address: u64, len: u64) {
     }
 }
 
+#[inline(never)]
 fn store(address: u64, offset: u64, len: u64, pattern: Pattern) {
     let mut step = 0;
     while step < len {
@@ -62,6 +59,23 @@ fn store(address: u64, offset: u64, len: u64, pattern: Pattern) {
             store_byte(address + step, pattern.byte(offset + step));
             step += 1;
         }
+    }
+}
+
+/// Address and length are multiples of 8.
+#[inline(never)]
+fn store_non_temporal(address: u64, offset: u64, len: u64, pattern: Pattern) {
+    for step in (0..len).step_by(8) {
+        store_word_non_temporal(address + step, pattern.word(offset + step));
+    }
+}
+
+/// Flushes every line that holds some of the bytes.
+#[inline(never)]
+fn flush(address: u64, len: u64, with: Flush) {
+    let start = address & !(LINE - 1);
+    for line in (start..address + len).step_by(LINE as usize) {
+        flush_line(line, with);
     }
 }
 
@@ -79,14 +93,14 @@ fn store_byte(address: u64, value: u8) {
     };
 }
 
-fn store_non_temporal(address: u64, value: u64) {
+fn store_word_non_temporal(address: u64, value: u64) {
     // SAFETY: as store_word. That the store is weakly ordered is what is asked for.
     unsafe {
         asm!("movnti qword ptr [{at}], {value}", at = in(reg) address, value = in(reg) value, options(nostack, preserves_flags))
     };
 }
 
-fn flush(address: u64, with: Flush) {
+fn flush_line(address: u64, with: Flush) {
     // SAFETY: flushing changes no memory; the address lies in a mapping.
     unsafe {
         match with {
@@ -101,6 +115,7 @@ fn flush(address: u64, with: Flush) {
     }
 }
 
+#[inline(never)]
 fn execute_fence(fence: Fence) {
     // SAFETY: fences change no memory.
     unsafe {
