@@ -76,7 +76,7 @@ pub trait Bus: Sized {
     fn page(&mut self, page: u64) -> Page;
 
     /// The processor is about to make `page` writable for itself: its old content is needed no longer than this
-    /// call. Asked once per page between two calls of [`Cpu::forget_writable`]; the place for dirty lists and undo
+    /// call. Asked once per page between two calls of [`crate::Cpu::forget_writable`]; the place for dirty lists and undo
     /// logs.
     fn page_dirtied(&mut self, page: u64);
 
@@ -105,7 +105,7 @@ pub trait Bus: Sized {
 
     /// Whether an external interrupt waits. Asked after every access to a device, MSR or CR8 and when interrupts
     /// become enabled, not at every instruction: one that becomes ready in between needs [`Bus::attention`] or a
-    /// new call of [`Cpu::run`].
+    /// new call of [`crate::Cpu::run`].
     fn interrupt_pending(&mut self) -> bool;
     /// Takes the pending interrupt's vector: interrupt acknowledge.
     fn take_interrupt(&mut self) -> Option<u8>;
@@ -123,7 +123,7 @@ pub trait Bus: Sized {
     /// A drain has been executed. SFENCE, MFENCE and WBINVD are always told; the other kinds only when this
     /// processor stored non-temporally to or flushed persistent memory since its last drain.
     fn drain(&mut self, cpu: &CpuView, kind: DrainKind);
-    /// The processor is about to execute the instruction at a linear address given to [`Cpu::set_probes`].
+    /// The processor is about to execute the instruction at a linear address given to [`crate::Cpu::set_probes`].
     /// [`Bus::attention`] after it ends the run *before* that instruction; running on executes it.
     fn probe(&mut self, cpu: &CpuView, rip: u64);
 }
@@ -145,7 +145,7 @@ pub struct CpuView {
     pub tsc: u64,
 }
 
-/// Why [`Cpu::run`] came back.
+/// Why [`crate::Cpu::run`] came back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
     /// The given number of retired instructions was reached, exactly.

@@ -54,7 +54,7 @@ pub struct MachineConfig {
 
 impl MachineConfig {
     pub(crate) fn check(&self) -> Result<(), Error> {
-        if self.memory % MIB != 0 || !(32 * MIB..=MAX_MEMORY).contains(&self.memory) {
+        if !self.memory.is_multiple_of(MIB) || !(32 * MIB..=MAX_MEMORY).contains(&self.memory) {
             return Err(Error::Config {
                 what: format!("memory of {} bytes", self.memory),
                 hint: "give a multiple of 1 MiB from 32 MiB to 3 GiB",
@@ -67,7 +67,7 @@ impl MachineConfig {
             });
         }
         for (index, nvdimm) in self.nvdimms.iter().enumerate() {
-            if nvdimm.size == 0 || nvdimm.size % PMEM_ALIGNMENT != 0 || nvdimm.size > 1 << 40 {
+            if nvdimm.size == 0 || !nvdimm.size.is_multiple_of(PMEM_ALIGNMENT) || nvdimm.size > 1 << 40 {
                 return Err(Error::Config {
                     what: format!("NVDIMM {index} of {} bytes", nvdimm.size),
                     hint: "give a multiple of 2 MiB, at most 1 TiB",

@@ -179,9 +179,9 @@ mod tests {
     #[test]
     fn copies_on_different_stacks_keep_their_own_call_number() {
         let mut recorder = Recorder { on: true, ..Recorder::default() };
-        recorder.set_copy_functions(&[0x1000..0x1100]);
+        recorder.set_copy_functions(std::slice::from_ref(&(0x1000..0x1100)));
         let (first, second) = (10 * STACK + 8, 20 * STACK + 8);
-        let mut store = |recorder: &mut Recorder, rip, rsp| {
+        let store = |recorder: &mut Recorder, rip, rsp| {
             recorder.store(&view(rip, rsp), 0, &[0; 8], cpu::StoreKind::NonTemporal)
         };
         recorder.probe(&view(0x1000, first));
