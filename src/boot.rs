@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::mpsc;
 
 use anyhow::bail;
+use guest_protocol::Command;
 use images::{Cache, Initramfs, Kernel};
 use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop};
 
@@ -77,7 +78,8 @@ impl Boot {
             match stop {
                 Stop::Budget if left == 0 => bail!("stopped after {} instructions", machine.retired()),
                 Stop::Budget | Stop::Event(_) | Stop::Symbol(_) => {}
-                Stop::Call(_) => machine.answer(-1),
+                // Nobody is at the control port: the agent does what /script says.
+                Stop::Call(_) => {}
                 Stop::DebugExit(value) if self.debug_exit => return Ok((2 * value + 1) as u8),
                 Stop::DebugExit(_) => {}
                 Stop::PowerOff => return Ok(0),
@@ -124,13 +126,18 @@ impl Boot {
         })
     }
 
-    /// An initramfs with the pmem modules, the programs, and the agent in the mode that runs a shell.
+    /// An initramfs with the pmem modules, the programs, and a script for the agent: attach the regions, run a shell,
+    /// power off.
     fn shell(&self, cache: &Cache, kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
         let mut initramfs = Initramfs::new();
         initramfs.modules(kernel.modules(&images::PMEM_MODULES)?);
         for program in &self.programs {
             initramfs.program(cache, program)?;
         }
+        let mut script: Vec<Command> =
+            (0..self.nvdimm.len()).map(|region| Command::Attach { region: region as u32 }).collect();
+        script.push(Command::Exec { argv: vec!["/bin/dash".to_owned(), "-i".to_owned()] });
+        initramfs.file("/script", 0o644, postcard::to_stdvec(&script)?)?;
         Ok(initramfs.finish())
     }
 }

@@ -60,7 +60,7 @@ impl Initramfs {
     }
 
     /// Adds modules; they are loaded in this order, but those that would touch pmem are loaded last (see
-    /// [`manifest`]).
+    /// `manifest`).
     pub fn modules(&mut self, modules: Vec<Module>) -> &mut Self {
         self.modules.extend(modules);
         self
