@@ -22,3 +22,9 @@ fn fsync_and_rename_on_ext4_keep_their_promises() {
     assert_eq!(report.verdict, Verdict::Kept, "{report}");
     assert!(report.counts.promises_judged > 0, "{report}");
 }
+
+#[test]
+fn the_superblock_of_ext4_that_tears_across_two_sectors_is_told_apart() {
+    let report = run(&scenario("findings/ext4-superblock-torn"), &jobs(2));
+    assert_eq!(report.verdict, Verdict::Expected, "{report}");
+}
