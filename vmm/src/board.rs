@@ -50,6 +50,8 @@ pub(crate) struct Board {
     chips: Chips,
     stop: Option<Stop>,
     call: Option<(CpuView, u32)>,
+    /// A processor has stored to persistent memory since the machine was made.
+    pub(crate) pmem_written: bool,
     /// A device wants the run loop to look again: its deadline may have moved.
     recheck: bool,
 }
@@ -67,7 +69,17 @@ impl Board {
             pci: PciConfig::default(),
         };
         let (recorder, console) = (Recorder::default(), Vec::new());
-        Board { memory, recorder, console, wiring, chips, stop: None, call: None, recheck: false }
+        Board {
+            memory,
+            recorder,
+            console,
+            wiring,
+            chips,
+            stop: None,
+            call: None,
+            pmem_written: false,
+            recheck: false,
+        }
     }
 
     pub(crate) fn state(&self) -> BoardState {
@@ -295,6 +307,7 @@ impl Bus for Board {
     }
 
     fn pmem_store(&mut self, view: &CpuView, addr: u64, bytes: &[u8], kind: cpu::StoreKind) {
+        self.pmem_written = true;
         let stop = self.recorder.store(view, addr, bytes, kind);
         self.recorded(stop);
     }

@@ -107,7 +107,9 @@ pub(crate) fn load(path: &Path) -> Result<(Body, Memory), Error> {
     let body: Body = postcard::from_bytes(&bytes).map_err(|error| format(&error.to_string()))?;
     let start = memory_offset(bytes.len());
     let size = body.banks.iter().try_fold(start, |sum, bank| sum.checked_add(bank.1));
-    if size != Some(file.metadata().map_err(io)?.len()) || body.banks.iter().any(|bank| !bank.1.is_multiple_of(PAGE)) {
+    if size != Some(file.metadata().map_err(io)?.len())
+        || body.banks.iter().any(|bank| !bank.1.is_multiple_of(PAGE))
+    {
         return Err(format("memory part of wrong length"));
     }
     let banks: Vec<_> = body

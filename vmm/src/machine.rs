@@ -260,6 +260,11 @@ impl Machine {
         self.cpu.set_probes(&self.board.recorder.probes());
     }
 
+    /// Whether the guest has stored to persistent memory since this machine was made or loaded.
+    pub fn pmem_written(&self) -> bool {
+        self.board.pmem_written
+    }
+
     /// Guest-physical address of a guest-virtual one under the current page tables.
     pub fn translate(&self, virt: u64) -> Option<u64> {
         translate(&self.board.memory, &self.cpu.state(), virt)
