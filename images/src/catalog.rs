@@ -11,7 +11,7 @@ use crate::programs::Programs;
 /// Something in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// `kernel`, `programs`, `region` (a pmem image), `index` (of Debian's packages), `downloads`.
+    /// `kernel`, `programs`, `region` (a pmem image), `index` (of Debian's packages), `downloads`, `snapshots` (of booted machines).
     pub kind: &'static str,
     /// Name to ask for it by, or what it was made of.
     pub name: String,
@@ -52,7 +52,7 @@ pub fn list(cache: &Cache) -> Result<Vec<Entry>> {
             found.push(Entry { kind, name, version, size: size_of(&path)?, path });
         }
     }
-    for (kind, part) in [("downloads", "debs"), ("index", "apt")] {
+    for (kind, part) in [("downloads", "debs"), ("index", "apt"), ("snapshots", "snapshots")] {
         let path = cache.root().join(part);
         if path.exists() {
             found.push(Entry {
