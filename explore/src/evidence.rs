@@ -87,11 +87,11 @@ fn of_part<L: Laboratory>(run: &Run<L>, part: &Part) -> StoreReport {
     }
 }
 
-/// An instruction: a kernel function and the offset in it, or an address in user space.
+/// An instruction: a function of the kernel or of the agent and the offset in it, or an address.
 fn place<L: Laboratory>(run: &Run<L>, cpl: u8, rip: u64) -> String {
-    let function = if cpl == 0 { run.laboratory.function_at(rip) } else { None };
-    match function {
-        Some((name, offset)) => format!("{name}+{offset:#x}"),
+    match run.laboratory.function_at(rip) {
+        Some((name, offset)) if cpl == 0 => format!("{name}+{offset:#x}"),
+        Some((name, offset)) => format!("{name}+{offset:#x} [agent]"),
         None if cpl == 0 => format!("{rip:#x}"),
         None => format!("user space {rip:#x}"),
     }

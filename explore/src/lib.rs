@@ -28,6 +28,7 @@ mod text;
 mod torn;
 #[cfg(test)]
 mod toy;
+mod user_stack;
 pub mod verdict;
 mod windows;
 

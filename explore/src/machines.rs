@@ -6,18 +6,22 @@ use std::sync::{Arc, Mutex};
 
 use guest_protocol::{VERSION, call};
 use images::{Cache, Checker, Ext4, ImageSpec, Initramfs, Kernel, PMEM_MODULES};
-use vmm::unwind::{OrcTable, Registers, unwind};
+use vmm::unwind::{End, OrcTable, Registers, unwind};
 use vmm::{Machine, MachineConfig, PlatformCapability, Symbols};
 
 use crate::scenario::{Namespace, Scenario};
 use crate::target::{Health, HostError, Laboratory, Region, Stop, Target};
+use crate::user_stack::Agent;
 
-/// What every kernel is told: no self tests that cost a second, addresses as linked, warnings on the console.
-pub const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1 nokaslr quiet loglevel=5";
+/// What every kernel is told: no self tests that cost a second, addresses as linked, warnings on the console, and to
+/// reset by the register of the ACPI tables (else Linux tries firmware calls that are not there).
+pub const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1 nokaslr quiet loglevel=5 reboot=acpi";
 /// Instructions within which a kernel must reach the agent and send its symbols.
 const BOOT_BUDGET: u64 = 20_000_000_000;
 /// Kernel copies into persistent memory whose stores belong together.
 const COPY_FUNCTIONS: [&str; 2] = ["__memcpy_flushcache", "__copy_user_nocache"];
+/// Base snapshots that stay in the cache.
+const KEPT: usize = 12;
 /// Most that the kernel's symbols may take, as text.
 const LARGEST_KALLSYMS: usize = 256 << 20;
 
@@ -70,6 +74,7 @@ pub struct Machines {
     data_offset: u64,
     copies: Vec<Range<u64>>,
     tables: Vec<OrcTable>,
+    agent: Agent,
     cache: Cache,
     checkers: Mutex<Vec<Checker>>,
     provenance: Vec<(String, String)>,
@@ -128,6 +133,7 @@ impl Machines {
             images: regions.images,
             data_offset: regions.data_offset,
             tables,
+            agent: Agent::new(images::AGENT),
             cache: cache.clone(),
             checkers: Mutex::default(),
             provenance,
@@ -203,8 +209,22 @@ fn read_snapshot(place: &Path) -> Option<Symbols> {
     Some(symbols)
 }
 
+/// Keeps the newest snapshots only. A machine that has one mapped keeps it.
+fn prune(snapshots: &Path) {
+    let Ok(entries) = std::fs::read_dir(snapshots) else { return };
+    let mut found: Vec<_> =
+        entries.flatten().filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
+    found.sort();
+    let surplus = (found.len() + 1).saturating_sub(KEPT);
+    for (_, path) in found.into_iter().take(surplus) {
+        // Another process may be faster: what is gone is gone.
+        let _ = std::fs::remove_dir_all(path);
+    }
+}
+
 /// Writes beside the place first, so that it is there whole or not at all.
 fn write_snapshot(place: &Path, machine: &Machine, symbols: &Symbols) -> Result<(), String> {
+    place.parent().into_iter().for_each(prune);
     let scratch = place.with_extension(format!("{}", std::process::id()));
     let say = |why: std::io::Error| why.to_string();
     std::fs::create_dir_all(&scratch).map_err(say)?;
@@ -254,6 +274,9 @@ fn boot_to_agent(machine: &mut Machine, kallsyms: &mut Vec<u8>) -> Result<(), St
                 machine.read_guest(first, &mut kallsyms[start..]).map_err(|why| why.to_string())?;
                 machine.answer(0);
             }
+            Stop::Call { number: call::SNAPSHOT_HERE, .. } if machine.pmem_written() => {
+                return Err("it stores to persistent memory before any region is attached".to_owned());
+            }
             Stop::Call { number: call::SNAPSHOT_HERE, .. } => return Ok(()),
             Stop::Call { number: call::LOG, .. } => machine.answer(0),
             Stop::Call { number, .. } => return Err(format!("it made call {number}")),
@@ -283,7 +306,8 @@ impl Laboratory for Machines {
     }
 
     fn function_at(&self, address: u64) -> Option<(String, u64)> {
-        self.symbols.find(address).map(|(symbol, offset)| (symbol.name.clone(), offset))
+        let of_agent = || self.agent.function_at(address).map(|(name, offset)| (name.to_owned(), offset));
+        self.symbols.find(address).map(|(symbol, offset)| (symbol.name.clone(), offset)).or_else(of_agent)
     }
 
     fn check(&self, changed: &[(u64, Vec<u8>)]) -> Result<Health, HostError> {
@@ -307,16 +331,21 @@ impl Laboratory for Machines {
 
     fn stack(&self, machine: &Machine) -> Vec<String> {
         let state = machine.cpu_state();
-        if state.cpl() == 3 {
-            return Vec::new();
-        }
+        let (rsp, rbp) = (state.regs[4], state.regs[5]);
         let read = |address: u64| {
             let mut word = [0; 8];
             machine.read_guest(address, &mut word).ok()?;
             Some(u64::from_le_bytes(word))
         };
+        if state.cpl() == 3 {
+            return self.agent.stack(state.rip(), rbp, &read);
+        }
         let stack = unwind(&self.tables, Registers::from(&state), &read);
-        stack.frames(&self.symbols).iter().map(ToString::to_string).collect()
+        let mut frames: Vec<String> = stack.frames(&self.symbols).iter().map(ToString::to_string).collect();
+        if let End::User { rip } = stack.end {
+            frames.extend(self.agent.stack_behind_kernel(rip, rsp, &read));
+        }
+        frames
     }
 
     fn provenance(&self) -> Vec<(String, String)> {

@@ -83,12 +83,13 @@ pub trait Laboratory: Sync {
     fn images(&self) -> &[Arc<Vec<u8>>];
     /// Address of a kernel function.
     fn symbol(&self, name: &str) -> Option<u64>;
-    /// The kernel function that holds the address, and the offset in it.
+    /// The function of the kernel or of the agent that holds the address, and the offset in it.
     fn function_at(&self, address: u64) -> Option<(String, u64)>;
     /// Lets the file system's own checker look at the first region, without repairing anything. `changed` are the
     /// pages, by their offset in the region, in which it differs from its image.
     fn check(&self, changed: &[(u64, Vec<u8>)]) -> Result<Health, HostError>;
-    /// The call stack of a machine that has just stopped, innermost first: `function+0x12`.
+    /// The call stack of a machine that has just stopped, innermost first: `function+0x12`, with ` [module]` or
+    /// ` [agent]` behind it. Behind a kernel stack that began in user mode follows the user's.
     fn stack(&self, target: &Self::Target) -> Vec<String>;
     /// What was run: kernel build, package versions, command line. The same for every run of the same inputs.
     fn provenance(&self) -> Vec<(String, String)>;
