@@ -39,7 +39,9 @@ impl Line {
         let what = match progress {
             Progress::Recording => "recording".to_owned(),
             Progress::Recorded { events } => format!("recorded {events} events"),
-            Progress::Recovering { done, of } => format!("recovering {done}/{of}{}", self.remaining(*done, *of)),
+            Progress::Recovering { done, of } => {
+                format!("recovering {done}/{of}{}", self.remaining(*done, *of))
+            }
             Progress::Explaining => "explaining".to_owned(),
         };
         let _ = write!(std::io::stderr(), "\r\x1b[K{}: {what}", self.name);
