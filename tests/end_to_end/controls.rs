@@ -26,10 +26,7 @@ fn judge(name: &str, class: Class) -> Report {
 /// What the stores behind the findings of the class lacked, and whether some stack names the function.
 fn blames(report: &Report, class: Class, lacked: &str, function: &str) -> bool {
     report.findings.iter().filter(|finding| finding.class == class).flat_map(|finding| &finding.stores).any(
-        |store| {
-            store.lacked.contains(lacked)
-                && store.stack.iter().any(|frame| frame.contains(function))
-        },
+        |store| store.lacked.contains(lacked) && store.stack.iter().any(|frame| frame.contains(function)),
     )
 }
 
