@@ -182,7 +182,11 @@ impl Domain {
     /// Cuts a store and appends its parts to their lines.
     fn append(&mut self, source: Source, addr: u64, bytes: &[u8]) {
         let cached = source.path != StorePath::NonTemporal;
-        let unit = if cached && self.settings.granularity != Granularity::Word { LINE } else { WORD };
+        // The iterations of a REP are stores of their own, unordered on their line, and arrive a line at a time: the
+        // unit that never tears is what can be told apart of them.
+        let iterations = matches!(source.path, StorePath::CachedRep(_));
+        let words = !cached || iterations || self.settings.granularity == Granularity::Word;
+        let unit = if words { WORD } else { LINE };
         for (index, (start, offset, len)) in cut(addr, bytes.len(), unit).enumerate() {
             let part =
                 self.part(source, index as u32, start, SmallVec::from_slice(&bytes[offset..offset + len]));

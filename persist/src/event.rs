@@ -90,7 +90,7 @@ pub enum EventKind {
 pub enum StorePath {
     /// Through the cache.
     Cached,
-    /// Through the cache, one iteration of the REP execution with this number.
+    /// Through the cache, by iterations of the REP execution with this number that lie in one line.
     CachedRep(u64),
     /// Non-temporal.
     NonTemporal,

@@ -136,7 +136,8 @@ impl Reference {
         granularity: Granularity,
     ) {
         let non_temporal = path == StorePath::NonTemporal;
-        let unit = if non_temporal || granularity == Granularity::Word { 8 } else { 64 };
+        let rep = matches!(path, StorePath::CachedRep(_));
+        let unit = if non_temporal || rep || granularity == Granularity::Word { 8 } else { 64 };
         let store = match path {
             StorePath::CachedRep(number) => Store::Rep(vcpu, number),
             _ => Store::Event(index),
