@@ -212,8 +212,10 @@ fn read_snapshot(place: &Path) -> Option<Symbols> {
 /// Keeps the newest snapshots only. A machine that has one mapped keeps it.
 fn prune(snapshots: &Path) {
     let Ok(entries) = std::fs::read_dir(snapshots) else { return };
-    let mut found: Vec<_> =
-        entries.flatten().filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path()))).collect();
+    let mut found: Vec<_> = entries
+        .flatten()
+        .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
+        .collect();
     found.sort();
     let surplus = (found.len() + 1).saturating_sub(KEPT);
     for (_, path) in found.into_iter().take(surplus) {
