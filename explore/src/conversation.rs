@@ -3,6 +3,7 @@
 use guest_protocol::{Command, Found, MAX_MESSAGE, Observation, Reply, call};
 
 use crate::oracle::judge::Entry;
+use crate::scenario::LimitOptions;
 use crate::target::{Stop, Target};
 
 /// Largest file whose content is read back, in bytes.
@@ -29,8 +30,26 @@ pub(crate) struct Limits {
 }
 
 impl Limits {
-    pub const RECORD: Limits = Limits { instructions: 20_000_000_000, console: 4 << 20 };
-    pub const RECOVER: Limits = Limits { instructions: 2_000_000_000, console: 1 << 20 };
+    const RECORD: Limits = Limits { instructions: 20_000_000_000, console: 4 << 20 };
+    const RECOVER: Limits = Limits { instructions: 2_000_000_000, console: 1 << 20 };
+
+    /// While the scenario is recorded.
+    pub fn of_recording(options: &LimitOptions) -> Limits {
+        Limits::RECORD.changed_by(options)
+    }
+
+    /// While a crash state is recovered.
+    pub fn of_recovery(options: &LimitOptions) -> Limits {
+        Limits::RECOVER.changed_by(options)
+    }
+
+    fn changed_by(self, options: &LimitOptions) -> Limits {
+        let console = options.console.map(|console| usize::try_from(console.0).unwrap_or(usize::MAX));
+        Limits {
+            instructions: options.instructions.unwrap_or(self.instructions),
+            console: console.unwrap_or(self.console),
+        }
+    }
 }
 
 /// Instructions between two looks at the console.

@@ -69,7 +69,7 @@ pub(crate) fn drive<L: Laboratory>(
         console: String::new(),
     };
     recording.timeline.commands = vec![(u64::MAX, u64::MAX); scenario.commands.len()];
-    let mut conversation = Conversation::new(target, Limits::RECORD);
+    let mut conversation = Conversation::new(target, Limits::of_recording(&scenario.limits));
     recording.trouble = converse(scenario, &mut conversation, &mut recording, at_event).err();
     recording.warnings = conversation.warnings();
     recording.console = String::from_utf8_lossy(&conversation.console).into_owned();

@@ -76,7 +76,8 @@ impl<'a, L: Laboratory> Worker<'a, L> {
             self.target.write_pmem(*address, &[*byte]);
         }
         self.target.take_console();
-        let mut conversation = Conversation::new(&mut self.target, Limits::RECOVER).locating(wanted);
+        let limits = Limits::of_recovery(&self.scenario.limits);
+        let mut conversation = Conversation::new(&mut self.target, limits).locating(wanted);
         let result = look(self.scenario, &mut conversation);
         let warnings = conversation.warnings();
         let console = String::from_utf8_lossy(&conversation.console).into_owned();

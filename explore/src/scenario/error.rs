@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use toml::de::{DeTable, DeValue};
+
 /// A scenario that cannot be run. The command ends with exit code 2.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {key}: {what}")]
@@ -43,6 +45,29 @@ impl Source<'_> {
     pub fn toml_error(&self, error: &toml::de::Error) -> ScenarioError {
         let span = error.span().unwrap_or(0..0);
         self.error(span.start, &self.key_near(&span), error.message())
+    }
+
+    /// Where the key at the end of `path` stands, or the innermost table above it that is there. Names lead into tables,
+    /// numbers into lists of tables: `["nvdimm", "0", "size"]`.
+    pub fn place(&self, path: &[&str]) -> usize {
+        let Ok(document) = DeTable::parse(self.text) else { return 0 };
+        let (mut place, mut here) = (0, DeValue::Table(document.into_inner()));
+        for name in path {
+            let inner = match here {
+                DeValue::Table(mut table) => {
+                    table.remove_entry(*name).map(|(key, value)| (key.span().start, value.into_inner()))
+                }
+                DeValue::Array(list) => {
+                    let mut entries = list.into_iter();
+                    let entry = name.parse().ok().and_then(|number| entries.nth(number));
+                    entry.map(|entry| (entry.span().start, entry.into_inner()))
+                }
+                _ => None,
+            };
+            let Some(inner) = inner else { break };
+            (place, here) = inner;
+        }
+        place
     }
 
     /// Where `key` stands in the table that begins at byte `start`; `start` when it does not.

@@ -8,15 +8,22 @@ mod steps;
 use std::path::Path;
 
 use guest_protocol::Command;
+use toml::Spanned;
 
 pub use self::error::ScenarioError;
 pub(crate) use self::error::Source;
 pub use self::number::Bytes;
 pub use self::schema::{
-    Dropped, Filesystem, Machine, NamesPolicy, Namespace, Nvdimm, OracleOptions, Plant, Platform, SCHEMA,
+    Dropped, Filesystem, LimitOptions, Machine, NamesPolicy, Namespace, Nvdimm, OracleOptions, Plant,
+    Platform, SCHEMA,
 };
 use crate::oracle::history::History;
 use crate::verdict::Class;
+
+/// DIMMs of a machine.
+const MAX_NVDIMMS: usize = 8;
+/// Flush hint addresses of a DIMM.
+const MAX_FLUSH_HINTS: u32 = 16;
 
 /// A scenario that makes sense: all keys known, all ranges inside, all names made before they are used.
 #[derive(Clone, Debug)]
@@ -35,6 +42,8 @@ pub struct Scenario {
     pub filesystem: Filesystem,
     /// `[crash]`
     pub crash: CrashOptions,
+    /// `[limits]`
+    pub limits: LimitOptions,
     /// `[oracle]`
     pub oracle: OracleOptions,
     /// `[plant]`
@@ -169,21 +178,19 @@ impl Scenario {
             ));
         }
         check_machine(&source, &document)?;
+        check_limits(&source, &document.limits)?;
         let crash = check_crash(&source, &document.crash)?;
         let program = steps::compile(&source, &document.step, document.oracle.names)?;
-        let expect = match document.expect {
-            None => Vec::new(),
-            Some(schema::OneOrMany::One(class)) => vec![class],
-            Some(schema::OneOrMany::Many(classes)) => classes,
-        };
+        let expect = document.expect.map_or(Vec::new(), |classes| classes.0);
         Ok(Scenario {
             name: document.name,
             description: document.description,
             expect,
             machine: document.machine,
-            nvdimms: document.nvdimm.into_iter().map(toml::Spanned::into_inner).collect(),
+            nvdimms: document.nvdimm.into_iter().map(Spanned::into_inner).collect(),
             filesystem: document.filesystem,
             crash,
+            limits: document.limits,
             oracle: document.oracle,
             plant: document.plant,
             text: text.to_owned(),
@@ -194,42 +201,52 @@ impl Scenario {
     }
 }
 
+/// The ranges are those that machines have (vmm's `MachineConfig`), or narrower.
 fn check_machine(source: &Source, document: &schema::Document) -> Result<(), ScenarioError> {
-    let table = |name: &str| source.text.find(name).unwrap_or(0);
-    let machine = &document.machine;
-    let whole = machine.memory.0.is_multiple_of(2 << 20);
-    if !whole || !(64 << 20..=64 << 30).contains(&machine.memory.0) {
-        return Err(source.error(table("[machine]"), "memory", "must be a multiple of 2M, from 64M to 64G"));
+    let wrong = |path: &[&str], what: String| {
+        let key = path.last().copied().unwrap_or_default();
+        Err(source.error(source.place(path), key, what))
+    };
+    let memory = document.machine.memory.0;
+    if !memory.is_multiple_of(2 << 20) || !(64 << 20..=3 << 30).contains(&memory) {
+        let what = format!("{memory} bytes: must be a multiple of 2M, from 64M to 3G");
+        return wrong(&["machine", "memory"], what);
     }
-    if machine.cpus != 1 {
-        return Err(source.error(
-            table("[machine]"),
-            "cpus",
-            "must be 1: machines with more processors cannot be recorded yet",
-        ));
+    if document.machine.cpus != 1 {
+        let what = "must be 1: machines with more processors cannot be recorded yet";
+        return wrong(&["machine", "cpus"], what.to_owned());
     }
     if document.nvdimm.is_empty() {
         return Err(source.error(0, "nvdimm", "a scenario needs at least one [[nvdimm]]"));
     }
-    for nvdimm in &document.nvdimm {
-        let size = nvdimm.get_ref().size.0;
+    if let Some(nvdimm) = document.nvdimm.get(MAX_NVDIMMS) {
+        let what = format!("a machine has at most {MAX_NVDIMMS}");
+        return Err(source.error(nvdimm.span().start, "nvdimm", what));
+    }
+    for (number, nvdimm) in document.nvdimm.iter().map(Spanned::get_ref).enumerate() {
+        let (number, size) = (number.to_string(), nvdimm.size.0);
         if !size.is_multiple_of(2 << 20) || !(16 << 20..=16 << 30).contains(&size) {
-            return Err(source.error(
-                nvdimm.span().start,
-                "size",
-                format!("{size} bytes: a DIMM has a multiple of 2M, from 16M to 16G"),
-            ));
+            let what = format!("{size} bytes: a DIMM has a multiple of 2M, from 16M to 16G");
+            return wrong(&["nvdimm", &number, "size"], what);
         }
-        if !matches!(nvdimm.get_ref().flush_hints, 0..=64) {
-            return Err(source.error(nvdimm.span().start, "flush_hints", "must be 0 to 64"));
+        if nvdimm.flush_hints > MAX_FLUSH_HINTS {
+            let what = format!("{}: a DIMM has at most {MAX_FLUSH_HINTS}", nvdimm.flush_hints);
+            return wrong(&["nvdimm", &number, "flush_hints"], what);
         }
     }
-    if document.filesystem.kind != "ext4" {
-        return Err(source.error(
-            table("[filesystem]"),
-            "type",
-            format!("{:?} is not known: write \"ext4\"", document.filesystem.kind),
-        ));
+    let filesystem = &document.filesystem.kind;
+    if filesystem != "ext4" {
+        return wrong(&["filesystem", "type"], format!("{filesystem:?} is not known: write \"ext4\""));
+    }
+    Ok(())
+}
+
+fn check_limits(source: &Source, limits: &LimitOptions) -> Result<(), ScenarioError> {
+    let console = limits.console.map(|console| console.0);
+    for (key, value) in [("instructions", limits.instructions), ("console", console)] {
+        if value == Some(0) {
+            return Err(source.error(source.place(&["limits", key]), key, "must be at least 1"));
+        }
     }
     Ok(())
 }
@@ -237,7 +254,7 @@ fn check_machine(source: &Source, document: &schema::Document) -> Result<(), Sce
 fn check_crash(source: &Source, raw: &schema::RawCrash) -> Result<CrashOptions, ScenarioError> {
     let mut crash = CrashOptions::default();
     if let Some(points) = &raw.points {
-        let parse = |text: &toml::Spanned<String>| {
+        let parse = |text: &Spanned<String>| {
             text.get_ref().parse().map_err(|what: String| source.error(text.span().start, "points", what))
         };
         crash.points = points.iter().map(parse).collect::<Result<_, _>>()?;
@@ -245,9 +262,10 @@ fn check_crash(source: &Source, raw: &schema::RawCrash) -> Result<CrashOptions, 
     crash.budget = raw.budget.unwrap_or(crash.budget);
     crash.states = raw.states.unwrap_or(crash.states);
     crash.seed = raw.seed.unwrap_or(crash.seed);
-    if crash.budget == 0 || crash.states == 0 {
-        let at = source.text.find("[crash]").unwrap_or(0);
-        return Err(source.error(at, "budget", "budget and states must be at least 1"));
+    for (key, value) in [("budget", crash.budget), ("states", crash.states)] {
+        if value == 0 {
+            return Err(source.error(source.place(&["crash", key]), key, "must be at least 1"));
+        }
     }
     Ok(crash)
 }

@@ -32,18 +32,15 @@ pub(super) struct Document {
     #[serde(default)]
     pub crash: RawCrash,
     #[serde(default)]
+    pub limits: LimitOptions,
+    #[serde(default)]
     pub oracle: OracleOptions,
     #[serde(default)]
     pub plant: Option<Plant>,
 }
 
 /// `"lost"` or `["stale", "corrupt"]`.
-#[derive(Deserialize)]
-#[serde(untagged)]
-pub(super) enum OneOrMany {
-    One(Class),
-    Many(Vec<Class>),
-}
+pub(super) struct OneOrMany(pub Vec<Class>);
 
 /// `[machine]`
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -133,6 +130,17 @@ pub(super) struct RawCrash {
     pub budget: Option<u64>,
     pub states: Option<u64>,
     pub seed: Option<u64>,
+}
+
+/// `[limits]`: when a guest counts as hung or flooding, while recording and while recovering.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitOptions {
+    /// Instructions that one command may take, 1 or more; when absent 20 G while recording, 2 G while recovering.
+    pub instructions: Option<u64>,
+    /// Bytes that the console may say in one recording or recovery, 1 or more; when absent 4 MiB while recording,
+    /// 1 MiB while recovering.
+    pub console: Option<Bytes>,
 }
 
 /// `[oracle]`
@@ -345,10 +353,29 @@ pub(super) enum PatternName {
 mod reading {
     //! Values that are a word or a table.
 
-    use serde::de::value::{MapAccessDeserializer, StrDeserializer};
-    use serde::de::{Deserialize, Deserializer, Error, MapAccess, Visitor};
+    use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer, StrDeserializer};
+    use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
     use super::*;
+
+    impl<'de> Deserialize<'de> for OneOrMany {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<OneOrMany, D::Error> {
+            struct Reader;
+            impl<'de> Visitor<'de> for Reader {
+                type Value = OneOrMany;
+                fn expecting(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+                    f.write_str("a class such as \"lost\", or a list of classes")
+                }
+                fn visit_str<E: Error>(self, text: &str) -> Result<OneOrMany, E> {
+                    Class::deserialize(StrDeserializer::new(text)).map(|class| OneOrMany(vec![class]))
+                }
+                fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<OneOrMany, A::Error> {
+                    Deserialize::deserialize(SeqAccessDeserializer::new(list)).map(OneOrMany)
+                }
+            }
+            deserializer.deserialize_any(Reader)
+        }
+    }
 
     impl<'de> Deserialize<'de> for RawFlush {
         fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<RawFlush, D::Error> {

@@ -73,13 +73,24 @@ impl Compiler {
         Ok(())
     }
 
-    fn pattern(&self, name: Option<PatternName>) -> Pattern {
-        match name {
+    fn pattern(&self, name: Option<PatternName>) -> Result<Pattern, Refusal> {
+        let number = self.steps.len() + 1;
+        Ok(match name {
             Some(PatternName::Zero) => Pattern::Zero,
             Some(PatternName::Byte(byte)) => Pattern::Byte(byte),
             Some(PatternName::Seq(Some(tag))) => Pattern::Seq(tag),
-            Some(PatternName::Seq(None)) | None => Pattern::Seq((self.steps.len() as u16 + 1) & 0xfff),
-        }
+            Some(PatternName::Seq(None)) | None => match u16::try_from(number) {
+                Ok(tag @ ..=0xfff) => Pattern::Seq(tag),
+                _ => {
+                    return refuse(
+                        "pattern",
+                        format!(
+                            "step {number} gets no tag of its own: tags are 12 bits, so only steps 1 to 4095 do; write a pattern such as \"seq:TAG\" with TAG from 0 to 4095"
+                        ),
+                    );
+                }
+            },
+        })
     }
 
     fn step(&mut self, step: &RawStep) -> Result<(), Refusal> {
@@ -218,7 +229,7 @@ impl Compiler {
             if write.bytes.0 == 0 {
                 return refuse("bytes", "must be at least 1");
             }
-            let pattern = self.pattern(write.pattern);
+            let pattern = self.pattern(write.pattern)?;
             let at = if append { None } else { Some(write.at.unwrap_or_default().0) };
             self.model.write(next, &write.file, at, write.bytes.0, pattern)?;
             self.push(Command::Write { path: write.file.clone(), at, len: write.bytes.0, pattern });
@@ -312,7 +323,7 @@ impl Compiler {
         let mut range = None;
         if let Some(store) = &step.store {
             let (at, len) = (store.at.unwrap_or_default().0, store.bytes.0);
-            let pattern = self.pattern(store.pattern);
+            let pattern = self.pattern(store.pattern)?;
             let next = self.next();
             self.model.store(next, &store.map, at, len, pattern)?;
             if step.non_temporal == Some(true) {
@@ -379,7 +390,7 @@ impl Compiler {
         let id = match (&table.contents, &table.exists, &table.absent) {
             (Some(contents), None, None) => {
                 let at = contents.at.unwrap_or_default().0;
-                let pattern = contents.pattern.map(|name| self.pattern(Some(name)));
+                let pattern = contents.pattern.map(|name| self.pattern(Some(name))).transpose()?;
                 self.model.promise_contents(
                     step,
                     next,

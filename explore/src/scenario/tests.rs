@@ -3,6 +3,7 @@
 use guest_protocol::{Command, Fence, Flush, Op, Pattern};
 
 use super::*;
+use crate::conversation::Limits;
 
 const HEAD: &str = r#"name = "test"
 [machine]
@@ -104,7 +105,12 @@ fn values_that_make_no_sense_are_named_with_their_key() {
         ("[[step]]\n", 1, "step"),
         ("[crash]\npoints = [\"window:W99\"]\n", 2, "points"),
         ("[crash]\npoints = [\"always\"]\n", 2, "points"),
-        ("[crash]\nbudget = 0\n", 1, "budget"),
+        ("[crash]\nbudget = 0\n", 2, "budget"),
+        ("[crash]\nseed = 1\nstates = 0\n", 3, "states"),
+        ("[limits]\ninstructions = 0\n", 2, "instructions"),
+        ("[limits]\nconsole = \"0K\"\n", 2, "console"),
+        ("[limits]\nconsole = \"4\"\ninstructions = \"4\"\n", 3, "instructions"),
+        ("[limits]\nseconds = 1\n", 2, "seconds"),
     ] {
         let (found_line, found_key, what) = error(steps);
         assert_eq!((found_line, found_key.as_str()), (line, key), "{steps}: {what}");
@@ -121,6 +127,52 @@ fn ranges_outside_of_a_mapping_are_refused() {
     assert_eq!(key, "non_temporal");
     let (_, key, _) = error(&format!("{mapped}store = {{ map = \"m\", at = \"16E\", bytes = 8 }}\n"));
     assert_eq!(key, "at");
+}
+
+#[test]
+fn steps_without_a_tag_of_their_own_are_refused() {
+    let create = "[[step]]\ncreate = { file = \"a\" }\n";
+    let markers = |count| format!("{create}{}[[step]]\n", "[[step]]\nmarker = 1\n".repeat(count));
+    let write = "write = { file = \"a\", bytes = 8 }\n";
+    assert!(parse(&format!("{}{write}", markers(4093))).is_ok());
+    let (line, key, what) = error(&format!("{}{write}", markers(4094)));
+    assert_eq!((line, key.as_str()), (2 * 4094 + 3, "pattern"), "{what}");
+    assert!(what.contains("12 bits"), "{what}");
+    let tagged = "write = { file = \"a\", bytes = 8, pattern = \"seq:7\" }\n";
+    assert!(parse(&format!("{}{tagged}", markers(4094))).is_ok());
+}
+
+#[test]
+fn limits_are_those_of_the_scenario_or_the_usual_ones() {
+    let limits = |steps: &str| {
+        let options = parse(steps).unwrap_or_else(|error| panic!("{error}")).limits;
+        let (recording, recovery) = (Limits::of_recording(&options), Limits::of_recovery(&options));
+        [(recording.instructions, recording.console), (recovery.instructions, recovery.console)]
+    };
+    assert_eq!(limits(""), [(20_000_000_000, 4 << 20), (2_000_000_000, 1 << 20)]);
+    assert_eq!(limits("[limits]\ninstructions = 7\n"), [(7, 4 << 20), (7, 1 << 20)]);
+    assert_eq!(limits("[limits]\nconsole = \"2M\"\n"), [(20_000_000_000, 2 << 20), (2_000_000_000, 2 << 20)]);
+}
+
+#[test]
+fn what_no_machine_has_is_refused_on_the_line_of_its_key() {
+    let second = "[[nvdimm]]\nplatform = \"adr\"\n# size = 1\n";
+    for (text, line, key) in [
+        (HEAD.replace("[machine]", "[machine]\n# memory\nmemory = \"4G\""), 4, "memory"),
+        (HEAD.replace("[machine]", "[machine]\nappend = \"cpus\"\ncpus = 2"), 4, "cpus"),
+        (HEAD.replace("size = \"64M\"", "platform = \"adr\"\nsize = \"3M\""), 6, "size"),
+        (format!("{HEAD}{second}size = \"3M\"\n"), 12, "size"),
+        (format!("{HEAD}{second}size = \"64M\"\nflush_hints = 17\n"), 13, "flush_hints"),
+        (HEAD.replace("\"ext4\"", "\"xfs\""), 7, "type"),
+        (format!("{HEAD}{}", "[[nvdimm]]\nsize = \"16M\"\n".repeat(8)), 23, "nvdimm"),
+    ] {
+        let error = Scenario::parse(&text, "test.toml").expect_err(&text);
+        assert_eq!((error.line, error.key.as_str()), (line, key), "{error}\n{text}");
+    }
+    for fine in ["3G", "64M"] {
+        let text = HEAD.replace("[machine]", &format!("[machine]\nmemory = \"{fine}\""));
+        assert!(Scenario::parse(&text, "test.toml").is_ok(), "{fine}");
+    }
 }
 
 #[test]
