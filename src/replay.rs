@@ -13,10 +13,13 @@ use crate::failure::Usage;
 /// Recreates the smallest state of a finding, recovers it, and shows what the guest said.
 #[derive(clap::Args)]
 pub struct Replay {
-    /// Report of `pmemsim run --json`
+    /// What `pmemsim run --json` wrote
     report: PathBuf,
     /// Which finding, as the report names it
     id: String,
+    /// Name of the scenario, when several in the report have a finding of that name
+    #[arg(long)]
+    scenario: Option<String>,
     /// Write the media of the first region, as the power cut left them
     #[arg(long)]
     image: Option<PathBuf>,
@@ -26,7 +29,8 @@ impl Replay {
     /// The exit code is 1 when the finding shows again, 3 when it does not.
     pub fn run(self) -> anyhow::Result<u8> {
         let text = std::fs::read_to_string(&self.report).map_err(|why| self.bad_report(&why.to_string()))?;
-        let report = Report::from_json(&text).map_err(|why| self.bad_report(&why))?;
+        let reports = Report::all_from_json(&text).map_err(|why| self.bad_report(&why))?;
+        let report = self.select(reports)?;
         let scenario = scenario_of(&report)?;
         let machines = Machines::prepare(&scenario, &Cache::open()?, report.settings.seed)?;
         let replayed = explore::replay(&report, &self.id, &scenario, &machines)?;
@@ -37,12 +41,41 @@ impl Replay {
         if !replayed.console.is_empty() {
             println!("--- console\n{}", replayed.console.trim_end());
         }
-        if let Some(path) = &self.image {
-            std::fs::write(path, &replayed.image)
+        if let (Some(path), Some(image)) = (&self.image, &replayed.image) {
+            std::fs::write(path, image)
                 .with_context(|| format!("cannot write the media to {}", path.display()))?;
         }
         Ok(if replayed.faults.is_empty() { crate::failure::TROUBLE } else { 1 })
     }
+
+    /// The report that has the finding.
+    fn select(&self, reports: Vec<Report>) -> Result<Report, Usage> {
+        let path = self.report.display();
+        let named = |report: &Report| self.scenario.as_ref().is_none_or(|name| *name == report.scenario);
+        let findings = reports.iter().flat_map(|report| {
+            report.findings.iter().map(move |finding| format!("{} of {}", finding.id, report.scenario))
+        });
+        let known = findings.collect::<Vec<_>>().join(", ");
+        let known = if known.is_empty() { "no findings" } else { &known };
+        let has = |report: &Report| report.findings.iter().any(|finding| finding.id == self.id);
+        let mut having = reports.into_iter().filter(|report| named(report) && has(report));
+        let Some(report) = having.next() else {
+            return Err(Usage(format!("report {path}: no finding {:?}; it has {known}", self.id)));
+        };
+        if having.next().is_some() {
+            return Err(Usage(format!(
+                "report {path}: several scenarios have a finding {:?}; give one by --scenario: {known}",
+                self.id
+            )));
+        }
+        let of_recording = report.findings.iter().any(|one| one.id == self.id && one.is_of_recording());
+        if self.image.is_some() && of_recording {
+            let why = "the guest crashed while recording, before any power cut: there are no media to write";
+            return Err(Usage(format!("--image: {why}; leave it out")));
+        }
+        Ok(report)
+    }
+
     fn bad_report(&self, why: &str) -> Usage {
         let path = self.report.display();
         Usage(format!("report {path}: {why}; give a file that `pmemsim run --json` wrote"))

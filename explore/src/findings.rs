@@ -7,7 +7,7 @@ use persist::Choice;
 use crate::evidence;
 use crate::oracle::judge::Fault;
 use crate::recover::Worker;
-use crate::report::{Finding, PromiseReport, SmallestState};
+use crate::report::{Finding, PromiseReport, RECORDING, SmallestState};
 use crate::run::{Run, State};
 use crate::target::{HostError, Laboratory};
 use crate::torn;
@@ -184,7 +184,7 @@ fn write_down<L: Laboratory>(
 fn while_recording<L: Laboratory>(run: &Run<L>, fault: &Fault) -> Finding {
     let last: Vec<&str> = run.recording.console.lines().rev().take(40).collect();
     Finding {
-        id: "recording".to_owned(),
+        id: RECORDING.to_owned(),
         class: fault.class,
         text: fault.text.clone(),
         promise: None,

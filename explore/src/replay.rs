@@ -1,11 +1,13 @@
 //! A finding once more: the same recording, the same state, the same recovery.
 
+use crate::conversation::Trouble;
 use crate::recover::Worker;
 use crate::report::Report;
-use crate::run::{RunOptions, prepare};
+use crate::run::{Run, RunOptions, prepare};
 use crate::scenario::{Scenario, ScenarioError};
 use crate::target::{HostError, Laboratory};
 use crate::torn;
+use crate::verdict::Class;
 
 /// What a replay shows.
 #[derive(Clone, Debug)]
@@ -16,8 +18,8 @@ pub struct Replayed {
     pub outcome: String,
     /// What the guest said.
     pub console: String,
-    /// The media of the first region as they were before recovery.
-    pub image: Vec<u8>,
+    /// The media of the first region as they were before recovery; `None` when the guest crashed while recording.
+    pub image: Option<Vec<u8>>,
 }
 
 /// Why a replay is not possible.
@@ -44,7 +46,7 @@ pub fn scenario_of(report: &Report) -> Result<Scenario, ScenarioError> {
     Scenario::parse(&report.text, &report.scenario)
 }
 
-/// Recreates the smallest state of a finding and recovers it. `laboratory` must be for [`scenario_of`] the report.
+/// Records the scenario once more, recreates the smallest state of a finding and recovers it. `laboratory` must be for [`scenario_of`] the report.
 pub fn replay<L: Laboratory>(
     report: &Report,
     id: &str,
@@ -62,6 +64,12 @@ pub fn replay<L: Laboratory>(
         ..RunOptions::default()
     };
     let run = prepare(scenario, laboratory, &options, &mut Vec::new())?;
+    if run.trace() != report.trace {
+        return Err(ReplayError::Other("the recorded events differ".to_owned()));
+    }
+    if finding.is_of_recording() {
+        return Ok(recorded(&run));
+    }
     let smallest = &finding.smallest;
     // Of several points behind the same events none differ in what is in flight.
     let point = run.points.points.iter().position(|point| point.events == smallest.events);
@@ -89,6 +97,19 @@ pub fn replay<L: Laboratory>(
         faults: faults.into_iter().map(|fault| format!("{}: {}", fault.class, fault.text)).collect(),
         outcome,
         console: recovered.console,
-        image,
+        image: Some(image),
     })
+}
+
+/// What the recording itself shows.
+fn recorded<L: Laboratory>(run: &Run<L>) -> Replayed {
+    let (faults, outcome) = match &run.recording.trouble {
+        Some(Trouble::Crash(why)) => {
+            let fault = format!("{}: while recording: {why}", Class::GuestCrash);
+            (vec![fault], "the guest crashed while the scenario was recorded")
+        }
+        _ => (Vec::new(), "the scenario was recorded without a crash"),
+    };
+    let console = run.recording.console.clone();
+    Replayed { faults, outcome: outcome.to_owned(), console, image: None }
 }

@@ -7,6 +7,8 @@ use crate::verdict::Class;
 
 /// Version of the form of [`Report`].
 pub const REPORT: u32 = 1;
+/// What names a crash while the scenario was recorded, instead of a state.
+pub(crate) const RECORDING: &str = "recording";
 
 /// What a run found.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -149,7 +151,7 @@ pub struct PointReport {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Finding {
-    /// Names it for a replay: `EVENTS-STATE`.
+    /// Names it for a replay: `EVENTS-STATE`, or `recording` for a crash while the scenario was recorded.
     pub id: String,
     /// Its class.
     pub class: Class,
@@ -167,6 +169,13 @@ pub struct Finding {
     pub stores: Vec<StoreReport>,
     /// What the guest said from attach to verdict.
     pub console: String,
+}
+
+impl Finding {
+    /// Whether the guest crashed while the scenario was recorded: then there is no crash state.
+    pub fn is_of_recording(&self) -> bool {
+        self.id == RECORDING
+    }
 }
 
 /// A promise, for people.
@@ -229,12 +238,32 @@ impl Report {
 
     /// Reads a report.
     pub fn from_json(json: &str) -> Result<Report, String> {
-        let report: Report = serde_json::from_str(json).map_err(|why| format!("not a report: {why}"))?;
-        if report.version == REPORT {
-            Ok(report)
-        } else {
-            Err(format!("version {} of reports is not known", report.version))
+        let value = serde_json::from_str(json).map_err(|why| format!("not a report: {why}"))?;
+        Report::from_value(value)
+    }
+
+    /// Reads a report, or a list of several, as `pmemsim run --json` writes them.
+    pub fn all_from_json(json: &str) -> Result<Vec<Report>, String> {
+        match serde_json::from_str(json).map_err(|why| format!("not a report: {why}"))? {
+            serde_json::Value::Array(list) if list.is_empty() => {
+                Err("not a report: an empty list".to_owned())
+            }
+            serde_json::Value::Array(list) => list.into_iter().map(Report::from_value).collect(),
+            one => Report::from_value(one).map(|report| vec![report]),
         }
+    }
+
+    /// The version first: another one has other fields.
+    fn from_value(value: serde_json::Value) -> Result<Report, String> {
+        match value.get("version").and_then(serde_json::Value::as_u64) {
+            Some(version) if version != u64::from(REPORT) => {
+                return Err(format!(
+                    "version {version} of reports is not known: this program reads version {REPORT}"
+                ));
+            }
+            _ => (),
+        }
+        serde_json::from_value(value).map_err(|why| format!("not a report: {why}"))
     }
 
     /// The classes that were found and count: violations, and what is denied or expected.

@@ -212,7 +212,8 @@ impl<'a, L: Laboratory> Run<'a, L> {
         }
     }
 
-    fn trace(&self) -> String {
+    /// BLAKE3 of all recorded events, in hexadecimal.
+    pub fn trace(&self) -> String {
         let mut hash = blake3::Hasher::new();
         for event in &self.recording.events {
             hash.update(&postcard::to_stdvec(event).expect("an event has only numbers and bytes"));

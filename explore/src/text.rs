@@ -83,21 +83,26 @@ fn write_finding(f: &mut Formatter, finding: &Finding) -> fmt::Result {
         writeln!(f, "  broken: {} (line {}, event {})", promise.text, promise.line, promise.event)?;
     }
     let smallest = &finding.smallest;
-    writeln!(
-        f,
-        "  in {} states at {} crash points; smallest: behind {} events, {} of {} parts in flight lost",
-        finding.states,
-        finding.points,
-        smallest.events,
-        smallest.lost.len(),
-        smallest.in_flight
-    )?;
+    if finding.is_of_recording() {
+        writeln!(f, "  behind {} events", smallest.events)?;
+    } else {
+        writeln!(
+            f,
+            "  in {} states at {} crash points; smallest: behind {} events, {} of {} parts in flight lost",
+            finding.states,
+            finding.points,
+            smallest.events,
+            smallest.lost.len(),
+            smallest.in_flight
+        )?;
+    }
     for store in &finding.stores {
         write_store(f, store)?;
     }
     let console: Vec<&str> = finding.console.lines().rev().take(12).collect();
     if !console.is_empty() {
-        writeln!(f, "  console of the recovery:")?;
+        let of = if finding.is_of_recording() { "recording" } else { "recovery" };
+        writeln!(f, "  console of the {of}:")?;
         for line in console.iter().rev() {
             writeln!(f, "    {line}")?;
         }
