@@ -45,7 +45,14 @@ fn main() {
                 .unwrap_or_else(|e| panic!("{e}"));
             for f in &report.findings {
                 let r = explore::replay(&report, &f.id, &scenario, &machines).unwrap();
-                println!("{} {} -> {:?} {} image {}", f.id, f.class, r.faults, r.outcome, r.image.map_or(0, |image| image.len()));
+                println!(
+                    "{} {} -> {:?} {} image {}",
+                    f.id,
+                    f.class,
+                    r.faults,
+                    r.outcome,
+                    r.image.map_or(0, |image| image.len())
+                );
             }
             continue;
         }

@@ -109,7 +109,13 @@ fn what_is_no_report_cannot_be_replayed() {
     let bench = Bench::new();
     let replay = |report: &str| bench.pmemsim(&["replay", report, "1"]);
     replay("missing.json").refuses(&["missing.json", "No such file"]);
-    for (text, word) in [("", "report"), ("{", "report"), ("[]", "report"), ("{\"version\": 77}", "report")] {
+    for (text, word) in [
+        ("", "report"),
+        ("{", "report"),
+        ("[]", "report"),
+        ("{\"version\": 77}", "version 77"),
+        ("[{\"version\": 77}]", "version 77"),
+    ] {
         let path = bench.write("report.json", text);
         replay(&path).refuses(&[&path, word, "run --json"]);
     }

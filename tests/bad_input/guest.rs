@@ -15,18 +15,36 @@ fn with_shell(script: &str) -> String {
 }
 
 fn run(text: &str) -> Outcome {
+    run_in(&Bench::new(), text, &[])
+}
+
+fn run_in(bench: &Bench, text: &str, options: &[&str]) -> Outcome {
     static BOOTED: Once = Once::new();
     // The control: the same machine with a program that behaves. It makes the base snapshot for the others.
     BOOTED.call_once(|| {
         let kept = Bench::new().run_text(&with_shell("echo all is well"));
         assert_eq!(kept.code, Some(0), "stdout:\n{}\nstderr:\n{}", kept.stdout, kept.stderr);
     });
-    Bench::new().run_text(text)
+    bench.write("scenario.toml", text);
+    bench.pmemsim(&[&["run", "scenario.toml"], options].concat())
 }
 
 #[test]
 fn a_panic_is_found() {
-    run(&with_shell("echo c > /proc/sysrq-trigger")).finds_guest_crash(&["while recording", "Kernel panic"]);
+    let bench = Bench::new();
+    let panicked = run_in(&bench, &with_shell("echo c > /proc/sysrq-trigger"), &["--json", "report.json"]);
+    panicked.finds_guest_crash(&["while recording", "Kernel panic", "console of the recording"]);
+    let replayed = bench.pmemsim(&["replay", "report.json", "recording"]);
+    assert_eq!(replayed.code, Some(1), "{}{}", replayed.stdout, replayed.stderr);
+    assert!(replayed.stdout.contains("guest-crash: while recording: "), "{}", replayed.stdout);
+    // A list of reports is searched; what two of them have must be told apart.
+    let report = std::fs::read_to_string(bench.path("report.json")).unwrap();
+    bench.write("list.json", format!("[{report},{report}]"));
+    let replay = |id: &str| bench.pmemsim(&["replay", "list.json", id]);
+    replay("recording").refuses(&["several scenarios", "--scenario", "recording of good"]);
+    replay("12-ab").refuses(&["no finding \"12-ab\"", "recording of good"]);
+    let image = bench.pmemsim(&["replay", "report.json", "recording", "--image", "media"]);
+    image.refuses(&["--image", "before any power cut"]);
 }
 
 #[test]
@@ -44,11 +62,11 @@ fn a_flooded_console_is_found() {
     flood.finds_guest_crash(&["while recording", "bytes of console output"]);
 }
 
-/// The budget is 20 G instructions: run it by `cargo test --release --test bad_input -- --ignored`.
 #[test]
-#[ignore = "takes minutes"]
 fn a_guest_that_makes_no_progress_is_found() {
-    run(&with_shell("while :; do :; done")).finds_guest_crash(&["while recording", "no progress within"]);
+    let endless = with_shell("while :; do :; done");
+    let limited = endless.replace("[crash]", "[limits]\ninstructions = 100000000\n[crash]");
+    run(&limited).finds_guest_crash(&["while recording", "no progress within 100000000 instructions"]);
 }
 
 #[test]

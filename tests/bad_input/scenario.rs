@@ -5,17 +5,17 @@ use crate::support::{Bench, SCENARIO};
 #[test]
 fn sizes_that_no_machine_has_are_refused() {
     let bench = Bench::new();
-    bench.run_changed("\"16M\"", "\"17M\"").refuses(&["scenario.toml:4: size", "multiple of 2M"]);
-    bench.run_changed("\"16M\"", "16777217").refuses(&["scenario.toml:4: size", "multiple of 2M"]);
-    bench.run_changed("\"16M\"", "\"0\"").refuses(&["scenario.toml:4: size", "16M to 16G"]);
+    bench.run_changed("\"16M\"", "\"17M\"").refuses(&["scenario.toml:5: size", "multiple of 2M"]);
+    bench.run_changed("\"16M\"", "16777217").refuses(&["scenario.toml:5: size", "multiple of 2M"]);
+    bench.run_changed("\"16M\"", "\"0\"").refuses(&["scenario.toml:5: size", "16M to 16G"]);
     bench.run_changed("\"16M\"", "\"16Q\"").refuses(&["scenario.toml:5: size", "16Q", "\"64M\""]);
     bench
         .run_changed("\"16M\"", "\"99999999999G\"")
         .refuses(&["scenario.toml:5: size", "is not a number of bytes"]);
     let memory = |size: &str| bench.run_changed("[machine]", &format!("[machine]\nmemory = \"{size}\""));
-    memory("100001K").refuses(&["scenario.toml", "memory", "multiple of"]);
-    memory("1M").refuses(&["scenario.toml", "memory", "from"]);
-    memory("32G").refuses(&["scenario.toml", "memory", "to"]);
+    memory("100001K").refuses(&["scenario.toml:3: memory", "multiple of"]);
+    memory("1M").refuses(&["scenario.toml:3: memory", "from"]);
+    memory("4G").refuses(&["scenario.toml:3: memory", "to 3G"]);
 }
 
 #[test]
@@ -30,11 +30,16 @@ fn unknown_keys_and_words_are_refused() {
     ]);
     bench.run_changed("file = \"a\",", "path = \"a\",").refuses(&["scenario.toml:10: path", "`file`"]);
     bench.run_changed("clwb", "clwbb").refuses(&["scenario.toml:15: flush", "clwbb", "`clwb`"]);
-    bench.run_changed("\"ext4\"", "\"ext3\"").refuses(&[": type: \"ext3\"", "write \"ext4\""]);
+    bench.run_changed("\"ext4\"", "\"ext3\"").refuses(&["scenario.toml:7: type: \"ext3\"", "write \"ext4\""]);
     bench.run_changed("\"promises\"", "\"often\"").refuses(&["scenario.toml:19: points", "often", "durable"]);
     bench.run_changed("\"promises\"", "\"window:W9\"").refuses(&["scenario.toml:19: points", "W0 to W8"]);
-    bench.run_changed("name =", "expect = \"broken\"\nname =").refuses(&["scenario.toml:1: expect"]);
-    bench.run_changed("budget = 2", "budget = 0").refuses(&["scenario.toml", "budget", "at least 1"]);
+    bench.run_changed("name =", "expect = \"broken\"\nname =").refuses(&[
+        "scenario.toml:1: expect",
+        "broken",
+        "`lost`",
+        "`guest-crash`",
+    ]);
+    bench.run_changed("budget = 2", "budget = 0").refuses(&["scenario.toml:20: budget", "at least 1"]);
 }
 
 #[test]
