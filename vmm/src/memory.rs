@@ -3,7 +3,7 @@
 //! There is one write path for everybody but the processor's own fast path: [`Memory::write`]. The processor asks
 //! [`Memory::dirtied`] before it makes a page writable for itself, so both leave their mark in the same undo log.
 
-#![allow(unsafe_code)]
+#![allow(unsafe_code)] // Guest memory is a host mapping that the processor writes, too: no slice may stand for it.
 
 use std::fs::File;
 use std::sync::Arc;
