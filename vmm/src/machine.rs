@@ -19,7 +19,7 @@ pub enum Stop {
     Call(Call),
     /// The budget is used up.
     Budget,
-    /// The processor is halted and nothing will ever wake it.
+    /// The processor is halted and nothing wakes it: no timer is armed, or 100,000 went off in vain.
     Idle,
     /// The guest powered the machine off.
     PowerOff,
@@ -51,6 +51,27 @@ pub struct Call {
     pub first: u64,
     /// RSI
     pub second: u64,
+}
+
+/// Timers that a halted processor may sleep through in a row. More means that they never wake it: its interrupts are
+/// off, or the timer's line is masked.
+const MAX_SKIPS: u32 = 100_000;
+
+/// How often time was skipped since the last instruction.
+struct Skips {
+    retired: u64,
+    count: u32,
+}
+
+impl Skips {
+    /// Counts one more; false when that is too often.
+    fn again(&mut self, retired: u64) -> bool {
+        if self.retired != retired {
+            *self = Skips { retired, count: 0 };
+        }
+        self.count += 1;
+        self.count <= MAX_SKIPS
+    }
 }
 
 /// One snapshot level, memory aside.
@@ -112,13 +133,15 @@ impl Machine {
     /// Runs until something happens, or `budget` instructions have retired.
     pub fn run(&mut self, budget: u64) -> Stop {
         let end = self.cpu.retired().saturating_add(budget);
+        let mut skips = Skips { retired: self.cpu.retired(), count: 0 };
         loop {
             self.tell_cpu_what_changed();
             self.board.expire(self.cpu.tsc());
             let until = match self.board.deadline() {
                 // A deadline is in TSC ticks; while instructions retire the two clocks run in step.
                 Some(deadline) => {
-                    end.min(self.cpu.retired() + deadline.saturating_sub(self.cpu.tsc()).max(1))
+                    let left = deadline.saturating_sub(self.cpu.tsc()).max(1);
+                    end.min(self.cpu.retired().saturating_add(left))
                 }
                 None => end,
             };
@@ -135,8 +158,10 @@ impl Machine {
                 Exit::Limit if self.cpu.retired() >= end => return Stop::Budget,
                 Exit::Limit | Exit::Attention => {}
                 Exit::Halted => match self.board.deadline() {
-                    Some(deadline) => self.cpu.advance_tsc(deadline.saturating_sub(self.cpu.tsc())),
-                    None => return Stop::Idle,
+                    Some(deadline) if skips.again(self.cpu.retired()) => {
+                        self.cpu.advance_tsc(deadline.saturating_sub(self.cpu.tsc()));
+                    }
+                    _ => return Stop::Idle,
                 },
                 Exit::Shutdown => return Stop::Shutdown,
                 Exit::Unsupported { rip, what } => return Stop::Unsupported { rip, what: what.to_owned() },

@@ -259,7 +259,7 @@ pub(crate) fn split(addr: u64, len: usize) -> impl Iterator<Item = std::ops::Ran
         if at == len {
             return None;
         }
-        let in_page = PAGE_BYTES - ((addr + at as u64) % PAGE) as usize;
+        let in_page = PAGE_BYTES - (addr.wrapping_add(at as u64) % PAGE) as usize;
         let piece = at..len.min(at + in_page);
         at = piece.end;
         Some(piece)

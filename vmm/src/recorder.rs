@@ -10,6 +10,9 @@ use rustc_hash::FxHashMap;
 /// Bytes of a kernel stack (THREAD_SIZE of x86-64): a copy is told from an interrupting one by its stack.
 const STACK: u64 = 16 << 10;
 
+/// Kernel stacks whose copies are told apart.
+const MAX_STACKS: usize = 1 << 16;
+
 /// What a snapshot keeps of the recording, so that going back makes the same events again.
 #[derive(Clone, Default, serde::Serialize, serde::Deserialize)]
 pub(crate) struct RecorderState {
@@ -153,7 +156,11 @@ impl Recorder {
     /// when the run should stop in front of it.
     pub(crate) fn probe(&mut self, view: &CpuView) -> Option<u32> {
         if self.copy_functions.iter().any(|range| range.start == view.rip) {
-            self.state.next_copy += 1;
+            self.state.next_copy = self.state.next_copy.wrapping_add(1).max(1);
+            if self.state.copies.len() == MAX_STACKS {
+                // More kernel stacks than any kernel has here: a guest that only wants our memory.
+                self.state.copies.clear();
+            }
             self.state.copies.insert(view.rsp / STACK, self.state.next_copy);
         }
         let index = *self.watched.get(&view.rip)?;
