@@ -53,7 +53,11 @@ impl Limits {
 }
 
 /// Instructions between two looks at the console.
-const SLICE: u64 = 50_000_000;
+const SLICE: u64 = 10_000_000;
+/// Instructions that a line for the log counts as, so that a guest that does nothing else comes to an end.
+const LOG_COST: u64 = 100_000;
+/// Events that a recording may have: each takes about a hundred bytes of the host's memory.
+const MAX_EVENTS: u64 = 50_000_000;
 
 /// What of the guest-physical memory behind an observation is wanted: where this byte of this file lies.
 pub(crate) type Wanted<'a> = Option<(&'a str, u64)>;
@@ -152,12 +156,19 @@ impl<'a, T: Target> Conversation<'a, T> {
             if let Some(what) = self.crash() {
                 return Err(Trouble::Crash(what));
             }
+            if self.target.event_count() > MAX_EVENTS {
+                return Err(Trouble::Harness(format!("the recording has more than {MAX_EVENTS} events")));
+            }
             match stop {
                 Stop::Call { number: call::LOG, first, second } => {
                     let line = self.message(first, second)?;
                     self.console.extend(line);
                     self.console.push(b'\n');
                     self.target.answer(0);
+                    left = left.saturating_sub(LOG_COST);
+                    if left == 0 {
+                        return Err(Trouble::Crash("it does nothing but write to the log".to_owned()));
+                    }
                 }
                 Stop::Call { number, first, second } => return Ok((number, first, second)),
                 Stop::Budget => {

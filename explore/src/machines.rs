@@ -24,6 +24,8 @@ pub const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1 nokaslr quiet 
 bpf_rstat_kfunc_init,bpf_tcp_ca_kfunc_init,cubictcp_register";
 /// Instructions within which a kernel must reach the agent and send its symbols.
 const BOOT_BUDGET: u64 = 20_000_000_000;
+/// Calls of the control port that are more than enough until then.
+const MAX_BOOT_CALLS: usize = 100_000;
 /// Kernel copies into persistent memory whose stores belong together.
 const COPY_FUNCTIONS: [&str; 2] = ["__memcpy_flushcache", "__copy_user_nocache"];
 /// Base snapshots that stay in the cache.
@@ -265,8 +267,9 @@ fn boot(kernel: &str, config: &MachineConfig) -> Result<(Machine, Symbols), Erro
 }
 
 fn boot_to_agent(machine: &mut Machine, kallsyms: &mut Vec<u8>) -> Result<(), String> {
-    loop {
-        match Target::run(machine, BOOT_BUDGET) {
+    for _ in 0..MAX_BOOT_CALLS {
+        let left = BOOT_BUDGET.saturating_sub(machine.retired());
+        match Target::run(machine, left) {
             Stop::Call { number: call::HELLO, first, .. } => {
                 let known = first == u64::from(VERSION);
                 machine.answer(if known { 0 } else { -1 });
@@ -275,7 +278,8 @@ fn boot_to_agent(machine: &mut Machine, kallsyms: &mut Vec<u8>) -> Result<(), St
                 }
             }
             Stop::Call { number: call::KALLSYMS, first, second } => {
-                let len = usize::try_from(second).ok().filter(|len| kallsyms.len() + len <= LARGEST_KALLSYMS);
+                let len =
+                    usize::try_from(second).ok().filter(|len| *len <= LARGEST_KALLSYMS - kallsyms.len());
                 let len = len.ok_or("the kernel has too many symbols")?;
                 let start = kallsyms.len();
                 kallsyms.resize(start + len, 0);
@@ -294,6 +298,7 @@ fn boot_to_agent(machine: &mut Machine, kallsyms: &mut Vec<u8>) -> Result<(), St
             Stop::Event(_) => (),
         }
     }
+    Err(format!("more than {MAX_BOOT_CALLS} calls of the control port"))
 }
 
 impl Laboratory for Machines {
