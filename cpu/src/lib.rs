@@ -17,6 +17,7 @@ mod flush;
 mod integer;
 mod io;
 mod msr;
+mod nmi;
 mod op;
 mod outside;
 mod paging;

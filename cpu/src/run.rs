@@ -96,6 +96,9 @@ impl<B: Bus> Cpu<B> {
             self.drop_stale_code(code);
         }
         let held = self.state.interrupt_shadow || self.state.probe_told;
+        if self.state.takes_nmi() {
+            self.take_nmi(bus)?;
+        }
         let enabled = self.state.rflags & RFLAGS_IF != 0 && !held;
         if enabled && (self.interrupt_check || self.state.halted) {
             self.interrupt_check = false;

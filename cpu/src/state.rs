@@ -116,6 +116,10 @@ pub struct State {
     pub halted: bool,
     /// Shadow of STI or MOV SS: no interrupt is taken before the next instruction has retired.
     pub interrupt_shadow: bool,
+    /// A non-maskable interrupt waits.
+    pub nmi_pending: bool,
+    /// A non-maskable interrupt has been taken and IRET has not been executed since: the next one waits.
+    pub nmi_blocked: bool,
     /// State of the RDRAND generator.
     pub random: u64,
     /// This processor's index.
@@ -169,6 +173,8 @@ impl State {
             tsc_offset: 0,
             halted: false,
             interrupt_shadow: false,
+            nmi_pending: false,
+            nmi_blocked: false,
             random: seed,
             vcpu,
             drain_pending: false,

@@ -5,7 +5,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 use crate::{
     Bus, Cpu, Fault, control, cpuid, far, flush,
     integer::LazyFlags,
-    io, msr,
+    io, msr, nmi,
     op::{Handler, Op},
     registers::*,
     tables,
@@ -63,7 +63,7 @@ pub(crate) fn handler<B: Bus>(i: &Instruction) -> Option<Handler<B>> {
         Mnemonic::Outsb | Mnemonic::Outsw | Mnemonic::Outsd if is_port_string(i) => io::output_string,
         Mnemonic::Int | Mnemonic::Int3 | Mnemonic::Into => far::interrupt,
         Mnemonic::Int1 => far::debug_interrupt,
-        Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => far::interrupt_return,
+        Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => nmi::interrupt_return,
         Mnemonic::Retf => far::far_return,
         Mnemonic::Syscall => far::syscall,
         Mnemonic::Sysret | Mnemonic::Sysretq => far::sysret,

@@ -59,7 +59,7 @@ impl<B: Bus> Cpu<B> {
         }
     }
 
-    /// Takes an external interrupt.
+    /// Takes an external interrupt or an NMI.
     pub(crate) fn interrupt(&mut self, bus: &mut B, vector: u8) -> Result<(), Exit> {
         let event = Event { vector, code: None, software: false, restarts: false };
         match self.deliver(bus, event) {

@@ -2,6 +2,7 @@
 
 mod control;
 mod limits;
+mod nmi;
 mod paging;
 mod persistence;
 mod self_modifying;
