@@ -3,10 +3,12 @@
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
-use crate::recover::Worker;
+use crate::conversation::{Conversation, Limits};
+use crate::record::prepared;
+use crate::recover::{Worker, look};
 use crate::run::{RunOptions, prepare};
 use crate::scenario::Scenario;
-use crate::target::{HostError, Laboratory};
+use crate::target::{HostError, Laboratory, Target};
 
 /// One recovery, measured.
 #[derive(Clone, Copy, Debug)]
@@ -61,4 +63,46 @@ pub fn recoveries<L: Laboratory>(
         }
         Ok((all, longest))
     })
+}
+
+/// What a guest did, and how long that took.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestWork {
+    /// Instructions retired.
+    pub instructions: u64,
+    /// By the clock that was asked.
+    pub time: Duration,
+}
+
+/// Records the scenario, then lets one machine recover the contents of its crash points, everything in flight
+/// included, one after the other, *with its events recorded*: attach, mount, observe, unmount. Neither going back nor
+/// the checker on the host is in the figures.
+pub fn traced_recoveries<L: Laboratory>(
+    scenario: &Scenario,
+    laboratory: &L,
+    each: usize,
+    clock: &dyn Fn() -> Duration,
+) -> Result<Vec<GuestWork>, HostError> {
+    let options = RunOptions::default();
+    let run = prepare(scenario, laboratory, &options, &mut Vec::new())?;
+    let contents: Vec<_> =
+        run.points.points.iter().map(|point| point.media.content(&point.media.everything())).collect();
+    let mut target = prepared(laboratory)?;
+    target.set_tracing(true);
+    target.push();
+    let recover = |content: &persist::Overlay| {
+        target.rewind();
+        content.lines().iter().for_each(|(address, line)| target.write_pmem(*address, line));
+        let (before, started) = (target.retired(), clock());
+        let limits = Limits::of_recovery(&scenario.limits);
+        let found = look(scenario, &mut Conversation::new(&mut target, limits));
+        let work = GuestWork { instructions: target.retired() - before, time: clock() - started };
+        target.take_events();
+        match found {
+            Ok(None) => Ok(work),
+            Ok(Some(why)) => Err(HostError(why)),
+            Err(trouble) => Err(HostError(format!("{trouble:?}"))),
+        }
+    };
+    contents.iter().cycle().take(each).map(recover).collect()
 }

@@ -27,7 +27,7 @@ const BOOT_BUDGET: u64 = 20_000_000_000;
 /// Calls of the control port that are more than enough until then.
 const MAX_BOOT_CALLS: usize = 100_000;
 /// Kernel copies into persistent memory whose stores belong together.
-const COPY_FUNCTIONS: [&str; 2] = ["__memcpy_flushcache", "__copy_user_nocache"];
+pub const COPY_FUNCTIONS: [&str; 2] = ["__memcpy_flushcache", "__copy_user_nocache"];
 /// Base snapshots that stay in the cache.
 const KEPT: usize = 12;
 /// Most that the kernel's symbols may take, as text.
@@ -383,6 +383,9 @@ impl Target for Machine {
                 vmm::Stop::Symbol(_) | vmm::Stop::DebugExit(_) => continue,
             };
         }
+    }
+    fn retired(&self) -> u64 {
+        Machine::retired(self)
     }
     fn answer(&mut self, value: i64) {
         Machine::answer(self, value);

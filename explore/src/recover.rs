@@ -118,7 +118,7 @@ impl<'a, L: Laboratory> Worker<'a, L> {
 }
 
 /// Attach, mount, observe, unmount. `Some` when the device or the file system does not come back, and why.
-fn look<T: Target>(
+pub(crate) fn look<T: Target>(
     scenario: &Scenario,
     conversation: &mut Conversation<T>,
 ) -> Result<Option<String>, Trouble> {

@@ -37,6 +37,8 @@ pub struct Region {
 pub trait Target {
     /// Runs until something happens or `budget` instructions have retired.
     fn run(&mut self, budget: u64) -> Stop;
+    /// Instructions retired so far.
+    fn retired(&self) -> u64;
     /// Result of the last [`Stop::Call`].
     fn answer(&mut self, value: i64);
     /// Reads guest-virtual memory; false when some of it is not mapped.

@@ -1,6 +1,10 @@
 //! `pmemsim bench`: how fast this machine is, here and now.
 
 mod boot;
+mod clock;
+mod cpu;
+mod guest;
+mod qemu;
 mod restore;
 
 use images::Cache;
@@ -23,6 +27,8 @@ enum What {
         #[arg(long, default_value = "")]
         append: String,
     },
+    /// Million instructions a second in several kinds of work, and beside QEMU if it is installed
+    Cpu(cpu::Cpu),
     /// Recoveries a second, and what going back to the base snapshot costs
     Restore {
         /// The scenario whose crash points are recovered
@@ -43,6 +49,7 @@ impl Bench {
         let cache = Cache::open()?;
         match self.what {
             What::Boot { kernel, append } => boot::measure(&cache, &kernel, &append),
+            What::Cpu(cpu) => cpu.measure(&cache),
             What::Restore { scenario, jobs, each } => restore::measure(&cache, &scenario, jobs, each),
         }
     }

@@ -307,6 +307,10 @@ impl Target for Toy {
     fn run(&mut self, _budget: u64) -> Stop {
         self.state.run()
     }
+    /// It has no instructions: its events count.
+    fn retired(&self) -> u64 {
+        self.event_count()
+    }
     fn answer(&mut self, value: i64) {
         self.state.answer = value;
     }

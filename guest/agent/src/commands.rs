@@ -9,7 +9,7 @@ use guest_protocol::{Command, MOUNT, Reply, call};
 use crate::files::{self, errno};
 use crate::host::Host;
 use crate::maps::Maps;
-use crate::{nd, observe, sys};
+use crate::{exercise, nd, observe, sys};
 
 /// How a command fails is a reply, too.
 pub type Outcome = Result<(), Reply>;
@@ -43,6 +43,7 @@ impl Guest {
             | Command::Umount
             | Command::Sync
             | Command::Syncfs => on_file_system(command),
+            Command::Exercise { what, rounds } => exercise::run(*what, *rounds).map_err(errno("exercise")),
             _ => on_file(command),
         };
         outcome.err().unwrap_or(Reply::Ok)

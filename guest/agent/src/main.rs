@@ -5,6 +5,7 @@
 
 mod boot;
 mod commands;
+mod exercise;
 mod files;
 mod host;
 mod maps;

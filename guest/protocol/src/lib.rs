@@ -14,7 +14,7 @@ pub use pattern::Pattern;
 pub const PORT: u16 = 0x0d50;
 
 /// Version of everything in this crate. `hello` with another one is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Largest encoded [`Command`], [`Reply`] or [`Observation`], in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -213,7 +213,32 @@ pub enum Command {
     ObserveTree,
     /// Powers the machine off.
     PowerOff,
+    /// Does work that touches no persistent memory: for measuring how fast the machine is.
+    Exercise {
+        /// Which work.
+        what: Exercise,
+        /// How often.
+        rounds: u64,
+    },
 }
+
+/// Work for [`Command::Exercise`], one round each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exercise {
+    /// Mixes 1024 words of a table, with branches that depend on them.
+    Integers,
+    /// Copies [`EXERCISE_COPY`] bytes by REP MOVSB.
+    CopyBytes,
+    /// Copies [`EXERCISE_COPY`] bytes by 16-byte SSE loads and stores.
+    CopyWide,
+    /// getppid(2)
+    Calls,
+    /// read(2) of 4096 bytes of /dev/zero.
+    Reads,
+}
+
+/// Bytes that one round of the copies copies.
+pub const EXERCISE_COPY: usize = 64 << 10;
 
 /// One operation of straight-line code on a mapping.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
