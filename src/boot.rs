@@ -1,4 +1,4 @@
-//! `pmemsim boot`: a kernel with its serial console on the terminal.
+//! `pmemsim boot`: a kernel or another payload with its serial console on the terminal.
 
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use images::{Cache, Initramfs, Kernel};
 use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop};
 
 use crate::failure::Usage;
+use crate::payload::{self, Payload};
 use crate::size::Size;
 
 /// What the kernel is told when nothing else is asked for: the console, no self tests that cost a second, and to reset by
@@ -18,19 +19,24 @@ const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1 reboot=acpi";
 /// Instructions between two looks at the terminal.
 const SLICE: u64 = 5_000_000;
 
-/// Boots a kernel with its serial console on this terminal; the guest's power-off ends it.
+/// Boots a kernel or another payload with its serial console on this terminal; the guest's power-off ends it.
 #[derive(clap::Args)]
 pub struct Boot {
-    /// debian-6.1, debian-6.12, debian-6.1@VERSION, or a path (with a slash) to a vmlinux or bzImage
+    /// debian-6.1, debian-6.12, debian-6.1@VERSION, or a path (with a slash) to a vmlinux or bzImage, or to any ELF file
+    /// with a multiboot header or a PVH entry
     #[arg(long, default_value = "debian-6.1")]
     kernel: String,
     /// Directory below which the modules of a kernel given by its path are
     #[arg(long)]
     modules: Option<PathBuf>,
-    /// Initramfs; without it one with the pmem modules and a shell from Debian is made
+    /// Initramfs; without it one with the pmem modules and a shell from Debian is made. The first module of a payload
+    /// that is no Linux kernel
     #[arg(long)]
     initrd: Option<PathBuf>,
-    /// More for the kernel command line
+    /// "FILE ARGUMENTS": a module for a payload that is no Linux kernel; may be given more than once
+    #[arg(long)]
+    module: Vec<String>,
+    /// More for the kernel command line; all of it for a payload that is no Linux kernel, but for the name of its file
     #[arg(long, default_value = "")]
     append: String,
     /// RAM
@@ -45,7 +51,7 @@ pub struct Boot {
     /// Everything random in the guest comes from here
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Enter the kernel by PVH instead of the 64-bit boot protocol
+    /// Enter by PVH instead of the 64-bit boot protocol of Linux, or multiboot
     #[arg(long)]
     pvh: bool,
     /// Stop after so many instructions
@@ -62,7 +68,11 @@ pub struct Boot {
 impl Boot {
     /// Runs until the guest powers off. Returns the exit code.
     pub fn run(self) -> anyhow::Result<u8> {
-        let mut machine = Machine::new(&self.config()?)?;
+        let config = self.config()?;
+        let mut machine = Machine::new(&config).map_err(|error| match error {
+            vmm::Error::Payload(_) => anyhow::Error::from(error).context(format!("--kernel {}", self.kernel)),
+            other => other.into(),
+        })?;
         let input = keyboard();
         let mut left = self.timeout.unwrap_or(u64::MAX);
         loop {
@@ -97,6 +107,16 @@ impl Boot {
     }
 
     fn config(&self) -> anyhow::Result<MachineConfig> {
+        match Payload::find(&self.kernel, self.pvh)? {
+            Some(payload) => self.payload(payload),
+            None => self.linux(),
+        }
+    }
+
+    fn linux(&self) -> anyhow::Result<MachineConfig> {
+        if !self.module.is_empty() {
+            return Err(Usage("--module: Linux takes no modules; give an --initrd".to_owned()).into());
+        }
         let cache = Cache::open()?;
         let kernel = match &self.modules {
             Some(_) => Kernel::from_file(self.kernel.as_ref(), self.modules.as_deref())?,
@@ -111,19 +131,44 @@ impl Boot {
             kernel: kernel.vmlinux,
             initrd,
             command_line: format!("{COMMAND_LINE} {}", self.append),
-            memory: self.memory.0,
-            nvdimms: self
-                .nvdimm
-                .iter()
-                .map(|size| Nvdimm {
-                    size: size.0,
-                    flush_hints: self.flush_hints,
-                    persistence: PlatformCapability::default(),
-                })
-                .collect(),
-            seed: self.seed,
             protocol: if self.pvh { BootProtocol::Pvh } else { BootProtocol::Linux64 },
+            ..self.machine()
         })
+    }
+
+    /// A payload gets what it is given and nothing else.
+    fn payload(&self, payload: Payload) -> anyhow::Result<MachineConfig> {
+        if self.modules.is_some() {
+            return Err(Usage("--modules: the payload is no Linux kernel; did you mean --module?".to_owned()).into());
+        }
+        let initrd = self.initrd.iter().map(|path| payload::module("--initrd", &path.display().to_string()));
+        let modules = self.module.iter().map(|text| payload::module("--module", text));
+        Ok(MachineConfig {
+            modules: initrd.chain(modules).collect::<Result<_, _>>()?,
+            command_line: payload.command_line(&self.kernel, &self.append),
+            protocol: payload.protocol,
+            kernel: payload.bytes,
+            ..self.machine()
+        })
+    }
+
+    /// The machine, without what runs on it.
+    fn machine(&self) -> MachineConfig {
+        let nvdimm = |size: &Size| Nvdimm {
+            size: size.0,
+            flush_hints: self.flush_hints,
+            persistence: PlatformCapability::default(),
+        };
+        MachineConfig {
+            kernel: Vec::new(),
+            initrd: Vec::new(),
+            modules: Vec::new(),
+            command_line: String::new(),
+            memory: self.memory.0,
+            nvdimms: self.nvdimm.iter().map(nvdimm).collect(),
+            seed: self.seed,
+            protocol: BootProtocol::default(),
+        }
     }
 
     /// An initramfs with the pmem modules, the programs, and a script for the agent: attach the regions, run a shell,

@@ -34,7 +34,7 @@ pub fn exit_code(error: &anyhow::Error) -> u8 {
 
 fn of_machine(error: &vmm::Error) -> u8 {
     match error {
-        vmm::Error::Config { .. } | vmm::Error::Kernel(_) => USAGE,
+        vmm::Error::Config { .. } | vmm::Error::Kernel(_) | vmm::Error::Payload(_) => USAGE,
         _ => TROUBLE,
     }
 }

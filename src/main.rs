@@ -4,6 +4,7 @@ mod bench;
 mod boot;
 mod failure;
 mod images;
+mod payload;
 mod progress;
 mod replay;
 mod run;

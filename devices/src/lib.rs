@@ -10,6 +10,7 @@
 pub mod acpi;
 mod control;
 mod flush_hints;
+mod fw_cfg;
 mod ioapic;
 mod lapic;
 pub mod map;
@@ -23,6 +24,7 @@ mod serial;
 
 pub use control::{control_call, debug_exit};
 pub use flush_hints::FlushHints;
+pub use fw_cfg::FwCfg;
 pub use ioapic::IoApic;
 pub use lapic::{LapicEffect, LocalApic};
 pub use message::{Delivery, Destination, Message, Signal, deliver};

@@ -63,6 +63,10 @@ pub mod port {
     pub const DEBUG_EXIT: u16 = 0xf4;
     /// 16550, eight registers.
     pub const SERIAL: u16 = 0x3f8;
+    /// Selector of QEMU's firmware configuration.
+    pub const FW_CFG_SELECTOR: u16 = 0x510;
+    /// Data of QEMU's firmware configuration.
+    pub const FW_CFG_DATA: u16 = 0x511;
     /// ACPI sleep control register.
     pub const SLEEP_CONTROL: u16 = 0x600;
     /// ACPI sleep status register.

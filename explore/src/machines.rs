@@ -118,6 +118,7 @@ impl Machines {
         let config = MachineConfig {
             kernel: kernel.vmlinux,
             initrd: initramfs.finish(),
+            modules: Vec::new(),
             command_line,
             memory: scenario.machine.memory.0,
             nvdimms: nvdimms.collect(),

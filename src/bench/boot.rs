@@ -18,6 +18,7 @@ pub fn measure(cache: &Cache, kernel: &str, append: &str) -> anyhow::Result<u8> 
     initramfs.modules(kernel.modules(&PMEM_MODULES)?);
     let config = MachineConfig {
         initrd: initramfs.finish(),
+        modules: Vec::new(),
         kernel: kernel.vmlinux,
         command_line: format!("{COMMAND_LINE} {append}").trim_end().to_owned(),
         memory: 256 << 20,

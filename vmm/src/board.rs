@@ -2,7 +2,7 @@
 
 use cpu::{Bus, CpuView, Page};
 use devices::{
-    FlushHints, IoApic, LapicEffect, LocalApic, Message, PciConfig, Pic, Pit, Power, PowerEvent, Rtc, Serial,
+    FlushHints, FwCfg, IoApic, LapicEffect, LocalApic, Message, PciConfig, Pic, Pit, Power, PowerEvent, Rtc, Serial,
     map,
 };
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,7 @@ struct Chips {
     rtc: Rtc,
     power: Power,
     pci: PciConfig,
+    fw_cfg: FwCfg,
 }
 
 /// What a snapshot keeps of the board, memory aside.
@@ -67,6 +68,7 @@ impl Board {
             rtc: Rtc::new(Rtc::DEFAULT_START),
             power: Power::default(),
             pci: PciConfig::default(),
+            fw_cfg: FwCfg::new(memory.ram(), 1),
         };
         let (recorder, console) = (Recorder::default(), Vec::new());
         Board {
@@ -151,6 +153,7 @@ impl Board {
             map::port::KEYBOARD | map::port::SLEEP_CONTROL | map::port::SLEEP_STATUS | map::port::RESET => {
                 self.chips.power.read(port)
             }
+            map::port::FW_CFG_SELECTOR | map::port::FW_CFG_DATA => self.chips.fw_cfg.read(port),
             _ => 0xff,
         }
     }
@@ -254,6 +257,8 @@ impl Bus for Board {
             && port != map::port::RESET
         {
             self.chips.pci.write(port, size, value);
+        } else if matches!(port, map::port::FW_CFG_SELECTOR | map::port::FW_CFG_DATA) {
+            self.chips.fw_cfg.write(port, size, value);
         } else {
             for byte in 0..size {
                 self.port_write_byte(view, port.wrapping_add(byte as u16), (value >> (8 * byte)) as u8);

@@ -3,6 +3,7 @@
 pub use devices::acpi::PlatformCapability;
 
 use crate::Error;
+use crate::boot::Module;
 
 const MIB: u64 = 1 << 20;
 /// Regions with struct pages must start and end on this (linux-dax: memremap_compat_align).
@@ -18,8 +19,11 @@ pub enum BootProtocol {
     /// The 64-bit boot protocol of Linux: long mode, `struct boot_params`.
     #[default]
     Linux64,
-    /// PVH: 32-bit protected mode without paging, `struct hvm_start_info`.
+    /// PVH: 32-bit protected mode without paging, `struct hvm_start_info`. Takes 32-bit and 64-bit ELF files.
     Pvh,
+    /// Multiboot 1: 32-bit protected mode without paging, the information of section 3.3 of its specification. Takes
+    /// 32-bit and 64-bit ELF files, and any file whose header has addresses.
+    Multiboot,
 }
 
 /// One NVDIMM, with one region that spans it.
@@ -36,11 +40,13 @@ pub struct Nvdimm {
 /// What a machine is made of.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
-    /// ELF vmlinux.
+    /// ELF vmlinux, or another payload that `protocol` enters.
     pub kernel: Vec<u8>,
-    /// Initramfs, may be empty.
+    /// Initramfs, may be empty. The first module under PVH and multiboot.
     pub initrd: Vec<u8>,
-    /// Kernel command line, up to 2047 bytes.
+    /// More modules under PVH and multiboot, at most 64 together with the initramfs. Linux takes none.
+    pub modules: Vec<Module>,
+    /// Kernel command line, up to 2047 bytes; under PVH and multiboot 65536 with those of the modules.
     pub command_line: String,
     /// Bytes of RAM, a multiple of 1 MiB, at most 3 GiB.
     pub memory: u64,
@@ -58,6 +64,12 @@ impl MachineConfig {
             return Err(Error::Config {
                 what: format!("memory of {} bytes", self.memory),
                 hint: "give a multiple of 1 MiB from 32 MiB to 3 GiB",
+            });
+        }
+        if self.protocol == BootProtocol::Linux64 && !self.modules.is_empty() {
+            return Err(Error::Config {
+                what: format!("{} modules for a Linux kernel", self.modules.len()),
+                hint: "it takes an initrd only; PVH and multiboot have modules",
             });
         }
         if self.nvdimms.len() > MAX_NVDIMMS {

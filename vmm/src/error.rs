@@ -16,6 +16,9 @@ pub enum Error {
     /// The kernel image cannot be loaded.
     #[error("kernel image: {0}; give an x86-64 ELF vmlinux (a bzImage is unpacked by `images`)")]
     Kernel(String),
+    /// The payload of PVH or multiboot cannot be loaded.
+    #[error("payload: {0}")]
+    Payload(#[from] crate::PayloadError),
     /// The host has no memory for the guest.
     #[error("cannot map {size} bytes of host memory for the guest: {source}")]
     HostMemory {

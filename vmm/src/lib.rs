@@ -13,6 +13,7 @@ mod symbols;
 mod translate;
 pub mod unwind;
 
+pub use boot::{Module, PayloadError, bare_protocol};
 pub use config::{BootProtocol, MachineConfig, Nvdimm, PlatformCapability};
 pub use error::{Error, Unmapped};
 pub use machine::{Call, Machine, Stop};

@@ -99,6 +99,7 @@ impl Machine {
         let boot = boot::Boot {
             kernel: &config.kernel,
             initrd: &config.initrd,
+            modules: &config.modules,
             command_line: &config.command_line,
             low_memory: config.memory,
             firmware: layout::FIRMWARE,

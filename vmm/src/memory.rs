@@ -107,6 +107,11 @@ impl Memory {
             .map_err(|error| Error::Config { what: error.to_string(), hint: "memory banks must not overlap" })
     }
 
+    /// Bytes of RAM.
+    pub(crate) fn ram(&self) -> u64 {
+        self.banks.iter().filter(|bank| bank.kind == BankKind::Ram).map(|bank| bank.size).sum()
+    }
+
     fn bank(&self, addr: u64) -> Option<&Bank> {
         self.banks.iter().find(|bank| addr >= bank.base && addr - bank.base < bank.size)
     }

@@ -25,6 +25,7 @@ fn run(code: &[u8]) -> Stop {
     let config = MachineConfig {
         kernel: kernel(code),
         initrd: Vec::new(),
+        modules: Vec::new(),
         command_line: String::new(),
         memory: 64 << 20,
         nvdimms: Vec::new(),

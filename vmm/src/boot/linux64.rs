@@ -3,7 +3,7 @@
 use linux_loader::loader::bootparam::{boot_e820_entry, boot_params};
 use vm_memory::ByteValued;
 
-use super::{Boot, Loaded, place, put};
+use super::{Boot, place, put};
 use crate::Error;
 use crate::memory::{Memory, PAGE};
 
@@ -30,13 +30,14 @@ const EFER: u64 = 1 << 10 | 1 << 8;
 pub(super) fn prepare(
     memory: &mut Memory,
     boot: &Boot,
-    loaded: &Loaded,
+    entry: u64,
+    initrd: u64,
     mut state: cpu::State,
 ) -> Result<cpu::State, Error> {
     put(memory, place::SETUP_DATA, &setup_data(boot.seed))?;
-    put(memory, place::ZERO_PAGE, parameters(boot, loaded.initrd, boot.command_line.len()).as_slice())?;
+    put(memory, place::ZERO_PAGE, parameters(boot, initrd, boot.command_line.len()).as_slice())?;
     build_page_tables(memory)?;
-    enter(memory, &mut state, loaded.entry)?;
+    enter(memory, &mut state, entry)?;
     Ok(state)
 }
 

@@ -1,12 +1,18 @@
-//! Puts a kernel into memory and the processor at its first instruction.
+//! Puts a kernel or another payload into memory and the processor at its first instruction.
 
+mod error;
+mod image;
 mod linux64;
+mod modules;
+mod multiboot;
 mod pvh;
 
 use std::io::Cursor;
 
-use linux_loader::loader::elf::{Elf, PvhBootCapability};
+pub use error::PayloadError;
+use linux_loader::loader::elf::Elf;
 use linux_loader::loader::{KernelLoader, KernelLoaderResult};
+pub use modules::Module;
 use vm_memory::GuestAddress;
 
 use crate::memory::{Memory, PAGE};
@@ -23,9 +29,9 @@ mod place {
     pub const GDT: u64 = 0x1000;
     /// PML4; the PDPT and four page directories follow.
     pub const PAGE_TABLES: u64 = 0x2000;
-    /// `struct boot_params`, the zero page; `struct hvm_start_info` for PVH.
+    /// `struct boot_params`, the zero page.
     pub const ZERO_PAGE: u64 = 0x8000;
-    /// `struct setup_data` with the seed of the kernel's random numbers; lists of modules and memory for PVH.
+    /// `struct setup_data` with the seed of the kernel's random numbers.
     pub const SETUP_DATA: u64 = 0x9000;
     /// Stack of nobody: the kernel sets its own before it pushes.
     pub const STACK: u64 = 0xf000;
@@ -39,6 +45,7 @@ mod place {
 pub(crate) struct Boot<'a> {
     pub kernel: &'a [u8],
     pub initrd: &'a [u8],
+    pub modules: &'a [Module],
     pub command_line: &'a str,
     /// Bytes of RAM below the hole for devices.
     pub low_memory: u64,
@@ -61,18 +68,55 @@ impl Boot<'_> {
     }
 }
 
-/// What stands in memory.
-struct Loaded {
-    /// Entry of the 64-bit boot protocol.
-    entry: u64,
-    /// Entry of PVH, if the kernel has one.
-    pvh: Option<u64>,
-    /// Address of the initrd.
-    initrd: u64,
+/// How to enter a file that is no Linux kernel: what has a multiboot header by that, other ELF files that name a PVH
+/// entry, or are 32-bit, by PVH. `None` for what may be a Linux kernel, and for what cannot be loaded at all.
+///
+/// QEMU's `-kernel` decides in the same order (x86_load_linux in hw/i386/x86.c).
+pub fn bare_protocol(file: &[u8]) -> Option<BootProtocol> {
+    let has = |text: &[u8]| file.windows(text.len()).any(|window| window == text);
+    if is_bzimage(file) {
+        None
+    } else if multiboot::Header::find(file).is_some() {
+        Some(BootProtocol::Multiboot)
+    } else if file.starts_with(b"\x7fELF\x01") {
+        Some(BootProtocol::Pvh)
+    } else {
+        let entry = image::Image::of_elf(file).ok().and_then(|image| image.pvh);
+        // The banner of Linux (init/version-timestamp.c).
+        (entry.is_some() && !has(b"Linux version ")).then_some(BootProtocol::Pvh)
+    }
 }
 
-/// Loads kernel, initrd and parameters and returns the processor's state at the kernel's entry.
+/// Loads the payload and what it is given, and returns the processor's state at its entry.
 pub(crate) fn load(memory: &mut Memory, boot: &Boot, state: cpu::State) -> Result<cpu::State, Error> {
+    match boot.protocol {
+        BootProtocol::Linux64 => load_linux(memory, boot, state),
+        BootProtocol::Pvh => {
+            let image = image::Image::of_elf(boot.kernel)?;
+            let modules = load_image(memory, boot, &image)?;
+            pvh::prepare(memory, boot, &image, &modules, state)
+        }
+        BootProtocol::Multiboot => {
+            let header = multiboot::Header::find(boot.kernel).ok_or(PayloadError::NoMultibootHeader)?;
+            let image = header.image(boot.kernel)?;
+            let modules = load_image(memory, boot, &image)?;
+            multiboot::prepare(memory, boot, &image, &modules, state)
+        }
+    }
+}
+
+fn load_image<'a>(
+    memory: &mut Memory,
+    boot: &Boot<'a>,
+    image: &image::Image,
+) -> Result<Vec<modules::Placed<'a>>, Error> {
+    image.check(boot.low_memory)?;
+    image.place(memory, boot.kernel)?;
+    modules::place(memory, boot, image.end())
+}
+
+/// Loads kernel, initrd and parameters as the 64-bit boot protocol of Linux wants them.
+fn load_linux(memory: &mut Memory, boot: &Boot, state: cpu::State) -> Result<cpu::State, Error> {
     let kernel = load_elf(memory, boot)?;
     let command_line = boot.command_line.as_bytes();
     if command_line.len() >= place::COMMAND_LINE_SIZE || command_line.contains(&0) {
@@ -82,22 +126,16 @@ pub(crate) fn load(memory: &mut Memory, boot: &Boot, state: cpu::State) -> Resul
         });
     }
     put(memory, place::COMMAND_LINE, command_line)?;
-    let loaded = Loaded {
-        entry: kernel.kernel_load.0,
-        pvh: match kernel.pvh_boot_cap {
-            PvhBootCapability::PvhEntryPresent(entry) => Some(entry.0),
-            _ => None,
-        },
-        initrd: place_initrd(memory, boot, kernel.kernel_end)?,
-    };
-    match boot.protocol {
-        BootProtocol::Linux64 => linux64::prepare(memory, boot, &loaded, state),
-        BootProtocol::Pvh => pvh::prepare(memory, boot, &loaded, state),
-    }
+    let initrd = place_initrd(memory, boot, kernel.kernel_end)?;
+    linux64::prepare(memory, boot, kernel.kernel_load.0, initrd, state)
+}
+
+fn is_bzimage(file: &[u8]) -> bool {
+    file.get(0x202..0x206) == Some(b"HdrS") && !file.starts_with(b"\x7fELF")
 }
 
 fn load_elf(memory: &Memory, boot: &Boot) -> Result<KernelLoaderResult, Error> {
-    if boot.kernel.get(0x202..0x206) == Some(b"HdrS") && boot.kernel.get(..4) != Some(b"\x7fELF") {
+    if is_bzimage(boot.kernel) {
         return Err(Error::Kernel("this is a bzImage".to_owned()));
     }
     let guest = memory.as_guest_memory()?;
@@ -110,6 +148,21 @@ fn load_elf(memory: &Memory, boot: &Boot) -> Result<KernelLoaderResult, Error> {
         });
     }
     Ok(loaded)
+}
+
+/// Flat 32-bit segments, everything else zero: how payloads are entered. Only the hidden parts of the segment
+/// registers count until the payload loads its own GDT.
+fn flat_segments(state: &mut cpu::State, code: u16, data: u16) {
+    let flat = |selector, access| cpu::Segment { selector, base: 0, limit: u32::MAX, access };
+    state.segments = [flat(data, 0xc093); 6];
+    state.segments[1] = flat(code, 0xc09b);
+    // Extension type and protection.
+    state.cr0 = 1 << 4 | 1;
+    state.cr3 = 0;
+    state.cr4 = 0;
+    state.efer = 0;
+    state.rflags = 2;
+    state.regs = [0; 18];
 }
 
 /// Puts the initrd at the end of memory. Returns its address.
