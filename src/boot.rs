@@ -139,7 +139,10 @@ impl Boot {
     /// A payload gets what it is given and nothing else.
     fn payload(&self, payload: Payload) -> anyhow::Result<MachineConfig> {
         if self.modules.is_some() {
-            return Err(Usage("--modules: the payload is no Linux kernel; did you mean --module?".to_owned()).into());
+            return Err(Usage(
+                "--modules: the payload is no Linux kernel; did you mean --module?".to_owned(),
+            )
+            .into());
         }
         let initrd = self.initrd.iter().map(|path| payload::module("--initrd", &path.display().to_string()));
         let modules = self.module.iter().map(|text| payload::module("--module", text));

@@ -2,8 +2,8 @@
 
 use cpu::{Bus, CpuView, Page};
 use devices::{
-    FlushHints, FwCfg, IoApic, LapicEffect, LocalApic, Message, PciConfig, Pic, Pit, Power, PowerEvent, Rtc, Serial,
-    map,
+    FlushHints, FwCfg, IoApic, LapicEffect, LocalApic, Message, PciConfig, Pic, Pit, Power, PowerEvent, Rtc,
+    Serial, map,
 };
 use serde::{Deserialize, Serialize};
 

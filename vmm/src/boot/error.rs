@@ -6,7 +6,9 @@ use std::ops::Range;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PayloadError {
     /// It is in none of the known formats.
-    #[error("it is no ELF file, and has no multiboot header with addresses; link it as an ELF executable for x86")]
+    #[error(
+        "it is no ELF file, and has no multiboot header with addresses; link it as an ELF executable for x86"
+    )]
     NoFormat,
     /// The ELF file is for another processor.
     #[error("it is an ELF file for machine {machine}; build it for i386 (3) or x86-64 (62), little-endian")]
@@ -88,7 +90,9 @@ pub enum PayloadError {
         flags: u32,
     },
     /// The addresses in the multiboot header contradict themselves.
-    #[error("the addresses in its multiboot header make no sense: {what}; see section 3.1.3 of the specification")]
+    #[error(
+        "the addresses in its multiboot header make no sense: {what}; see section 3.1.3 of the specification"
+    )]
     Addresses {
         /// What contradicts what.
         what: &'static str,

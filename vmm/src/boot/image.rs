@@ -145,7 +145,8 @@ fn load_segment<H: FileHeader<Endian = Endianness>>(
         return Err(damaged("has more bytes in the file than in memory"));
     }
     let file_end = offset.checked_add(size).filter(|&end| end <= len as u64);
-    let file_end = file_end.ok_or(PayloadError::Truncated { at: start, wanted: offset.saturating_add(size), len })?;
+    let file_end =
+        file_end.ok_or(PayloadError::Truncated { at: start, wanted: offset.saturating_add(size), len })?;
     Ok(Some(Segment { at: start..end, file: offset as usize..file_end as usize }))
 }
 

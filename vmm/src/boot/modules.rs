@@ -52,7 +52,10 @@ pub(super) fn place<'a>(memory: &mut Memory, boot: &Boot<'a>, end: u64) -> Resul
 
 fn check(boot: &Boot, modules: &[(&[u8], &str)]) -> Result<(), Error> {
     if modules.len() > MAX_MODULES {
-        return Err(Error::Config { what: format!("{} modules", modules.len()), hint: "at most 64, the initrd among them" });
+        return Err(Error::Config {
+            what: format!("{} modules", modules.len()),
+            hint: "at most 64, the initrd among them",
+        });
     }
     let lines = || modules.iter().map(|(_, line)| *line).chain([boot.command_line]);
     let text: usize = lines().map(|line| line.len() + 1).sum();

@@ -31,7 +31,9 @@ pub(super) fn prepare(
     mut state: cpu::State,
 ) -> Result<cpu::State, Error> {
     let entry = image.entry_at(image.pvh.ok_or(PayloadError::NoPvhEntry)?)?;
-    if let Some(segment) = image.segments.iter().find(|segment| segment.at.start < TABLES.end && TABLES.start < segment.at.end) {
+    if let Some(segment) =
+        image.segments.iter().find(|segment| segment.at.start < TABLES.end && TABLES.start < segment.at.end)
+    {
         let (start, end) = (segment.at.start, segment.at.end);
         return Err(PayloadError::OverTables { start, end, tables: TABLES }.into());
     }

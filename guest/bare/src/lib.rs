@@ -1,0 +1,42 @@
+//! A payload for the bare machine. It tells on the serial line what the boot loader gave it, or tries what only a
+//! kernel may do, and ends by the debug-exit port. Its command line says which.
+//!
+//! It runs alone on the machine, at CPL 0, on identity-mapped memory: the usual reasons why code is unsafe do not
+//! apply, and everything here is.
+
+#![no_std]
+
+mod boot;
+mod memory;
+mod ports;
+mod start;
+
+use core::panic::PanicInfo;
+
+use boot::Given;
+use ports::print;
+
+/// What the payload exits with when it could not do what it was told.
+const FAILED: u32 = 1;
+
+/// Called by `start` in long mode, with EAX and EBX as the boot loader left them.
+#[unsafe(no_mangle)]
+extern "C" fn bare_main(magic: u32, info: u32) -> ! {
+    let given = Given::read(magic, info);
+    let mut words = given.command_line().split(' ').filter(|word| !word.is_empty() && !word.contains('/'));
+    let status = match words.next() {
+        None | Some("given") => given.tell(),
+        Some("exit") => words.next().and_then(|word| word.parse().ok()).unwrap_or(FAILED),
+        Some(word) => {
+            print!("there is no program {word}\n");
+            FAILED
+        }
+    };
+    ports::exit(status)
+}
+
+#[panic_handler]
+fn panic(info: &PanicInfo) -> ! {
+    print!("panic: {info}\n");
+    ports::exit(FAILED)
+}
