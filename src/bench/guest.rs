@@ -39,6 +39,7 @@ pub fn config(kernel: &Kernel, nvdimm: bool) -> anyhow::Result<MachineConfig> {
     Ok(MachineConfig {
         kernel: kernel.vmlinux.clone(),
         initrd: initramfs.finish(),
+        modules: Vec::new(),
         command_line: COMMAND_LINE.to_owned(),
         memory: 256 << 20,
         nvdimms: nvdimms.into_iter().collect(),
