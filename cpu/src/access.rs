@@ -5,6 +5,8 @@ use iced_x86::{Instruction, OpKind, Register};
 use crate::{
     Bus, Cpu, DrainKind, Fault, Page, StoreKind,
     paging::{Access, is_canonical},
+    registers::{FS, GS},
+    segments::segment_index,
     state::{REG_RIP, REG_ZERO},
     tlb::{CODE, PMEM},
 };
@@ -68,20 +70,24 @@ impl<B: Bus> Cpu<B> {
         base.wrapping_add(scaled).wrapping_add(displacement) & size_mask
     }
 
-    fn add_segment_base(&self, offset: u64, segment: Register) -> u64 {
-        let base = match segment {
-            Register::ES => self.state.segments[0].base,
-            Register::CS => self.state.segments[1].base,
-            Register::SS => self.state.segments[2].base,
-            Register::DS => self.state.segments[3].base,
-            Register::FS => self.state.segments[4].base,
-            Register::GS => self.state.segments[5].base,
-            _ => 0,
-        };
-        if !self.long_code() {
+    /// Linear address of an offset in a segment, without any check.
+    pub(crate) fn add_segment_base(&self, offset: u64, segment: Register) -> u64 {
+        if !self.fetches_64_bit {
+            let base = self.state.segments[segment_index(segment)].base;
             return offset.wrapping_add(base) & 0xffff_ffff;
         }
-        if matches!(segment, Register::FS | Register::GS) { offset.wrapping_add(base) } else { offset }
+        match segment {
+            Register::FS => offset.wrapping_add(self.state.segments[FS].base),
+            Register::GS => offset.wrapping_add(self.state.segments[GS].base),
+            _ => offset,
+        }
+    }
+
+    /// Where the part of an access from `linear` that lies in the next page begins: outside of 64-bit mode linear
+    /// addresses start over at 4 GiB.
+    fn next_page(&self, linear: u64) -> u64 {
+        let next = (linear & !0xfff).wrapping_add(0x1000);
+        if next == 1 << 32 && !self.fetches_64_bit { 0 } else { next }
     }
 
     /// Reads `N` bytes at a linear address with the current privilege. Faults before anything is visible.
@@ -137,7 +143,7 @@ impl<B: Bus> Cpu<B> {
         let first = bytes_in_page(linear, len);
         self.write_target(bus, linear)?;
         if first < len {
-            self.write_target(bus, linear.wrapping_add(first as u64))?;
+            self.write_target(bus, self.next_page(linear))?;
         }
         Ok(())
     }
@@ -186,7 +192,7 @@ impl<B: Bus> Cpu<B> {
             self.load(bus, first, head);
             return Ok(());
         }
-        let second = self.read_target(bus, linear.wrapping_add(head.len() as u64))?;
+        let second = self.read_target(bus, self.next_page(linear))?;
         self.load(bus, first, head);
         self.load(bus, second, tail);
         Ok(())
@@ -208,7 +214,7 @@ impl<B: Bus> Cpu<B> {
             self.store(bus, first, head, kind);
             return Ok(());
         }
-        let second = self.write_target(bus, linear.wrapping_add(head.len() as u64))?;
+        let second = self.write_target(bus, self.next_page(linear))?;
         self.store(bus, first, head, kind);
         let kind =
             if let StoreKind::CachedRep { .. } = kind { StoreKind::CachedRep { first: false } } else { kind };

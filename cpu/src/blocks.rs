@@ -22,6 +22,8 @@ const BLOCKS: usize = 400_000;
 const RECENT: usize = 16384;
 /// Bytes of the longest instruction.
 const LONGEST: usize = 15;
+/// Bytes of the longest block.
+const LONGEST_BLOCK: u64 = (BLOCK_OPS * LONGEST) as u64;
 
 /// No block has this key.
 const NO_KEY: u64 = u64::MAX;
@@ -165,13 +167,13 @@ impl<B: Bus> CodeCache<B> {
 
 #[inline(always)]
 fn recent_slot(key: u64) -> usize {
-    (key >> 1 ^ key >> 14) as usize & (RECENT - 1)
+    (key >> 2 ^ key >> 15) as usize & (RECENT - 1)
 }
 
 /// Names a block: guest-physical address and code size.
 #[inline(always)]
 fn block_key(frame: u64, linear: u64, size: CodeSize) -> u64 {
-    (frame << 12 | linear & 0xfff) << 1 | size as u64
+    (frame << 12 | linear & 0xfff) << 2 | size as u64
 }
 
 impl<B: Bus> Cpu<B> {
@@ -185,12 +187,30 @@ impl<B: Bus> Cpu<B> {
         }
     }
 
-    /// The key of the block at RIP, if the page's translation is at hand and this is 64-bit code.
+    /// The key of the block at RIP, if the page's translation is at hand and the code segment's limit is far away.
     #[inline(always)]
     pub(crate) fn known_key(&self, rip: u64) -> Option<u64> {
+        if !self.fetches_64_bit {
+            return self.known_legacy_key(rip);
+        }
         let entry = self.tlb.fetch.entry(rip, self.fetch_privilege);
-        if entry.tag == rip & !0xfff && self.fetches_64_bit {
+        if entry.tag == rip & !0xfff {
             Some(block_key(self.tlb.fetch.frame(rip, self.fetch_privilege), rip, CodeSize::Bits64))
+        } else {
+            None
+        }
+    }
+
+    #[inline(never)]
+    fn known_legacy_key(&self, rip: u64) -> Option<u64> {
+        if rip + LONGEST_BLOCK > u64::from(self.state.segments[CS].limit) {
+            return None;
+        }
+        let linear = self.code_linear(rip);
+        let entry = self.tlb.fetch.entry(linear, self.fetch_privilege);
+        if entry.tag == linear & !0xfff {
+            let frame = self.tlb.fetch.frame(linear, self.fetch_privilege);
+            Some(block_key(frame, linear, self.code_size()))
         } else {
             None
         }
@@ -237,7 +257,10 @@ impl<B: Bus> Cpu<B> {
             self.drop_all_code(code);
         }
         let rip = self.state.rip();
-        let size = self.code_size()?;
+        if !self.fetches_64_bit && rip > u64::from(self.state.segments[CS].limit) {
+            return Err(Fault::GP0);
+        }
+        let size = self.code_size();
         let linear = self.code_linear(rip);
         let (frame, host) = self.fetch_page(bus, linear)?;
         let key = block_key(frame, linear, size);
@@ -273,30 +296,45 @@ impl<B: Bus> Cpu<B> {
     }
 
     fn remember(&mut self, code: &mut CodeCache<B>, key: u64, index: u32) {
-        if !self.probe_offsets.contains(&((key >> 1 & 0xfff) as u16)) {
+        if !self.probe_offsets.contains(&((key >> 2 & 0xfff) as u16)) {
             code.remember(key, index);
         }
     }
 
-    fn code_size(&mut self) -> Result<CodeSize, Fault> {
-        if self.long_code() {
-            return Ok(CodeSize::Bits64);
-        }
-        // The kernel is in compatibility mode between switching paging on and its far jump.
-        if !self.protected() {
-            self.unsupported = Some("real mode");
-        } else if self.state.segments[CS].access & ACCESS_BIG == 0 {
-            self.unsupported = Some("16-bit protected mode");
-        } else if self.privilege == Privilege::User {
-            self.unsupported = Some("user code outside of 64-bit mode");
+    fn code_size(&self) -> CodeSize {
+        if self.fetches_64_bit {
+            CodeSize::Bits64
+        } else if self.state.segments[CS].access & ACCESS_BIG != 0 {
+            CodeSize::Bits32
         } else {
-            return Ok(CodeSize::Bits32);
+            CodeSize::Bits16
         }
-        Err(Fault::UD)
     }
 
-    fn code_linear(&self, rip: u64) -> u64 {
-        if self.long_code() { rip } else { rip.wrapping_add(self.state.segments[1].base) & 0xffff_ffff }
+    /// Linear address of the instruction at `rip` in the code segment.
+    pub(crate) fn code_linear(&self, rip: u64) -> u64 {
+        if self.fetches_64_bit { rip } else { rip.wrapping_add(self.state.segments[CS].base) & 0xffff_ffff }
+    }
+
+    /// Refuses to fetch beyond the code segment's limit, which 64-bit mode does not have: cuts the run short before the
+    /// first instruction of the block at `rip` that does not fit.
+    pub(crate) fn keep_in_code_segment(&mut self, block: &Block<B>, rip: u64) -> Result<(), Fault> {
+        if self.fetches_64_bit {
+            return Ok(());
+        }
+        let room = (u64::from(self.state.segments[CS].limit) + 1).saturating_sub(rip);
+        let mut end = 0;
+        let fitting = block.ops.iter().take_while(|op| {
+            end += u64::from(op.len);
+            end <= room
+        });
+        match fitting.count() as u64 {
+            0 => Err(Fault::GP0),
+            fitting => {
+                self.limit = self.limit.min(self.state.retired + fitting);
+                Ok(())
+            }
+        }
     }
 
     /// Guest-physical page and host address of the page that `linear` is fetched from.
@@ -345,7 +383,7 @@ impl<B: Bus> Cpu<B> {
 
     fn code_linear_next_page(&self, linear: u64) -> u64 {
         let next = (linear & !0xfff).wrapping_add(0x1000);
-        if self.long_code() { next } else { next & 0xffff_ffff }
+        if self.fetches_64_bit { next } else { next & 0xffff_ffff }
     }
 
     fn decode_block(

@@ -66,8 +66,8 @@ fn features(vcpu: u8) -> Leaf {
     let ebx = u32::from(vcpu) << 24 | 1 << 16 | clflush_bytes << 8;
     // SSE3, SSSE3, CX16, SSE4.1, SSE4.2, POPCNT, TSC deadline, RDRAND
     let ecx = bits(&[0, 9, 13, 19, 20, 23, 24, 30]);
-    // FPU, DE, PSE, TSC, MSR, PAE, CX8, APIC, MTRR, PGE, CMOV, PAT, PSE36, CLFSH, MMX, FXSR, SSE, SSE2
-    let edx = bits(&[0, 2, 3, 4, 5, 6, 8, 9, 12, 13, 15, 16, 17, 19, 23, 24, 25, 26]);
+    // FPU, DE, PSE, TSC, MSR, PAE, CX8, APIC, SEP, MTRR, PGE, CMOV, PAT, PSE36, CLFSH, MMX, FXSR, SSE, SSE2
+    let edx = bits(&[0, 2, 3, 4, 5, 6, 8, 9, 11, 12, 13, 15, 16, 17, 19, 23, 24, 25, 26]);
     [SIGNATURE, ebx, ecx, edx]
 }
 

@@ -3,8 +3,8 @@
 use iced_x86::{CpuidFeature, Decoder, DecoderError, DecoderOptions, FlowControl, Instruction, Mnemonic};
 
 use crate::{
-    Bus, Cpu, Fault, integer,
-    op::{Handler, Mem, Op},
+    Bus, Cpu, Fault, integer, legacy,
+    op::{Full, Handler, Mem, Op},
     sse,
     state::REG_ZERO,
     system, x87,
@@ -29,8 +29,15 @@ pub(crate) enum Decoded<B: Bus> {
 /// The size of code that a code segment's L and D bits select.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CodeSize {
-    Bits32 = 0,
-    Bits64 = 1,
+    Bits16 = 0,
+    Bits32 = 1,
+    Bits64 = 2,
+}
+
+impl CodeSize {
+    fn bits(self) -> u32 {
+        16 << self as u32
+    }
 }
 
 /// Which handlers instructions get.
@@ -47,13 +54,12 @@ pub(crate) enum Handlers {
 /// The instruction pointer that iced is given is always 0: one decoding serves every linear address at which the page
 /// is mapped, so that handlers may only use distances to `next_ip()`.
 pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize, handlers: Handlers) -> Decoded<B> {
-    let bitness = if size == CodeSize::Bits64 { 64 } else { 32 };
-    let mut decoder = Decoder::with_ip(bitness, bytes, 0, OPTIONS);
+    let mut decoder = Decoder::with_ip(size.bits(), bytes, 0, OPTIONS);
     let instruction = decoder.decode();
     if instruction.is_invalid() {
         return match decoder.last_error() {
             DecoderError::NoMoreBytes if bytes.len() < 15 => Decoded::Incomplete,
-            _ => Decoded::Op { op: general(undefined, &instruction), ends_block: true },
+            _ => Decoded::Op { op: general(undefined, &instruction, size), ends_block: true },
         };
     }
     let ends_block = instruction.flow_control() != FlowControl::Next || repeats(&instruction);
@@ -62,36 +68,37 @@ pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize, handlers: Handlers) -
 
 fn select<B: Bus>(i: &Instruction, size: CodeSize, handlers: Handlers) -> Op<B> {
     if !offered(i) {
-        return general(undefined, i);
+        return general(undefined, i, size);
     }
     if let Some(handler) = system::handler(i) {
-        return general(handler, i);
+        return general(handler, i, size);
     }
-    if size == CodeSize::Bits64
-        && handlers == Handlers::Fastest
+    if handlers == Handlers::Fastest
+        && (size == CodeSize::Bits64 || legacy::is_same_in_64_bit_mode(i))
         && let Some(op) = integer::specialise(i).or_else(|| sse::specialise(i))
     {
         return op;
     }
     if let Some(handler) = integer::general(i) {
-        return general(handler, i);
+        return general(handler, i, size);
     }
     if is_x87(i) {
-        return general(x87::execute, i);
+        return general(x87::execute, i, size);
     }
-    general(sse::general(i).unwrap_or(undefined), i)
+    general(sse::general(i).unwrap_or(undefined), i, size)
 }
 
-fn general<B: Bus>(run: Handler<B>, i: &Instruction) -> Op<B> {
+fn general<B: Bus>(run: Handler<B>, i: &Instruction, size: CodeSize) -> Op<B> {
     let none = REG_ZERO as u8;
+    let checked = if size == CodeSize::Bits64 { None } else { legacy::checked(run, i) };
     Op {
-        run,
+        run: if checked.is_some() { legacy::execute } else { run },
         imm: 0,
         mem: Mem { base: none, index: none, scale: 0, segment: None, disp: 0 },
         dst: 0,
         src: 0,
         len: i.len() as u8,
-        full: Some(Box::new(*i)),
+        full: Some(Box::new(Full { instruction: *i, checked })),
     }
 }
 
@@ -141,6 +148,7 @@ fn offered(i: &Instruction) -> bool {
                 | F::RDTSCP
                 | F::RDSEED
                 | F::RDPMC
+                | F::SEP
                 | F::SMAP
                 | F::SSE
                 | F::SSE2

@@ -7,15 +7,20 @@
 mod access;
 mod blocks;
 mod bus;
+mod call_gates;
 mod control;
 mod cpuid;
 mod decode;
 mod events;
 mod far;
+mod fast_calls;
 mod fault;
 mod flush;
 mod integer;
+mod interrupt_return;
 mod io;
+mod legacy;
+mod legacy_traps;
 mod msr;
 mod nmi;
 mod op;
@@ -25,9 +30,11 @@ mod registers;
 mod run;
 mod segments;
 mod sse;
+mod stack;
 mod state;
 mod system;
 mod tables;
+mod task;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
@@ -87,7 +94,6 @@ pub struct Cpu<B: Bus> {
 
 impl<B: Bus> Cpu<B> {
     /// A processor as RESET leaves it (SDM vol. 3, table 9-1), with its index and the seed of its random numbers.
-    /// Real mode is not offered: give it another state before it runs.
     pub fn new(vcpu: u8, seed: u64) -> Cpu<B> {
         let state = State::reset(vcpu, seed);
         Cpu {
@@ -146,7 +152,7 @@ impl<B: Bus> Cpu<B> {
         CpuView {
             vcpu: self.state.vcpu,
             cpl: self.state.cpl(),
-            rip: self.at,
+            rip: self.code_linear(self.at),
             rsp: self.state.regs[4],
             retired: self.state.retired,
             tsc: self.state.tsc(),

@@ -1,6 +1,6 @@
 //! Non-maskable interrupts. SDM vol. 3, section 6.7.
 
-use crate::{Bus, Cpu, Exit, Fault, State, far, op::Op};
+use crate::{Bus, Cpu, Exit, Fault, State, interrupt_return, op::Op};
 
 const VECTOR: u8 = 2;
 
@@ -32,7 +32,7 @@ impl State {
 /// IRET of any size. It lets NMIs in again, also when it raises an exception (SDM vol. 3, 26.3: "even if the
 /// instruction causes a fault").
 pub(crate) fn interrupt_return<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
-    let outcome = far::interrupt_return(cpu, bus, op);
+    let outcome = interrupt_return::execute(cpu, bus, op);
     if cpu.unsupported.is_none() && cpu.state.nmi_blocked {
         cpu.state.nmi_blocked = false;
         cpu.boundary = true;

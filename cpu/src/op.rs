@@ -1,8 +1,10 @@
 //! The decoded form of one instruction.
 
+use std::ops::Deref;
+
 use iced_x86::Instruction;
 
-use crate::{Bus, Cpu, Fault};
+use crate::{Bus, Cpu, Fault, legacy::Checked};
 
 /// Executes one decoded instruction. RIP already points behind it; a handler that branches sets it. On a fault
 /// nothing of the instruction may have become visible, except what the SDM allows (REP progress, x87 pointers);
@@ -35,5 +37,27 @@ pub(crate) struct Op<B: Bus> {
     /// Length in bytes.
     pub len: u8,
     /// The instruction as iced decoded it: for the general handlers, `None` where a specialised one needs nothing.
-    pub full: Option<Box<Instruction>>,
+    pub full: Option<Box<Full<B>>>,
+}
+
+/// What only general handlers need.
+pub(crate) struct Full<B: Bus> {
+    pub instruction: Instruction,
+    /// Outside of 64-bit mode: what stands between the instruction and its memory operand.
+    pub checked: Option<Checked<B>>,
+}
+
+#[cfg(test)]
+impl<B: Bus> From<Instruction> for Full<B> {
+    fn from(instruction: Instruction) -> Self {
+        Full { instruction, checked: None }
+    }
+}
+
+impl<B: Bus> Deref for Full<B> {
+    type Target = Instruction;
+
+    fn deref(&self) -> &Instruction {
+        &self.instruction
+    }
 }

@@ -42,6 +42,8 @@ pub(crate) const ACCESS_PRESENT: u16 = 1 << 7;
 pub(crate) const ACCESS_NOT_SYSTEM: u16 = 1 << 4;
 pub(crate) const ACCESS_CODE: u16 = 1 << 3;
 pub(crate) const ACCESS_CONFORMING: u16 = 1 << 2;
+/// Of data segments.
+pub(crate) const ACCESS_EXPAND_DOWN: u16 = 1 << 2;
 pub(crate) const ACCESS_READABLE_OR_WRITABLE: u16 = 1 << 1;
 pub(crate) const ACCESS_ACCESSED: u16 = 1 << 0;
 pub(crate) const ACCESS_LONG: u16 = 1 << 13;

@@ -168,11 +168,20 @@ impl<B: Bus> Cpu<B> {
     #[inline(never)]
     fn enter_block(&mut self, bus: &mut B, code: &mut CodeCache<B>, rip: u64) -> Result<Option<u32>, Exit> {
         self.at = rip;
-        let index = match self.find_block(bus, code) {
+        if !self.fetches_64_bit && rip >> 32 != 0 {
+            // The last instruction ended at 4 GiB, where code segments start over.
+            self.state.regs[REG_RIP] = rip & 0xffff_ffff;
+            return Ok(None);
+        }
+        let found = self.find_block(bus, code).and_then(|index| {
+            self.keep_in_code_segment(&code.blocks[index as usize], rip)?;
+            Ok(index)
+        });
+        let index = match found {
             Ok(index) => index,
             Err(fault) => return self.faulted(bus, rip, fault, false).map(|()| None),
         };
-        if self.probes.contains(&rip) && !self.state.probe_told {
+        if self.probes.contains(&self.code_linear(rip)) && !self.state.probe_told {
             let view = self.view();
             bus.probe(&view, rip);
             if bus.attention() {
@@ -193,7 +202,7 @@ impl<B: Bus> Cpu<B> {
             self.state.regs[REG_RIP] = rip;
         }
         if let Some(what) = self.unsupported.take() {
-            return Err(Exit::Unsupported { rip, what });
+            return Err(Exit::Unsupported { rip: self.code_linear(rip), what });
         }
         let fault = if not_canonical && on_stack && fault == Fault::GP0 { Fault::SS0 } else { fault };
         self.raise(bus, fault)

@@ -66,16 +66,20 @@ impl<B: Bus> Cpu<B> {
         self.as_supervisor(|cpu| cpu.read(bus, linear))
     }
 
+    /// Base and limit of the table that a selector points into.
+    pub(crate) fn descriptor_table(&self, selector: u16) -> Result<(u64, u32), Fault> {
+        if selector & 4 == 0 {
+            return Ok((self.state.gdtr.base, u32::from(self.state.gdtr.limit)));
+        }
+        if self.state.ldtr.selector & !3 == 0 {
+            return Err(gp(selector));
+        }
+        Ok((self.state.ldtr.base, self.state.ldtr.limit))
+    }
+
     /// The descriptor that a selector which is not null names.
     pub(crate) fn descriptor(&mut self, bus: &mut B, selector: u16) -> Result<Descriptor, Fault> {
-        let (base, limit) = if selector & 4 != 0 {
-            if self.state.ldtr.selector & !3 == 0 {
-                return Err(gp(selector));
-            }
-            (self.state.ldtr.base, self.state.ldtr.limit)
-        } else {
-            (self.state.gdtr.base, u32::from(self.state.gdtr.limit))
-        };
+        let (base, limit) = self.descriptor_table(selector)?;
         let offset = u32::from(selector & !7);
         if offset + 7 > limit {
             return Err(gp(selector));
@@ -103,11 +107,47 @@ impl<B: Bus> Cpu<B> {
         self.as_supervisor(|cpu| cpu.write(bus, descriptor.at.wrapping_add(5), [byte]))
     }
 
+    /// Linear address of `len` bytes at `offset` in a segment. Outside of 64-bit mode limit and rights are checked:
+    /// #SS(0) for the stack segment, #GP(0) for the others.
+    pub(crate) fn segment_linear(
+        &self,
+        index: usize,
+        offset: u64,
+        len: u64,
+        writes: bool,
+    ) -> Result<u64, Fault> {
+        let segment = &self.state.segments[index];
+        if self.fetches_64_bit {
+            return Ok(if matches!(index, FS | GS) { offset.wrapping_add(segment.base) } else { offset });
+        }
+        if !is_roomy(segment) {
+            self.check_segment(index, offset, len, writes)?;
+        }
+        Ok(offset.wrapping_add(segment.base) & 0xffff_ffff)
+    }
+
+    /// As [`Cpu::segment_linear`] for code outside of 64-bit mode, without the address.
+    #[inline(never)]
+    pub(crate) fn check_segment(
+        &self,
+        index: usize,
+        offset: u64,
+        len: u64,
+        writes: bool,
+    ) -> Result<(), Fault> {
+        let segment = &self.state.segments[index];
+        let allowed = !self.protected() || has_right(segment, writes);
+        if allowed && fits(segment, offset, len) {
+            return Ok(());
+        }
+        Err(if index == SS { Fault::SS0 } else { Fault::GP0 })
+    }
+
     /// MOV or POP to a segment register other than CS.
     pub(crate) fn load_segment(&mut self, bus: &mut B, index: usize, selector: u16) -> Result<(), Fault> {
         if !self.protected() {
-            self.unsupported = Some("segment load in real mode");
-            return Err(Fault::UD);
+            self.load_real_segment(index, selector);
+            return Ok(());
         }
         let segment = if selector & !3 == 0 {
             self.null_segment(index, selector)?
@@ -118,12 +158,23 @@ impl<B: Bus> Cpu<B> {
         Ok(())
     }
 
+    /// Any segment register in real mode: limit and size stay what they were. SDM vol. 3, 21.1.1.
+    pub(crate) fn load_real_segment(&mut self, index: usize, selector: u16) {
+        let segment = &mut self.state.segments[index];
+        let kind = if index == CS { 0x9b } else { 0x93 };
+        segment.selector = selector;
+        segment.base = u64::from(selector) << 4;
+        segment.access = segment.access & (ACCESS_BIG | ACCESS_GRANULAR) | kind;
+    }
+
     fn null_segment(&self, index: usize, selector: u16) -> Result<Segment, Fault> {
         let cpl = self.state.cpl();
         if index == SS && !(self.long_code() && cpl < 3 && selector as u8 & 3 == cpl) {
             return Err(Fault::GP0);
         }
-        Ok(Segment { selector, ..Segment::default() })
+        // The DPL of the stack segment is the CPL.
+        let access = if index == SS { u16::from(cpl) << 5 } else { 0 };
+        Ok(Segment { selector, access, ..Segment::default() })
     }
 
     fn checked_data_segment(&mut self, bus: &mut B, index: usize, selector: u16) -> Result<Segment, Fault> {
@@ -160,9 +211,49 @@ impl<B: Bus> Cpu<B> {
         self.boundary = true;
     }
 
-    /// Refuses a code address outside of the canonical halves.
+    /// Refuses an address outside of the canonical halves.
     pub(crate) fn check_code_address(&self, target: u64) -> Result<(), Fault> {
         if self.long_mode() && !is_canonical(target) { Err(Fault::GP0) } else { Ok(()) }
+    }
+
+    /// Refuses a jump out of the code segment that it is to: beyond its limit, or outside of the canonical halves where
+    /// it is a 64-bit one.
+    pub(crate) fn check_target(&self, segment: &Segment, target: u64) -> Result<(), Fault> {
+        let inside = if self.long_mode() && segment.access & ACCESS_LONG != 0 {
+            is_canonical(target)
+        } else {
+            target <= u64::from(segment.limit)
+        };
+        if inside { Ok(()) } else { Err(Fault::GP0) }
+    }
+}
+
+/// Whether every access through this segment is allowed: a writable data segment of 4 GiB.
+#[inline(always)]
+pub(crate) fn is_roomy(segment: &Segment) -> bool {
+    const WRITABLE_DATA: u16 = ACCESS_PRESENT | ACCESS_NOT_SYSTEM | ACCESS_READABLE_OR_WRITABLE;
+    let kind = segment.access & (WRITABLE_DATA | ACCESS_CODE | ACCESS_EXPAND_DOWN);
+    segment.limit == u32::MAX && kind == WRITABLE_DATA
+}
+
+/// Whether the type of a segment allows to write or, else, to read.
+fn has_right(segment: &Segment, writes: bool) -> bool {
+    let is_code = segment.access & ACCESS_CODE != 0;
+    let marked = segment.access & ACCESS_READABLE_OR_WRITABLE != 0;
+    let right = if writes { !is_code && marked } else { !is_code || marked };
+    const USABLE: u16 = ACCESS_PRESENT | ACCESS_NOT_SYSTEM;
+    segment.access & USABLE == USABLE && right
+}
+
+/// Whether `len` bytes (at least 1) at `offset` lie within a segment's limit.
+pub(crate) fn fits(segment: &Segment, offset: u64, len: u64) -> bool {
+    let last = offset + len - 1;
+    let limit = u64::from(segment.limit);
+    if segment.access & (ACCESS_CODE | ACCESS_EXPAND_DOWN) == ACCESS_EXPAND_DOWN {
+        let top = if segment.access & ACCESS_BIG != 0 { 0xffff_ffff } else { 0xffff };
+        offset > limit && last <= top
+    } else {
+        last <= limit
     }
 }
 

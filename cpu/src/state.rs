@@ -187,9 +187,10 @@ impl State {
         self.retired.wrapping_add(self.tsc_offset)
     }
 
-    /// Current privilege level.
+    /// Current privilege level: the DPL of the stack segment, as in SDM vol. 3, 24.4.1. The low bits of CS are the same
+    /// but in real mode and between switching it off and the far jump that follows.
     pub fn cpl(&self) -> u8 {
-        (self.segments[1].selector & 3) as u8
+        (self.segments[2].access >> 5 & 3) as u8
     }
 
     /// RIP.

@@ -3,7 +3,7 @@
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use crate::{
-    Bus, Cpu, Fault, control, cpuid, far, flush,
+    Bus, Cpu, Fault, control, cpuid, far, fast_calls, flush,
     integer::LazyFlags,
     io, msr, nmi,
     op::{Handler, Op},
@@ -23,7 +23,7 @@ pub(crate) fn handler<B: Bus>(i: &Instruction) -> Option<Handler<B>> {
         Mnemonic::Nop | Mnemonic::Pause | Mnemonic::Lfence => nothing,
         Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2 => undefined,
         Mnemonic::Monitor | Mnemonic::Mwait | Mnemonic::Xgetbv | Mnemonic::Xsetbv => undefined,
-        Mnemonic::Sysenter | Mnemonic::Sysexit | Mnemonic::Rsm => undefined,
+        Mnemonic::Rsm => undefined,
         Mnemonic::Hlt => halt,
         Mnemonic::Cli => clear_interrupts,
         Mnemonic::Sti => set_interrupts,
@@ -65,8 +65,10 @@ pub(crate) fn handler<B: Bus>(i: &Instruction) -> Option<Handler<B>> {
         Mnemonic::Int1 => far::debug_interrupt,
         Mnemonic::Iret | Mnemonic::Iretd | Mnemonic::Iretq => nmi::interrupt_return,
         Mnemonic::Retf => far::far_return,
-        Mnemonic::Syscall => far::syscall,
-        Mnemonic::Sysret | Mnemonic::Sysretq => far::sysret,
+        Mnemonic::Syscall => fast_calls::syscall,
+        Mnemonic::Sysret | Mnemonic::Sysretq => fast_calls::sysret,
+        Mnemonic::Sysenter => fast_calls::sysenter,
+        Mnemonic::Sysexit | Mnemonic::Sysexitq => fast_calls::sysexit,
         Mnemonic::Jmp if is_far(i) => far::far_jump,
         Mnemonic::Call if is_far(i) => far::far_call,
         _ => return None,
@@ -125,7 +127,7 @@ fn undefined<B: Bus>(_: &mut Cpu<B>, _: &mut B, _: &Op<B>) -> Result<(), Fault> 
 
 /// The instruction of a handler that is only installed together with it.
 pub(crate) fn full<B: Bus>(op: &Op<B>) -> Result<&Instruction, Fault> {
-    op.full.as_deref().ok_or(Fault::UD)
+    op.full.as_deref().map(|full| &full.instruction).ok_or(Fault::UD)
 }
 
 impl<B: Bus> Cpu<B> {
@@ -163,41 +165,6 @@ impl<B: Bus> Cpu<B> {
     /// #GP(0) unless at CPL 0.
     pub(crate) fn require_cpl0(&self) -> Result<(), Fault> {
         if self.state.cpl() == 0 { Ok(()) } else { Err(Fault::GP0) }
-    }
-
-    /// Linear address `offset` bytes above the top of the stack.
-    pub(crate) fn stack_address(&self, offset: u64) -> u64 {
-        let rsp = self.state.regs[RSP].wrapping_add(offset);
-        if self.long_code() { rsp } else { self.state.segments[SS].base.wrapping_add(rsp) & 0xffff_ffff }
-    }
-
-    /// The `n`th value of `size` bytes (2, 4 or 8) on the stack.
-    pub(crate) fn stack_value(&mut self, bus: &mut B, n: u64, size: u64) -> Result<u64, Fault> {
-        let at = self.stack_address(n * size);
-        Ok(match size {
-            2 => u64::from(u16::from_le_bytes(self.read(bus, at)?)),
-            4 => u64::from(u32::from_le_bytes(self.read(bus, at)?)),
-            _ => u64::from_le_bytes(self.read(bus, at)?),
-        })
-    }
-
-    /// Pushes one value of `size` bytes (2, 4 or 8).
-    pub(crate) fn push_value(&mut self, bus: &mut B, value: u64, size: u64) -> Result<(), Fault> {
-        let at = self.stack_address(size.wrapping_neg());
-        let bytes = value.to_le_bytes();
-        match size {
-            2 => self.write(bus, at, [bytes[0], bytes[1]])?,
-            4 => self.write(bus, at, [bytes[0], bytes[1], bytes[2], bytes[3]])?,
-            _ => self.write(bus, at, bytes)?,
-        }
-        self.move_stack(size.wrapping_neg());
-        Ok(())
-    }
-
-    /// Adds to RSP, or ESP outside of 64-bit mode.
-    pub(crate) fn move_stack(&mut self, by: u64) {
-        let rsp = self.state.regs[RSP].wrapping_add(by);
-        self.state.regs[RSP] = if self.long_code() { rsp } else { rsp & 0xffff_ffff };
     }
 
     /// The next number of the RDRAND generator (splitmix64, Steele, Lea and Flood, OOPSLA 2014).

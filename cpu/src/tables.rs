@@ -1,6 +1,6 @@
 //! Descriptor tables and segment registers as instructions load, store and inspect them.
 
-use iced_x86::{Instruction, Mnemonic, OpKind, Register};
+use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use crate::{
     Bus, Cpu, Fault, TableRegister,
@@ -21,6 +21,8 @@ pub(crate) fn load_table<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> R
     } else {
         u64::from(u32::from_le_bytes(cpu.read(bus, at.wrapping_add(2))?))
     };
+    let base =
+        if matches!(i.code(), Code::Lgdt_m1632_16 | Code::Lidt_m1632_16) { base & 0xff_ffff } else { base };
     cpu.check_code_address(base)?;
     let table = TableRegister { base, limit };
     if i.mnemonic() == Mnemonic::Lgdt {
@@ -49,6 +51,7 @@ pub(crate) fn store_table<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> 
 
 /// LLDT, LTR
 pub(crate) fn load_system_segment<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    cpu.require_protected()?;
     cpu.require_cpl0()?;
     let i = full(op)?;
     let selector = selector_operand(cpu, bus, i, 0)?;
@@ -81,7 +84,8 @@ fn load_task<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, selector: u16) -> Result<(),
         return Err(Fault::GP0);
     }
     let descriptor = global_descriptor(cpu, bus, selector)?;
-    if descriptor.access() & 0x1f != 9 {
+    let narrow = descriptor.access() & 0x1f == 1 && !cpu.long_mode();
+    if descriptor.access() & 0x1f != 9 && !narrow {
         return Err(gp(selector));
     }
     let mut segment = present(descriptor, selector)?.segment(selector);
@@ -106,6 +110,7 @@ fn present(descriptor: Descriptor, selector: u16) -> Result<Descriptor, Fault> {
 
 /// SLDT, STR
 pub(crate) fn store_system_segment<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    cpu.require_protected()?;
     let i = full(op)?;
     let selector =
         if i.mnemonic() == Mnemonic::Sldt { cpu.state.ldtr.selector } else { cpu.state.tr.selector };
@@ -150,8 +155,19 @@ pub(crate) fn load_segment_register<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &
 pub(crate) fn push_segment<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let i = full(op)?;
     let selector = cpu.state.segments[segment_index(i.op0_register())].selector;
-    let size = stack_operand_size(i);
-    cpu.push_value(bus, u64::from(selector), size)
+    match stack_operand_size(i) {
+        // SDM vol. 2, PUSH: all newer processors move 16 bits and leave the upper half of the slot alone.
+        4 => {
+            let before = cpu.state.regs[RSP];
+            cpu.move_stack(2u64.wrapping_neg());
+            let pushed = cpu.push_value(bus, u64::from(selector), 2);
+            if pushed.is_err() {
+                cpu.state.regs[RSP] = before;
+            }
+            pushed
+        }
+        size => cpu.push_value(bus, u64::from(selector), size),
+    }
 }
 
 /// POP Sreg
@@ -200,6 +216,7 @@ pub(crate) fn load_far_pointer<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>
 
 /// LAR, LSL
 pub(crate) fn load_rights<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    cpu.require_protected()?;
     let i = full(op)?;
     let selector = selector_operand(cpu, bus, i, 1)?;
     let wants_limit = i.mnemonic() == Mnemonic::Lsl;
@@ -215,6 +232,7 @@ pub(crate) fn load_rights<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> 
 
 /// VERR, VERW
 pub(crate) fn verify<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    cpu.require_protected()?;
     let i = full(op)?;
     let selector = selector_operand(cpu, bus, i, 0)?;
     let writes = i.mnemonic() == Mnemonic::Verw;
@@ -246,10 +264,11 @@ fn visible_descriptor<B: Bus>(
         Err(fault) => return Err(fault),
     };
     if !descriptor.has(ACCESS_NOT_SYSTEM) {
-        // TSS and LDT; of gates LAR sees call gates only. SDM vol. 2, LAR and LSL, IA-32e columns.
+        // TSS and LDT; of gates LAR sees call gates and task gates only. SDM vol. 2, LAR and LSL.
         let kind = descriptor.access() & 0xf;
         let known = matches!(kind, 2 | 9 | 11) || kind == 12 && !has_limit;
-        if !known {
+        let known_in_legacy_mode = matches!(kind, 1 | 3) || matches!(kind, 4 | 5) && !has_limit;
+        if !known && (cpu.long_mode() || !known_in_legacy_mode) {
             return Ok(None);
         }
     }
@@ -269,6 +288,11 @@ fn selector_operand<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, i: &Instruction, n: u
 }
 
 impl<B: Bus> Cpu<B> {
+    /// #UD in real mode, where there are no descriptors.
+    fn require_protected(&self) -> Result<(), Fault> {
+        if self.protected() { Ok(()) } else { Err(Fault::UD) }
+    }
+
     fn set_zero_flag(&mut self, on: bool) {
         const ZF: u64 = 1 << 6;
         self.set_rflags(if on { ZF } else { 0 }, ZF);

@@ -14,13 +14,13 @@ const PAGE_FAULT: u8 = 14;
 
 /// What is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Event {
-    vector: u8,
-    code: Option<u16>,
+pub(crate) struct Event {
+    pub vector: u8,
+    pub code: Option<u16>,
     /// INT n, INT3 or INTO: the gate's DPL counts and error codes have EXT clear.
-    software: bool,
+    pub software: bool,
     /// An exception that reports the instruction it prevented: RF is set in the saved flags.
-    restarts: bool,
+    pub restarts: bool,
 }
 
 /// A gate of the IDT, checked.
@@ -79,13 +79,21 @@ impl<B: Bus> Cpu<B> {
     }
 
     fn deliver(&mut self, bus: &mut B, event: Event) -> Result<(), Fault> {
-        if !self.long_mode() {
-            self.unsupported = Some("exception outside of long mode");
-            return Err(Fault::UD);
+        match (self.long_mode(), self.protected()) {
+            (true, _) => self.deliver_long(bus, event),
+            (false, true) => self.deliver_protected(bus, event),
+            (false, false) => self.deliver_real(bus, event),
         }
+    }
+
+    /// In long mode: through 64-bit gates to 64-bit code, also from compatibility mode.
+    fn deliver_long(&mut self, bus: &mut B, event: Event) -> Result<(), Fault> {
         let external = !event.software as u16;
         let gate = self.gate(bus, event)?;
         let descriptor = self.handler_segment(bus, gate.selector, external)?;
+        if !is_canonical(gate.target) {
+            return Err(Fault::coded(13, external));
+        }
         let cpl = self.state.cpl();
         let new_cpl = if descriptor.has(ACCESS_CONFORMING) { cpl } else { descriptor.dpl() };
         let stack = self.handler_stack(bus, gate.ist, cpl, new_cpl, external)?;
@@ -93,7 +101,7 @@ impl<B: Bus> Cpu<B> {
 
         self.state.regs[RSP] = pushed;
         if new_cpl != cpl {
-            self.state.segments[SS] = Segment { selector: u16::from(new_cpl), ..Segment::default() };
+            self.state.segments[SS] = null_stack(new_cpl);
         }
         let mut cleared = RFLAGS_TF | RFLAGS_NT | RFLAGS_RF | RFLAGS_VM;
         if gate.interrupt_gate {
@@ -104,9 +112,7 @@ impl<B: Bus> Cpu<B> {
         self.state.regs[REG_RIP] = gate.target;
         let mut segment = descriptor.segment(gate.selector);
         segment.base = 0;
-        self.state.segments[CS] = segment;
-        self.state.segments[CS].selector = gate.selector & !3 | u16::from(new_cpl);
-        self.privilege_changed();
+        self.set_code_segment(segment, new_cpl);
         Ok(())
     }
 
@@ -135,7 +141,13 @@ impl<B: Bus> Cpu<B> {
         })
     }
 
-    fn handler_segment(&mut self, bus: &mut B, selector: u16, external: u16) -> Result<Descriptor, Fault> {
+    /// The code segment that a gate of the IDT names.
+    pub(crate) fn handler_segment(
+        &mut self,
+        bus: &mut B,
+        selector: u16,
+        external: u16,
+    ) -> Result<Descriptor, Fault> {
         if selector & !3 == 0 {
             return Err(Fault::coded(13, external));
         }
@@ -146,7 +158,7 @@ impl<B: Bus> Cpu<B> {
         let descriptor = self.descriptor(bus, selector).map_err(told)?;
         let is_code = descriptor.has(ACCESS_NOT_SYSTEM | ACCESS_CODE);
         let is_64_bit = descriptor.has(ACCESS_LONG) && !descriptor.has(ACCESS_BIG);
-        if !is_code || !is_64_bit || descriptor.dpl() > self.state.cpl() {
+        if !is_code || self.long_mode() && !is_64_bit || descriptor.dpl() > self.state.cpl() {
             return Err(told(gp(selector)));
         }
         if !descriptor.has(ACCESS_PRESENT) {
@@ -164,19 +176,10 @@ impl<B: Bus> Cpu<B> {
         new_cpl: u8,
         external: u16,
     ) -> Result<u64, Fault> {
-        let offset = match ist {
-            0 if new_cpl == cpl => return Ok(self.state.regs[RSP] & !0xf),
-            0 => 4 + u32::from(new_cpl) * 8,
-            _ => 0x24 + u32::from(ist - 1) * 8,
+        let rsp = match ist {
+            0 if new_cpl == cpl => self.state.regs[RSP],
+            _ => self.long_inner_stack(bus, ist, new_cpl, external)?,
         };
-        if offset + 7 > self.state.tr.limit {
-            return Err(Fault::coded(10, self.state.tr.selector & !3 | external));
-        }
-        let at = self.state.tr.base.wrapping_add(u64::from(offset));
-        let rsp = u64::from_le_bytes(self.read_system(bus, at)?);
-        if !is_canonical(rsp) {
-            return Err(Fault::coded(12, external));
-        }
         Ok(rsp & !0xf)
     }
 
@@ -206,6 +209,11 @@ impl<B: Bus> Cpu<B> {
             Ok(()) => Ok(rsp),
         }
     }
+}
+
+/// The stack segment of an inner privilege in long mode: null, with the privilege as its DPL.
+pub(crate) fn null_stack(cpl: u8) -> Segment {
+    Segment { selector: u16::from(cpl), access: u16::from(cpl) << 5, ..Segment::default() }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,17 +6,27 @@ use super::{
     alu::mask,
     data::condition_code,
     flags::sign_extend,
-    operand::{Operand, full, is_long, register, set_register},
+    operand::{Operand, full, register, set_register},
     stack,
 };
-use crate::{Bus, Cpu, Fault, op::Op, state::REG_RIP};
+use crate::{Bus, Cpu, Fault, op::Op, registers::CS, state::REG_RIP};
 
 const RCX: u8 = 1;
 
-/// Goes to `target`: #GP when it is not canonical.
+/// Goes to `target`: #GP when it is not canonical, or outside of 64-bit mode beyond the segment's limit.
 fn jump<B: Bus>(cpu: &mut Cpu<B>, target: u64) -> Result<(), Fault> {
-    cpu.state.regs[REG_RIP] = canonical(target)?;
+    cpu.state.regs[REG_RIP] = reachable(cpu, target)?;
     Ok(())
+}
+
+fn reachable<B: Bus>(cpu: &Cpu<B>, target: u64) -> Result<u64, Fault> {
+    if cpu.fetches_64_bit {
+        canonical(target)
+    } else if target <= u64::from(cpu.state.segments[CS].limit) {
+        Ok(target)
+    } else {
+        Err(Fault::GP0)
+    }
 }
 
 /// `target`, or #GP when it is not canonical.
@@ -116,10 +126,11 @@ pub(super) fn jmp<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(
 pub(super) fn call<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let i = full(op);
     let (target, bits) = target(cpu, bus, i)?;
-    let target = call_target(cpu, bus, target)?;
+    let target = if cpu.fetches_64_bit { call_target(cpu, bus, target)? } else { reachable(cpu, target)? };
     let next = cpu.state.regs[REG_RIP];
-    stack::push_value(cpu, bus, i, bits, next)?;
-    jump(cpu, target)
+    stack::push_value(cpu, bus, bits, next)?;
+    cpu.state.regs[REG_RIP] = target;
+    Ok(())
 }
 
 /// RET near
@@ -127,12 +138,12 @@ pub(super) fn ret<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(
     let i = full(op);
     let bits = match i.code() {
         Code::Retnw | Code::Retnw_imm16 => 16,
-        _ if is_long(i) => 64,
-        _ => 32,
+        Code::Retnd | Code::Retnd_imm16 => 32,
+        _ => 64,
     };
-    let target = stack::top(cpu, bus, i, bits)?;
+    let target = stack::top(cpu, bus, bits)?;
     jump(cpu, target)?;
     let arguments = if i.op_count() == 1 { i.immediate16() as u64 } else { 0 };
-    stack::release(cpu, i, bits as u64 / 8 + arguments);
+    cpu.move_stack(u64::from(bits) / 8 + arguments);
     Ok(())
 }

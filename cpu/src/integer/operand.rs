@@ -1,18 +1,13 @@
 //! Operands of the general handlers: registers, memory and immediates in any size.
 
-use iced_x86::{CodeSize, Instruction, OpKind, Register};
+use iced_x86::{Instruction, OpKind, Register};
 
 use super::alu::mask;
 use crate::{Bus, Cpu, Fault, op::Op};
 
 /// The iced form of a general handler's instruction.
 pub(super) fn full<B: Bus>(op: &Op<B>) -> &Instruction {
-    op.full.as_deref().expect("the decoder keeps the full form for general handlers")
-}
-
-/// Whether `i` was decoded in 64-bit mode.
-pub(super) fn is_long(i: &Instruction) -> bool {
-    i.code_size() == CodeSize::Code64
+    &op.full.as_deref().expect("the decoder keeps the full form for general handlers").instruction
 }
 
 /// Number, 0 to 15, of the general register that `register` is or is a part of.
@@ -176,10 +171,8 @@ pub(super) fn set_register<B: Bus>(cpu: &mut Cpu<B>, bits: u32, number: u8, valu
 
 /// Memory operand `n` of `i`, moved by `bytes`. The effective address wraps at the address size.
 pub(super) fn moved<B: Bus>(cpu: &Cpu<B>, i: &Instruction, n: u32, bytes: u64) -> Operand {
-    let effective = cpu.effective_address(i);
-    let segment_base = cpu.operand_address(i, n).wrapping_sub(effective);
-    let address = effective.wrapping_add(bytes) & mask(address_bits(i));
-    Operand::new(cpu, i, n).at(address.wrapping_add(segment_base))
+    let offset = cpu.effective_address(i).wrapping_add(bytes) & mask(address_bits(i));
+    Operand::new(cpu, i, n).at(cpu.add_segment_base(offset, i.memory_segment()))
 }
 
 /// Size in bits of addresses in the memory operand: 16, 32 or 64.

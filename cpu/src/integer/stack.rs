@@ -1,26 +1,15 @@
 //! Stack access and the general handlers of PUSH, POP, ENTER and LEAVE.
 
-use iced_x86::{Code, Instruction};
+use iced_x86::Code;
 
 use super::{
     alu::mask,
-    operand::{Operand, full, is_long, load, register, set_register, store},
+    operand::{Operand, full, load, set_register, store},
 };
 use crate::{Bus, Cpu, Fault, op::Op};
 
 pub(super) const RSP: u8 = 4;
 pub(super) const RBP: u8 = 5;
-const SS: usize = 2;
-
-/// Size in bits of the stack pointer. A 16-bit stack exists only in segments that 64-bit kernels never load.
-fn pointer_bits(i: &Instruction) -> u32 {
-    if is_long(i) { 64 } else { 32 }
-}
-
-/// Linear address of the stack at `pointer`.
-fn linear<B: Bus>(cpu: &Cpu<B>, i: &Instruction, pointer: u64) -> u64 {
-    if is_long(i) { pointer } else { (cpu.state.segments[SS].base.wrapping_add(pointer)) & mask(32) }
-}
 
 /// An access outside the canonical addresses raises #SS on the stack.
 pub(super) fn stack_fault(fault: Fault) -> Fault {
@@ -28,14 +17,8 @@ pub(super) fn stack_fault(fault: Fault) -> Fault {
 }
 
 /// Reads `bits` at stack pointer `pointer`.
-fn read_at<B: Bus>(
-    cpu: &mut Cpu<B>,
-    bus: &mut B,
-    i: &Instruction,
-    bits: u32,
-    pointer: u64,
-) -> Result<u64, Fault> {
-    let address = linear(cpu, i, pointer);
+fn read_at<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, bits: u32, pointer: u64) -> Result<u64, Fault> {
+    let address = cpu.stack_linear(pointer, u64::from(bits / 8), false)?;
     load(cpu, bus, bits, address).map_err(stack_fault)
 }
 
@@ -43,57 +26,42 @@ fn read_at<B: Bus>(
 fn push_below<B: Bus>(
     cpu: &mut Cpu<B>,
     bus: &mut B,
-    i: &Instruction,
     bits: u32,
     pointer: u64,
     value: u64,
 ) -> Result<u64, Fault> {
-    let pointer = pointer.wrapping_sub(bits as u64 / 8) & mask(pointer_bits(i));
-    let address = linear(cpu, i, pointer);
+    let pointer = pointer.wrapping_sub(bits as u64 / 8) & mask(cpu.stack_bits());
+    let address = cpu.stack_linear(pointer, u64::from(bits / 8), true)?;
     store(cpu, bus, bits, address, value).map_err(stack_fault)?;
     Ok(pointer)
 }
 
 /// Pushes `bits` of `value`. On a fault RSP stays.
-pub(super) fn push_value<B: Bus>(
-    cpu: &mut Cpu<B>,
-    bus: &mut B,
-    i: &Instruction,
-    bits: u32,
-    value: u64,
-) -> Result<(), Fault> {
-    let pointer = register(cpu, pointer_bits(i), RSP);
-    let pointer = push_below(cpu, bus, i, bits, pointer, value)?;
-    set_register(cpu, pointer_bits(i), RSP, pointer);
+pub(super) fn push_value<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, bits: u32, value: u64) -> Result<(), Fault> {
+    let pointer = push_below(cpu, bus, bits, cpu.stack_pointer(), value)?;
+    cpu.set_stack_pointer(pointer);
     Ok(())
 }
 
 /// Reads `bits` from the top of the stack; RSP stays.
-pub(super) fn top<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, i: &Instruction, bits: u32) -> Result<u64, Fault> {
-    let pointer = register(cpu, pointer_bits(i), RSP);
-    read_at(cpu, bus, i, bits, pointer)
-}
-
-/// Adds `bytes` to RSP.
-pub(super) fn release<B: Bus>(cpu: &mut Cpu<B>, i: &Instruction, bytes: u64) {
-    let pointer = register(cpu, pointer_bits(i), RSP).wrapping_add(bytes);
-    set_register(cpu, pointer_bits(i), RSP, pointer);
+pub(super) fn top<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, bits: u32) -> Result<u64, Fault> {
+    read_at(cpu, bus, bits, cpu.stack_pointer())
 }
 
 /// PUSH
 pub(super) fn push<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let i = full(op);
     let value = Operand::new(cpu, i, 0).read(cpu, bus)?;
-    push_value(cpu, bus, i, i.stack_pointer_increment().unsigned_abs() * 8, value)
+    push_value(cpu, bus, i.stack_pointer_increment().unsigned_abs() * 8, value)
 }
 
 /// POP: an address with RSP as its base is computed after RSP has moved.
 pub(super) fn pop<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let i = full(op);
     let bytes = i.stack_pointer_increment().unsigned_abs();
-    let value = top(cpu, bus, i, bytes * 8)?;
+    let value = top(cpu, bus, bytes * 8)?;
     let before = cpu.state.regs[RSP as usize];
-    release(cpu, i, bytes as u64);
+    cpu.move_stack(u64::from(bytes));
     let written = Operand::new(cpu, i, 0).write(cpu, bus, value);
     if written.is_err() {
         cpu.state.regs[RSP as usize] = before;
@@ -110,34 +78,38 @@ pub(super) fn enter<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result
         _ => 64,
     };
     let (size, level) = (i.immediate16() as u64, i.immediate8_2nd() % 32);
-    let mut frame = register(cpu, pointer_bits(i), RBP);
-    let mut pointer = register(cpu, pointer_bits(i), RSP);
-    pointer = push_below(cpu, bus, i, bits, pointer, frame)?;
+    let pointer_mask = mask(cpu.stack_bits());
+    let mut frame = cpu.state.regs[RBP as usize] & pointer_mask;
+    let old_frame = cpu.state.regs[RBP as usize];
+    let mut pointer = push_below(cpu, bus, bits, cpu.stack_pointer(), old_frame)?;
     let new_frame = pointer;
     if level > 0 {
         for _ in 1..level {
-            frame = frame.wrapping_sub(bits as u64 / 8) & mask(pointer_bits(i));
-            let link = read_at(cpu, bus, i, bits, frame)?;
-            pointer = push_below(cpu, bus, i, bits, pointer, link)?;
+            frame = frame.wrapping_sub(bits as u64 / 8) & pointer_mask;
+            let link = read_at(cpu, bus, bits, frame)?;
+            pointer = push_below(cpu, bus, bits, pointer, link)?;
         }
-        pointer = push_below(cpu, bus, i, bits, pointer, new_frame)?;
+        pointer = push_below(cpu, bus, bits, pointer, new_frame)?;
     }
-    pointer = pointer.wrapping_sub(size) & mask(pointer_bits(i));
-    // SDM: a page fault also when a write with the final stack pointer would cause one.
-    let final_top = linear(cpu, i, pointer);
+    pointer = pointer.wrapping_sub(size) & pointer_mask;
+    // SDM: a fault also when a write with the final stack pointer would cause one.
+    let final_top = cpu.stack_linear(pointer, u64::from(bits / 8), true)?;
     cpu.check_writable(bus, final_top, bits as usize / 8).map_err(stack_fault)?;
     set_register(cpu, bits, RBP, new_frame);
-    set_register(cpu, pointer_bits(i), RSP, pointer);
+    cpu.set_stack_pointer(pointer);
     Ok(())
 }
 
 /// LEAVE
 pub(super) fn leave<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
-    let i = full(op);
-    let bits = if i.code() == Code::Leavew { 16 } else { pointer_bits(i) };
-    let pointer = register(cpu, pointer_bits(i), RBP);
-    let frame = read_at(cpu, bus, i, bits, pointer)?;
-    set_register(cpu, pointer_bits(i), RSP, pointer.wrapping_add(bits as u64 / 8));
+    let bits = match full(op).code() {
+        Code::Leavew => 16,
+        Code::Leaved => 32,
+        _ => 64,
+    };
+    let pointer = cpu.state.regs[RBP as usize] & mask(cpu.stack_bits());
+    let frame = read_at(cpu, bus, bits, pointer)?;
+    cpu.set_stack_pointer(pointer.wrapping_add(bits as u64 / 8));
     set_register(cpu, bits, RBP, frame);
     Ok(())
 }

@@ -61,6 +61,14 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
     result
 }
 
+/// Raises #UD or #NM if `i` is an instruction of this module and the system has not switched on what it needs.
+pub(crate) fn check_usable_by<B: Bus>(cpu: &Cpu<B>, i: &Instruction) -> Result<(), Fault> {
+    match general::<B>(i) {
+        Some(_) => operands::check_enabled(cpu, operands::registers(i)),
+        None => Ok(()),
+    }
+}
+
 /// `None` for what `special` does, and for instructions of other modules.
 fn form_of(code: Code, from_memory: bool) -> Option<Form> {
     if special::handles(code) || is_string_instruction(code) {

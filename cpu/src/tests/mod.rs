@@ -2,6 +2,7 @@
 
 mod control;
 mod limits;
+mod modes;
 mod nmi;
 mod paging;
 mod persistence;

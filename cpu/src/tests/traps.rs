@@ -238,22 +238,6 @@ fn iretq_to_the_same_privilege_restores_everything() {
 }
 
 #[test]
-fn iretq_to_compatibility_mode_is_refused() {
-    let code = assemble(|a| a.iretq());
-    let (mut cpu, mut bus) = machine_with_traps(&code);
-    bus.poke64(GDT + 0x20, 0x00cf_fb00_0000_ffff);
-    for (n, value) in [DATA, 0x23, 2, DATA, u64::from(USER_DATA)].into_iter().enumerate() {
-        bus.poke64(STACK - 40 + 8 * n as u64, value);
-    }
-    let mut state = cpu.state();
-    state.regs[4] = STACK - 40;
-    cpu.set_state(state);
-    let exit = cpu.run(&mut bus, 10);
-    assert_eq!(exit, Exit::Unsupported { rip: CODE, what: "return to compatibility mode" });
-    assert_eq!((cpu.state().regs[4], cpu.state().retired), (STACK - 40, 0));
-}
-
-#[test]
 fn interrupts_are_taken_when_enabled_and_not_in_the_shadow() {
     let code = assemble(|a| {
         a.nop()?;

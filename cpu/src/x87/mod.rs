@@ -28,8 +28,25 @@ use unit::{Stored, Unit};
 
 const CR0_NE: u64 = 1 << 5;
 
-/// Executes an x87 instruction, WAIT, FXSAVE or FXRSTOR. The caller has checked CR0.EM and CR0.TS (for WAIT: CR0.MP
-/// with CR0.TS).
+/// Raises #NM (#UD for FXSAVE and FXRSTOR under CR0.EM) if `i` is an instruction of this module and CR0 wants it to be
+/// emulated or to wait for a task's state. SDM vol. 3, table 2-2.
+pub(crate) fn check_usable_by<B: Bus>(cpu: &Cpu<B>, i: &Instruction) -> Result<(), Fault> {
+    const CR0_MP: u64 = 1 << 1;
+    const CR0_EM: u64 = 1 << 2;
+    const CR0_TS: u64 = 1 << 3;
+    let cr0 = cpu.state.cr0;
+    if cr0 & (CR0_EM | CR0_TS) == 0 {
+        return Ok(());
+    }
+    match Operation::of(i.code()) {
+        None => Ok(()),
+        Some(Operation::Wait) if cr0 & CR0_MP == 0 || cr0 & CR0_TS == 0 => Ok(()),
+        Some(Operation::Save { .. } | Operation::Restore { .. }) if cr0 & CR0_EM != 0 => Err(Fault::UD),
+        Some(_) => Err(Fault::NM),
+    }
+}
+
+/// Executes an x87 instruction, WAIT, FXSAVE or FXRSTOR.
 pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let Some(instruction) = op.full.as_deref() else {
         return Err(Fault::UD);
@@ -37,6 +54,7 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
     let Some(operation) = Operation::of(instruction.code()) else {
         return Err(Fault::UD);
     };
+    check_usable_by(cpu, instruction)?;
     let mut unit = Unit::new(cpu.state.x87);
     // Without CR0.NE the error goes to a pin that this machine has not wired.
     if operation.waits() && unit.pending() && cpu.state.cr0 & CR0_NE != 0 {
