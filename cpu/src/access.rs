@@ -4,11 +4,12 @@ use iced_x86::{Instruction, OpKind, Register};
 
 use crate::{
     Bus, Cpu, DrainKind, Fault, Page, StoreKind,
+    debug::DataAccess,
     paging::{Access, is_canonical},
     registers::{FS, GS},
     segments::segment_index,
     state::{REG_RIP, REG_ZERO},
-    tlb::{CODE, PMEM},
+    tlb::{CHECKED, CODE, PMEM, Privilege},
 };
 
 /// One page's part of an access, checked and translated.
@@ -19,7 +20,7 @@ enum Target {
         host: *mut u8,
         /// Guest-physical address of the first byte.
         physical: u64,
-        /// Slow bits of stores.
+        /// Slow bits of its translation.
         slow: u64,
     },
     Device {
@@ -127,6 +128,11 @@ impl<B: Bus> Cpu<B> {
         self.write_slow(bus, linear, value, StoreKind::NonTemporal)
     }
 
+    /// As [`Cpu::write_non_temporal`] for selected bytes of an operand whose alignment has been checked.
+    pub(crate) fn write_selected(&mut self, bus: &mut B, linear: u64, value: &[u8]) -> Result<(), Fault> {
+        self.write_any(bus, linear, value, StoreKind::NonTemporal)
+    }
+
     /// As [`Cpu::write`] for any length up to 4096, told to the bus as iterations of REP MOVS or REP STOS.
     pub(crate) fn write_rep(
         &mut self,
@@ -138,8 +144,17 @@ impl<B: Bus> Cpu<B> {
         self.write_slow(bus, linear, bytes, StoreKind::CachedRep { first })
     }
 
-    /// Checks that `len` bytes at a linear address could be written now, setting accessed and dirty bits.
+    /// Raises now what writing an operand of `len` bytes will raise, setting accessed and dirty bits. The instruction
+    /// counts as having written.
     pub(crate) fn check_writable(&mut self, bus: &mut B, linear: u64, len: usize) -> Result<(), Fault> {
+        self.probe_writable(bus, linear, len)?;
+        self.check_alignment(linear, len)?;
+        self.watch_data(linear, len, DataAccess::Write);
+        Ok(())
+    }
+
+    /// Checks that `len` bytes at a linear address could be written now, setting accessed and dirty bits.
+    pub(crate) fn probe_writable(&mut self, bus: &mut B, linear: u64, len: usize) -> Result<(), Fault> {
         let first = bytes_in_page(linear, len);
         self.write_target(bus, linear)?;
         if first < len {
@@ -149,16 +164,16 @@ impl<B: Bus> Cpu<B> {
     }
 
     /// Where the byte at `linear` lies on the host, for reading. Good up to the end of its page and until the next
-    /// access. `None` for devices.
+    /// access. `None` for devices and where accesses are checked.
     pub(crate) fn host_read(&mut self, bus: &mut B, linear: u64) -> Result<Option<*const u8>, Fault> {
         match self.read_target(bus, linear)? {
-            Target::Memory { host, .. } => Ok(Some(host)),
-            Target::Device { .. } => Ok(None),
+            Target::Memory { host, slow: 0, .. } => Ok(Some(host)),
+            _ => Ok(None),
         }
     }
 
     /// Where the byte at `linear` lies on the host, for writing. Good up to the end of its page and until the next
-    /// access. `None` where a store must be seen: devices, persistent memory, pages with decoded code.
+    /// access. `None` where a store must be seen: devices, persistent memory, pages with decoded code or breakpoints.
     pub(crate) fn host_write(&mut self, bus: &mut B, linear: u64) -> Result<Option<*mut u8>, Fault> {
         match self.write_target(bus, linear)? {
             Target::Memory { host, slow: 0, .. } => Ok(Some(host)),
@@ -189,10 +204,14 @@ impl<B: Bus> Cpu<B> {
         let (head, tail) = bytes.split_at_mut(bytes_in_page(linear, bytes.len()));
         let first = self.read_target(bus, linear)?;
         if tail.is_empty() {
+            self.check_alignment(linear, head.len())?;
+            self.watch_data(linear, head.len(), DataAccess::Read);
             self.load(bus, first, head);
             return Ok(());
         }
         let second = self.read_target(bus, self.next_page(linear))?;
+        self.check_alignment(linear, head.len() + tail.len())?;
+        self.watch_data(linear, head.len() + tail.len(), DataAccess::Read);
         self.load(bus, first, head);
         self.load(bus, second, tail);
         Ok(())
@@ -208,13 +227,23 @@ impl<B: Bus> Cpu<B> {
         bytes: &[u8],
         kind: StoreKind,
     ) -> Result<(), Fault> {
+        if self.privilege == Privilege::UserAligned {
+            self.check_writable(bus, linear, bytes.len())?;
+        }
+        self.write_any(bus, linear, bytes, kind)
+    }
+
+    /// Writes at any alignment.
+    fn write_any(&mut self, bus: &mut B, linear: u64, bytes: &[u8], kind: StoreKind) -> Result<(), Fault> {
         let (head, tail) = bytes.split_at(bytes_in_page(linear, bytes.len()));
         let first = self.write_target(bus, linear)?;
         if tail.is_empty() {
+            self.watch_data(linear, bytes.len(), DataAccess::Write);
             self.store(bus, first, head, kind);
             return Ok(());
         }
         let second = self.write_target(bus, self.next_page(linear))?;
+        self.watch_data(linear, bytes.len(), DataAccess::Write);
         self.store(bus, first, head, kind);
         let kind =
             if let StoreKind::CachedRep { .. } = kind { StoreKind::CachedRep { first: false } } else { kind };
@@ -227,7 +256,8 @@ impl<B: Bus> Cpu<B> {
         let frame = if entry.is_for(linear) {
             let frame = self.tlb.read.frame(linear, self.privilege);
             let host = linear.wrapping_add(entry.addend) as *mut u8;
-            return Ok(Target::Memory { host, physical: frame << 12 | linear & 0xfff, slow: 0 });
+            let slow = entry.tag & CHECKED;
+            return Ok(Target::Memory { host, physical: frame << 12 | linear & 0xfff, slow });
         } else {
             self.check_canonical(linear)?;
             self.translate(bus, linear, Access::Read, self.privilege)?
@@ -235,8 +265,9 @@ impl<B: Bus> Cpu<B> {
         let physical = frame.frame << 12 | linear & 0xfff;
         match bus.page(frame.frame) {
             Page::Ram { host } | Page::Pmem { host } => {
-                self.tlb.read.fill(linear, self.privilege, frame.frame, host as u64, 0, frame.global);
-                Ok(Target::Memory { host: host.wrapping_add((linear & 0xfff) as usize), physical, slow: 0 })
+                let slow = self.checked(linear);
+                self.tlb.read.fill(linear, self.privilege, frame.frame, host as u64, slow, frame.global);
+                Ok(Target::Memory { host: host.wrapping_add((linear & 0xfff) as usize), physical, slow })
             }
             Page::Device => Ok(Target::Device { physical }),
         }
@@ -247,7 +278,7 @@ impl<B: Bus> Cpu<B> {
         if entry.is_for(linear) {
             let frame = self.tlb.write.frame(linear, self.privilege);
             let host = linear.wrapping_add(entry.addend) as *mut u8;
-            let slow = entry.tag & (PMEM | CODE);
+            let slow = entry.tag & (PMEM | CODE | CHECKED);
             return Ok(Target::Memory { host, physical: frame << 12 | linear & 0xfff, slow });
         }
         self.check_canonical(linear)?;
@@ -260,7 +291,8 @@ impl<B: Bus> Cpu<B> {
             Page::Device => return Ok(Target::Device { physical }),
         };
         self.page_dirtied(bus, frame);
-        let slow = pmem | if self.code_pages.contains_key(&frame) { CODE } else { 0 };
+        let code = if self.code_pages.contains_key(&frame) { CODE } else { 0 };
+        let slow = pmem | code | self.checked(linear);
         self.tlb.write.fill(linear, self.privilege, frame, host as u64, slow, translation.global);
         Ok(Target::Memory { host: host.wrapping_add((linear & 0xfff) as usize), physical, slow })
     }
@@ -270,6 +302,21 @@ impl<B: Bus> Cpu<B> {
         if self.dirtied.insert(frame) {
             bus.page_dirtied(frame);
         }
+    }
+
+    /// The slow bit of a translation whose accesses must all be looked at.
+    fn checked(&self, linear: u64) -> u64 {
+        let checked = self.privilege == Privilege::UserAligned || self.state.watches_page(linear);
+        if checked { CHECKED } else { 0 }
+    }
+
+    /// Raises #AC if an operand of `len` bytes must be aligned and is not. Where an access could raise #PF as well,
+    /// that comes first: SDM vol. 3, table 6-2.
+    pub(crate) fn check_alignment(&self, linear: u64, len: usize) -> Result<(), Fault> {
+        if self.privilege == Privilege::UserAligned && !linear.is_multiple_of(alignment(len)) {
+            return Err(Fault::AC);
+        }
+        Ok(())
     }
 
     fn check_canonical(&mut self, linear: u64) -> Result<(), Fault> {
@@ -349,6 +396,19 @@ impl<B: Bus> Cpu<B> {
 /// How many of `len` bytes from `linear` lie in its page.
 fn bytes_in_page(linear: u64, len: usize) -> usize {
     len.min(0x1000 - (linear & 0xfff) as usize)
+}
+
+/// What an operand's address must be a multiple of when alignment is checked: SDM vol. 3, table 6-7. Operands of
+/// each size have one kind: 6 and 10 bytes are table registers and 80-bit numbers; the others the x87 environment and
+/// state, by operand size. FXSAVE has an alignment of its own.
+fn alignment(len: usize) -> u64 {
+    match len {
+        2 | 14 | 94 => 2,
+        4 | 6 | 28 | 108 => 4,
+        8 | 10 => 8,
+        16 => 16,
+        _ => 1,
+    }
 }
 
 /// The largest piece, 8 bytes or less, that a device sees of an access with `left` bytes to go. Pieces of a power of

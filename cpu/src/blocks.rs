@@ -218,8 +218,7 @@ impl<B: Bus> Cpu<B> {
 
     /// Follows a change of CPL or of the code segment.
     pub(crate) fn code_segment_changed(&mut self) {
-        let user = self.privilege == Privilege::User;
-        self.fetch_privilege = if user { Privilege::User } else { Privilege::Supervisor };
+        self.fetch_privilege = if self.privilege.is_user() { Privilege::User } else { Privilege::Supervisor };
         self.fetches_64_bit = self.long_code();
     }
 
@@ -296,7 +295,7 @@ impl<B: Bus> Cpu<B> {
     }
 
     fn remember(&mut self, code: &mut CodeCache<B>, key: u64, index: u32) {
-        if !self.probe_offsets.contains(&((key >> 2 & 0xfff) as u16)) {
+        if !self.block_starts.contains(&((key >> 2 & 0xfff) as u16)) {
             code.remember(key, index);
         }
     }
@@ -402,7 +401,7 @@ impl<B: Bus> Cpu<B> {
         let mut ops = Vec::new();
         let mut offset = start;
         while offset < 0x1000 && ops.len() < BLOCK_OPS {
-            if !ops.is_empty() && self.probe_offsets.contains(&(offset as u16)) {
+            if !ops.is_empty() && self.block_starts.contains(&(offset as u16)) {
                 break;
             }
             match decode::<B>(&page[offset..], size, self.handlers) {

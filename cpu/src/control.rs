@@ -1,4 +1,4 @@
-//! Control and debug registers. SDM vol. 3, sections 2.5 and 17.2.
+//! Control registers. SDM vol. 3, section 2.5.
 
 use iced_x86::{OpKind, Register};
 
@@ -38,31 +38,6 @@ pub(crate) fn write_control<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -
         _ => return Err(Fault::UD),
     }
     cpu.boundary = true;
-    cpu.drain_serialising(bus);
-    Ok(())
-}
-
-/// MOV from DR
-pub(crate) fn read_debug<B: Bus>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
-    let i = full(op)?;
-    cpu.require_cpl0()?;
-    let value = cpu.state.dr[cpu.debug_register(i.op1_register())?];
-    cpu.set_gpr(i.op0_register(), value);
-    Ok(())
-}
-
-/// MOV to DR. The registers are kept; breakpoints in them do nothing yet.
-pub(crate) fn write_debug<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
-    let i = full(op)?;
-    cpu.require_cpl0()?;
-    let number = cpu.debug_register(i.op0_register())?;
-    let value = cpu.state.regs[i.op1_register().number()];
-    cpu.state.dr[number] = match number {
-        6 | 7 if value >> 32 != 0 => return Err(Fault::GP0),
-        6 => value & 0xe00f | 0xffff_0ff0,
-        7 => value & 0xffff_2bff | 0x400,
-        _ => value,
-    };
     cpu.drain_serialising(bus);
     Ok(())
 }
@@ -112,17 +87,6 @@ pub(crate) fn smsw<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<
 }
 
 impl<B: Bus> Cpu<B> {
-    fn debug_register(&self, register: Register) -> Result<usize, Fault> {
-        const CR4_DE: u64 = 1 << 3;
-        match register.number() {
-            4 | 5 if self.state.cr4 & CR4_DE != 0 => Err(Fault::UD),
-            4 => Ok(6),
-            5 => Ok(7),
-            number @ 0..8 => Ok(number),
-            _ => Err(Fault::UD),
-        }
-    }
-
     fn write_cr0(&mut self, value: u64) -> Result<(), Fault> {
         let paged = value & CR0_PG != 0;
         if value >> 32 != 0 || paged && value & CR0_PE == 0 || value & CR0_NW != 0 && value & CR0_CD == 0 {

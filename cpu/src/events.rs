@@ -2,7 +2,7 @@
 
 use crate::{
     Bus, Cpu, DrainKind, FlushKind,
-    registers::{ACCESS_LONG, CR0_PE, CS, EFER_LMA, RFLAGS_AC},
+    registers::{ACCESS_LONG, CR0_AM, CR0_PE, CS, EFER_LMA, RFLAGS_AC},
     tlb::Privilege,
 };
 
@@ -30,7 +30,8 @@ impl<B: Bus> Cpu<B> {
     /// Follows a change of CPL or RFLAGS.AC.
     pub(crate) fn privilege_changed(&mut self) {
         self.privilege = if self.protected() && self.state.cpl() == 3 {
-            Privilege::User
+            let checked = self.state.rflags & RFLAGS_AC != 0 && self.state.cr0 & CR0_AM != 0;
+            if checked { Privilege::UserAligned } else { Privilege::User }
         } else if self.state.rflags & RFLAGS_AC != 0 {
             Privilege::SupervisorUserAllowed
         } else {

@@ -19,6 +19,9 @@ pub(crate) fn syscall<B: Bus>(cpu: &mut Cpu<B>, _: &mut B, _: &Op<B>) -> Result<
     cpu.state.segments[CS] = flat_code(selector, 0, true);
     cpu.state.segments[SS] = flat_data(selector.wrapping_add(8), 0);
     cpu.set_rflags(flags & !cpu.state.fmask, !0);
+    if cpu.single_step {
+        cpu.step_by_new_flags();
+    }
     Ok(())
 }
 
@@ -39,6 +42,7 @@ pub(crate) fn sysret<B: Bus>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<
     cpu.state.segments[SS] = flat_data(selector.wrapping_add(8) | 3, 3);
     cpu.state.regs[REG_RIP] = target;
     cpu.set_rflags(cpu.state.regs[11] & 0x3c_7fd7, !0);
+    cpu.step_by_new_flags();
     Ok(())
 }
 

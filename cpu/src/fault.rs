@@ -27,6 +27,8 @@ impl Fault {
     pub const NM: Fault = Fault::plain(7);
     /// x87 floating-point error.
     pub const MF: Fault = Fault::plain(16);
+    /// Alignment check.
+    pub const AC: Fault = Fault::coded(17, 0);
     /// SIMD floating-point exception.
     pub const XM: Fault = Fault::plain(19);
     /// General protection with error code 0.

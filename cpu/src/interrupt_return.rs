@@ -81,7 +81,8 @@ fn to_protected<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, size: u64) -> Result<(), 
 
 impl<B: Bus> Cpu<B> {
     fn set_returned_flags(&mut self, flags: u64, size: u64) {
-        let mask = self.changeable_flags();
+        // RF comes from the frame of IRETD and IRETQ, and from nowhere else.
+        let mask = self.changeable_flags() | RFLAGS_RF;
         self.set_rflags(flags, if size == 2 { mask & 0xffff } else { mask });
     }
 

@@ -2,7 +2,9 @@
 
 use iced_x86::{Instruction, OpKind};
 
-use crate::{Bus, Cpu, Fault, op::Op, registers::RFLAGS_DF, state::REG_RIP, system::full};
+use crate::{
+    Bus, Cpu, Fault, debug::between_iterations, op::Op, registers::RFLAGS_DF, state::REG_RIP, system::full,
+};
 
 /// IN
 pub(crate) fn input<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
@@ -103,6 +105,7 @@ fn end_iteration<B: Bus>(cpu: &mut Cpu<B>, i: &Instruction, operand: u32, regist
         if cpu.state.regs[1] & mask != 0 {
             let len = i.len() as u64;
             cpu.state.regs[REG_RIP] = cpu.state.regs[REG_RIP].wrapping_sub(len);
+            between_iterations(cpu);
         }
     }
 }
@@ -121,6 +124,7 @@ impl<B: Bus> Cpu<B> {
         }
         let view = self.view();
         let value = bus.port_read(&view, port, size);
+        self.watch_port(port, size);
         self.device_accessed();
         Ok(value)
     }
@@ -132,6 +136,7 @@ impl<B: Bus> Cpu<B> {
         }
         let view = self.view();
         bus.port_write(&view, port, size, value);
+        self.watch_port(port, size);
         self.device_accessed();
         Ok(())
     }

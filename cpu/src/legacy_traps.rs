@@ -27,7 +27,6 @@ impl<B: Bus> Cpu<B> {
         let pointer = self.push_all(bus, &stack, &frame, 2)?;
         self.set_stack_pointer(pointer);
         self.state.rflags &= !(RFLAGS_IF | RFLAGS_TF | RFLAGS_AC | RFLAGS_RF);
-        self.state.interrupt_shadow = false;
         self.state.regs[REG_RIP] = u64::from(u16::from_le_bytes([ip_low, ip_high]));
         self.load_real_segment(CS, u16::from_le_bytes([cs_low, cs_high]));
         self.privilege_changed();
@@ -73,7 +72,6 @@ impl<B: Bus> Cpu<B> {
             cleared |= RFLAGS_IF;
         }
         self.state.rflags &= !cleared;
-        self.state.interrupt_shadow = false;
         self.state.regs[REG_RIP] = gate.target;
         self.set_code_segment(segment, new_cpl);
         Ok(())

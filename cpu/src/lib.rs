@@ -10,6 +10,7 @@ mod bus;
 mod call_gates;
 mod control;
 mod cpuid;
+mod debug;
 mod decode;
 mod events;
 mod far;
@@ -88,8 +89,19 @@ pub struct Cpu<B: Bus> {
     pub(crate) probes: FxHashSet<u64>,
     /// Which handlers newly decoded instructions get.
     pub(crate) handlers: decode::Handlers,
-    /// Their offsets in a page: blocks begin there.
-    pub(crate) probe_offsets: FxHashSet<u16>,
+    /// Offsets in a page at which blocks begin, because of probes and of breakpoints on instructions.
+    pub(crate) block_starts: FxHashSet<u16>,
+    /// A debug register was written: blocks may have to begin elsewhere.
+    pub(crate) breakpoints_changed: bool,
+    /// Breakpoints on the next instruction do not count.
+    pub(crate) breakpoints_suppressed: bool,
+    /// The instruction being executed began with TF set, and nothing has taken that back yet.
+    pub(crate) single_step: bool,
+    /// Retired count when the last exception or interrupt was raised, and how many were since it began to stand still.
+    pub(crate) last_raised_at: u64,
+    pub(crate) raised_in_a_row: u32,
+    /// The run loop came back from the way into a block without having executed or raised anything.
+    pub(crate) not_begun: bool,
 }
 
 impl<B: Bus> Cpu<B> {
@@ -115,7 +127,13 @@ impl<B: Bus> Cpu<B> {
             fetches_64_bit: false,
             probes: FxHashSet::default(),
             handlers: decode::Handlers::Fastest,
-            probe_offsets: FxHashSet::default(),
+            block_starts: FxHashSet::default(),
+            breakpoints_changed: false,
+            breakpoints_suppressed: false,
+            single_step: false,
+            last_raised_at: 0,
+            raised_in_a_row: 0,
+            not_begun: false,
         }
     }
 

@@ -111,7 +111,7 @@ impl<B: Bus> Cpu<B> {
 
     fn allowed(&self, access: Access, privilege: Privilege, rights: u64, no_execute: bool) -> bool {
         let (writable, user_page) = (rights & WRITABLE != 0, rights & USER != 0);
-        if privilege == Privilege::User {
+        if privilege.is_user() {
             return user_page
                 && (access != Access::Write || writable)
                 && (access != Access::Fetch || !no_execute);
@@ -131,7 +131,7 @@ impl<B: Bus> Cpu<B> {
         let fetch_told = self.state.efer & EFER_NXE != 0 || self.state.cr4 & CR4_SMEP != 0;
         let code = cause
             | ((access == Access::Write) as u16) << 1
-            | ((privilege == Privilege::User) as u16) << 2
+            | (privilege.is_user() as u16) << 2
             | ((access == Access::Fetch && fetch_told) as u16) << 4;
         Fault::coded(14, code)
     }

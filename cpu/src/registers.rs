@@ -17,6 +17,7 @@ pub(crate) const CR0_PE: u64 = 1 << 0;
 pub(crate) const CR0_TS: u64 = 1 << 3;
 pub(crate) const CR0_ET: u64 = 1 << 4;
 pub(crate) const CR0_WP: u64 = 1 << 16;
+pub(crate) const CR0_AM: u64 = 1 << 18;
 pub(crate) const CR0_NW: u64 = 1 << 29;
 pub(crate) const CR0_CD: u64 = 1 << 30;
 pub(crate) const CR0_PG: u64 = 1 << 31;
@@ -24,6 +25,7 @@ pub(crate) const CR0_PG: u64 = 1 << 31;
 pub(crate) const CR0_DEFINED: u64 = 0xe005_003f;
 
 pub(crate) const CR4_TSD: u64 = 1 << 2;
+pub(crate) const CR4_DE: u64 = 1 << 3;
 pub(crate) const CR4_PAE: u64 = 1 << 5;
 pub(crate) const CR4_PGE: u64 = 1 << 7;
 pub(crate) const CR4_FSGSBASE: u64 = 1 << 16;

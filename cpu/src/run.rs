@@ -4,7 +4,7 @@ use crate::{
     Bus, Cpu, Exit, Fault,
     blocks::CodeCache,
     decode::Handlers,
-    registers::{RFLAGS_IF, RFLAGS_TF},
+    registers::{RFLAGS_IF, RFLAGS_RF, RFLAGS_TF},
     state::REG_RIP,
 };
 
@@ -14,6 +14,7 @@ impl<B: Bus> Cpu<B> {
     pub fn run(&mut self, bus: &mut B, until: u64) -> Exit {
         // Handlers get the whole processor, so the blocks that they belong to are kept out of it meanwhile.
         let mut code = std::mem::take(&mut self.code);
+        self.split_blocks_at_breakpoints(&mut code);
         self.boundary = true;
         self.interrupt_check = true;
         let exit = self.run_code(bus, &mut code, until);
@@ -28,7 +29,7 @@ impl<B: Bus> Cpu<B> {
         self.drop_all_code(&mut code);
         self.code = code;
         self.probes = probes.iter().copied().collect();
-        self.probe_offsets = probes.iter().map(|linear| (linear & 0xfff) as u16).collect();
+        self.block_starts = probes.iter().map(|linear| (linear & 0xfff) as u16).collect();
     }
 
     /// Executes everything by the general handlers. They are slower than the specialised ones, which must agree with
@@ -53,12 +54,14 @@ impl<B: Bus> Cpu<B> {
             first = false;
             let outcome = if self.boundary {
                 match self.at_boundary(bus, code) {
-                    Ok(false) => self.run_block(bus, code),
+                    // What was delivered has to be looked at before anything executes.
+                    Ok(_) if self.boundary => continue,
+                    Ok(false) => self.run_block::<false>(bus, code),
                     Ok(true) => self.step_alone(bus, code),
                     Err(exit) => Err(exit),
                 }
             } else {
-                self.run_block(bus, code)
+                self.run_block::<false>(bus, code)
             };
             if let Err(exit) = outcome {
                 return exit;
@@ -66,25 +69,38 @@ impl<B: Bus> Cpu<B> {
         }
     }
 
-    /// Executes one instruction behind which the boundary must be looked at: it is in an interrupt shadow, it is
-    /// single-stepped, or a probe ended the last run before it.
+    /// Executes one instruction before or behind which something special holds: it is in the shadow of STI or MOV SS,
+    /// it is single-stepped, RF is set, or a probe ended the last run before it.
     fn step_alone(&mut self, bus: &mut B, code: &mut CodeCache<B>) -> Result<bool, Exit> {
-        let single_step = self.state.rflags & RFLAGS_TF != 0;
-        let shadow = std::mem::take(&mut self.state.interrupt_shadow);
-        self.limit = self.state.retired + 1;
-        let outcome = self.run_block(bus, code);
-        self.boundary = true;
-        match outcome {
-            Ok(true) if single_step && self.state.rflags & RFLAGS_TF != 0 => {
-                self.state.dr[6] |= 1 << 14;
-                self.raise(bus, Fault::DB).map(|()| true)
-            }
-            Ok(completed) => Ok(completed),
-            Err(exit) => {
-                self.state.interrupt_shadow = shadow;
-                Err(exit)
-            }
+        let shadows = (self.state.interrupt_shadow, self.state.stack_shadow);
+        let resumed = self.state.rflags & RFLAGS_RF;
+        self.single_step = self.state.rflags & RFLAGS_TF != 0;
+        self.breakpoints_suppressed = resumed != 0 || self.state.stack_shadow;
+        // RF alone does not end a repeated string instruction between two iterations.
+        if self.single_step || shadows.0 || self.state.probe_told {
+            self.limit = self.state.retired + 1;
         }
+        self.state.interrupt_shadow = false;
+        self.state.stack_shadow = false;
+        // SDM vol. 3, 18.3.1.1: RF is cleared at the start of the instruction.
+        self.state.rflags &= !RFLAGS_RF;
+        self.not_begun = false;
+        let outcome = self.run_block::<true>(bus, code);
+        self.breakpoints_suppressed = false;
+        self.boundary = true;
+        let stepped = std::mem::take(&mut self.single_step);
+        if outcome.is_err() || std::mem::take(&mut self.not_begun) {
+            (self.state.interrupt_shadow, self.state.stack_shadow) = shadows;
+            self.state.rflags |= resumed;
+        } else if shadows.1 && self.state.stack_shadow {
+            // Of several loads of SS in a row only the first has a shadow (SDM vol. 3, 6.8.3).
+            self.state.interrupt_shadow = false;
+            self.state.stack_shadow = false;
+        }
+        if stepped && outcome == Ok(true) {
+            self.note_single_step();
+        }
+        outcome
     }
 
     /// What happens between two instructions, in the order of SDM vol. 3, table 6-2. True if the next one must be
@@ -95,6 +111,10 @@ impl<B: Bus> Cpu<B> {
         if !self.stale_code.is_empty() {
             self.drop_stale_code(code);
         }
+        if self.breakpoints_changed {
+            self.split_blocks_at_breakpoints(code);
+        }
+        self.raise_debug_traps(bus)?;
         let held = self.state.interrupt_shadow || self.state.probe_told;
         if self.state.takes_nmi() {
             self.take_nmi(bus)?;
@@ -113,13 +133,13 @@ impl<B: Bus> Cpu<B> {
         if self.state.halted {
             return Err(Exit::Halted);
         }
-        Ok(held || self.state.rflags & RFLAGS_TF != 0)
+        Ok(held || self.state.rflags & (RFLAGS_TF | RFLAGS_RF) != 0)
     }
 
     /// Executes the block at RIP, or as much of it as the limit allows. True if its last instruction completed, false
     /// if an exception was raised instead.
     #[inline(always)]
-    fn run_block(&mut self, bus: &mut B, code: &mut CodeCache<B>) -> Result<bool, Exit> {
+    fn run_block<const ALONE: bool>(&mut self, bus: &mut B, code: &mut CodeCache<B>) -> Result<bool, Exit> {
         let rip = self.state.regs[REG_RIP];
         let block = match self.known_key(rip).and_then(|key| code.known(key)) {
             Some(block) => block,
@@ -133,7 +153,8 @@ impl<B: Bus> Cpu<B> {
         };
         let mut next = rip;
         let mut retired = self.state.retired;
-        let room = (self.limit - retired).min(block.ops.len() as u64) as usize;
+        let most = if ALONE { block.ops.len().min(1) } else { block.ops.len() };
+        let room = (self.limit - retired).min(most as u64) as usize;
         let mut ops = block.ops[..room].iter();
         let outcome = loop {
             let Some(op) = ops.next() else { break Ok(()) };
@@ -171,6 +192,12 @@ impl<B: Bus> Cpu<B> {
         if !self.fetches_64_bit && rip >> 32 != 0 {
             // The last instruction ended at 4 GiB, where code segments start over.
             self.state.regs[REG_RIP] = rip & 0xffff_ffff;
+            self.not_begun = true;
+            return Ok(None);
+        }
+        self.not_begun = false;
+        let linear = self.code_linear(rip);
+        if self.raise_instruction_breakpoint(bus, linear)? {
             return Ok(None);
         }
         let found = self.find_block(bus, code).and_then(|index| {
@@ -191,6 +218,7 @@ impl<B: Bus> Cpu<B> {
         }
         self.state.probe_told = false;
         // The page walk may have asked for attention; a REP must not start while it does.
+        self.not_begun = self.boundary;
         Ok(if self.boundary { None } else { Some(index) })
     }
 
@@ -198,6 +226,8 @@ impl<B: Bus> Cpu<B> {
     #[inline(never)]
     fn faulted(&mut self, bus: &mut B, rip: u64, fault: Fault, on_stack: bool) -> Result<(), Exit> {
         let not_canonical = std::mem::take(&mut self.not_canonical);
+        // Breakpoints of an instruction that did not complete are found again when it is restarted.
+        self.state.debug_traps = 0;
         if fault != Fault::BP && fault != Fault::OF {
             self.state.regs[REG_RIP] = rip;
         }

@@ -116,6 +116,10 @@ pub struct State {
     pub halted: bool,
     /// Shadow of STI or MOV SS: no interrupt is taken before the next instruction has retired.
     pub interrupt_shadow: bool,
+    /// The shadow is that of MOV SS or POP SS: debug exceptions wait, too.
+    pub stack_shadow: bool,
+    /// Bits of DR6 for the debug traps that wait for the boundary behind the instruction that caused them.
+    pub debug_traps: u64,
     /// A non-maskable interrupt waits.
     pub nmi_pending: bool,
     /// A non-maskable interrupt has been taken and IRET has not been executed since: the next one waits.
@@ -173,6 +177,8 @@ impl State {
             tsc_offset: 0,
             halted: false,
             interrupt_shadow: false,
+            stack_shadow: false,
+            debug_traps: 0,
             nmi_pending: false,
             nmi_blocked: false,
             random: seed,

@@ -3,7 +3,7 @@
 use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use crate::{
-    Bus, Cpu, Fault, control, cpuid, far, fast_calls, flush,
+    Bus, Cpu, Fault, control, cpuid, debug, far, fast_calls, flush,
     integer::LazyFlags,
     io, msr, nmi,
     op::{Handler, Op},
@@ -89,8 +89,8 @@ fn register_move<B: Bus>(i: &Instruction) -> Option<Handler<B>> {
         _ if second.is_segment_register() => tables::store_segment_register,
         _ if first.is_cr() => control::write_control,
         _ if second.is_cr() => control::read_control,
-        _ if first.is_dr() => control::write_debug,
-        _ if second.is_dr() => control::read_debug,
+        _ if first.is_dr() => debug::write_register,
+        _ if second.is_dr() => debug::read_register,
         _ if first.is_tr() || second.is_tr() => undefined,
         _ => return None,
     })
@@ -143,6 +143,9 @@ impl<B: Bus> Cpu<B> {
         self.state.rflags = after;
         self.flags = LazyFlags::load(after);
         self.privilege_changed();
+        if after & RFLAGS_RF != 0 {
+            self.boundary = true;
+        }
         if after & (RFLAGS_IF | RFLAGS_TF) & !before != 0 {
             self.boundary = true;
             self.interrupt_check = true;

@@ -186,10 +186,11 @@ fn stack_operand_size(i: &Instruction) -> u64 {
     u64::from(i.stack_pointer_increment().unsigned_abs())
 }
 
-/// Loading SS holds interrupts off for one instruction, so that RSP can follow.
+/// Loading SS holds interrupts and debug exceptions off for one instruction, so that RSP can follow.
 fn shadow_after<B: Bus>(cpu: &mut Cpu<B>, index: usize) {
     if index == SS {
         cpu.state.interrupt_shadow = true;
+        cpu.state.stack_shadow = true;
         cpu.boundary = true;
     }
 }

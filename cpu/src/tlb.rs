@@ -6,13 +6,15 @@
 
 /// Entries of one privilege's part.
 const ENTRIES: usize = 1024;
-/// Entries of one array: three privileges, rounded up to a power of two so that masking replaces bounds checks.
+/// Entries of one array: four privileges. A power of two, so that masking replaces bounds checks.
 const SLOTS: usize = 4 * ENTRIES;
 
 /// Slow bit: stores lie in persistent memory and are told to the bus.
 pub(crate) const PMEM: u64 = 1;
 /// Slow bit: there are decoded instructions from this page.
 pub(crate) const CODE: u64 = 2;
+/// Slow bit: accesses are checked for alignment or for breakpoints.
+pub(crate) const CHECKED: u64 = 4;
 /// Slow bit: there is nothing in this slot.
 const EMPTY: u64 = 0x800;
 
@@ -26,6 +28,19 @@ pub(crate) enum Privilege {
     User = 1,
     /// CPL 0 to 2 with RFLAGS.AC set: SMAP does not apply.
     SupervisorUserAllowed = 2,
+    /// CPL 3 with alignment checks: every translation has [`CHECKED`] set.
+    UserAligned = 3,
+}
+
+impl Privilege {
+    const ALL: [Privilege; 4] =
+        [Privilege::Supervisor, Privilege::User, Privilege::SupervisorUserAllowed, Privilege::UserAligned];
+
+    /// CPL 3.
+    #[inline]
+    pub fn is_user(self) -> bool {
+        matches!(self, Privilege::User | Privilege::UserAligned)
+    }
 }
 
 /// One translation.
@@ -42,7 +57,7 @@ impl Entry {
 
     /// Whether this is the translation of the page at `linear`, slow or not.
     pub fn is_for(&self, linear: u64) -> bool {
-        self.tag & !(PMEM | CODE) == linear & !0xfff
+        self.tag & !(PMEM | CODE | CHECKED) == linear & !0xfff
     }
 }
 
@@ -116,7 +131,7 @@ impl Array {
     }
 
     fn clear_page(&mut self, linear: u64) {
-        for privilege in [Privilege::Supervisor, Privilege::User, Privilege::SupervisorUserAllowed] {
+        for privilege in Privilege::ALL {
             let slot = Array::slot(linear, privilege);
             if self.entries[slot].is_for(linear) {
                 self.entries[slot] = Entry::NONE;

@@ -2,6 +2,7 @@
 
 use crate::{
     Bus, Cpu, Exit, Fault, Segment, StoreKind,
+    debug::DR7_GD,
     paging::is_canonical,
     registers::*,
     segments::{Descriptor, gp},
@@ -11,6 +12,8 @@ use crate::{
 
 const DOUBLE_FAULT: u8 = 8;
 const PAGE_FAULT: u8 = 14;
+/// Exceptions and interrupts that may be raised without an instruction retired in between.
+const MOST_RAISED_IN_A_ROW: u32 = 10_000;
 
 /// What is delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,10 +39,11 @@ struct Gate {
 impl<B: Bus> Cpu<B> {
     /// Raises an exception; RIP is what is to be saved.
     pub(crate) fn raise(&mut self, bus: &mut B, fault: Fault) -> Result<(), Exit> {
+        self.check_progress()?;
         let mut fault = fault;
         loop {
             let vector = fault.vector();
-            let restarts = !matches!(vector, 1 | 3 | 4 | DOUBLE_FAULT);
+            let restarts = !matches!(vector, 3 | 4 | DOUBLE_FAULT);
             let event = Event { vector, code: fault.code(), software: false, restarts };
             let Err(second) = self.deliver(bus, event) else { return Ok(()) };
             if let Some(what) = self.unsupported.take() {
@@ -59,13 +63,29 @@ impl<B: Bus> Cpu<B> {
         }
     }
 
-    /// Takes an external interrupt or an NMI.
+    /// Takes an external interrupt or an NMI, or raises a trap.
     pub(crate) fn interrupt(&mut self, bus: &mut B, vector: u8) -> Result<(), Exit> {
+        self.check_progress()?;
         let event = Event { vector, code: None, software: false, restarts: false };
         match self.deliver(bus, event) {
             Ok(()) => Ok(()),
             Err(fault) => self.raise(bus, fault),
         }
+    }
+
+    /// A handler that cannot execute its first instruction raises the same exception for ever. Hardware hangs then; here
+    /// no limit of the run could end it, because nothing retires.
+    fn check_progress(&mut self) -> Result<(), Exit> {
+        if self.state.retired != self.last_raised_at {
+            self.last_raised_at = self.state.retired;
+            self.raised_in_a_row = 0;
+        }
+        self.raised_in_a_row += 1;
+        if self.raised_in_a_row > MOST_RAISED_IN_A_ROW {
+            self.raised_in_a_row = 0;
+            return Err(Exit::Unsupported { rip: self.state.rip(), what: "exceptions without an end" });
+        }
+        Ok(())
     }
 
     /// INT n, INT3, INTO; RIP already points behind it.
@@ -80,10 +100,17 @@ impl<B: Bus> Cpu<B> {
 
     fn deliver(&mut self, bus: &mut B, event: Event) -> Result<(), Fault> {
         match (self.long_mode(), self.protected()) {
-            (true, _) => self.deliver_long(bus, event),
-            (false, true) => self.deliver_protected(bus, event),
-            (false, false) => self.deliver_real(bus, event),
+            (true, _) => self.deliver_long(bus, event)?,
+            (false, true) => self.deliver_protected(bus, event)?,
+            (false, false) => self.deliver_real(bus, event)?,
         }
+        self.state.interrupt_shadow = false;
+        self.state.stack_shadow = false;
+        self.single_step = false;
+        if event.vector == 1 && !event.software {
+            self.state.dr[7] &= !DR7_GD;
+        }
+        Ok(())
     }
 
     /// In long mode: through 64-bit gates to 64-bit code, also from compatibility mode.
@@ -108,7 +135,6 @@ impl<B: Bus> Cpu<B> {
             cleared |= RFLAGS_IF;
         }
         self.state.rflags &= !cleared;
-        self.state.interrupt_shadow = false;
         self.state.regs[REG_RIP] = gate.target;
         let mut segment = descriptor.segment(gate.selector);
         segment.base = 0;

@@ -11,7 +11,7 @@ use super::{
     flags,
     operand::{full, load, register, set_register, store},
 };
-use crate::{Bus, Cpu, Fault, op::Op, state::REG_RIP};
+use crate::{Bus, Cpu, Fault, debug::between_iterations, op::Op, state::REG_RIP, tlb::CHECKED};
 
 const RAX: u8 = 0;
 const RCX: u8 = 1;
@@ -113,6 +113,7 @@ fn repeat<B: Bus>(
         }
         if cpu.rep_budget() <= 1 {
             cpu.state.regs[REG_RIP] = cpu.state.regs[REG_RIP].wrapping_sub(op.len as u64);
+            between_iterations(cpu);
             break;
         }
         cpu.retire_iterations(1);
@@ -323,9 +324,10 @@ fn fill(bytes: &mut [u8], pattern: [u8; 8]) {
 }
 
 /// Whether `linear`, for which [`Cpu::host_write`] has just returned `None`, is memory all the same: devices have no
-/// translation in the TLB, and each of their elements is an access of its own.
+/// translation in the TLB, and each of their elements is an access of its own, as it is where accesses are checked.
 fn is_seen_memory<B: Bus>(cpu: &Cpu<B>, linear: u64) -> bool {
-    cpu.tlb.write.entry(linear, cpu.privilege).is_for(linear)
+    let entry = cpu.tlb.write.entry(linear, cpu.privilege);
+    entry.is_for(linear) && entry.tag & CHECKED == 0
 }
 
 /// Copies element by element, lowest address first, as MOVS does when the two overlap.

@@ -69,9 +69,10 @@ fn store_masked<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, i: &Instruction, width: u
     if width == 8 {
         enter_mmx(cpu);
     }
-    cpu.check_writable(bus, address, width)?;
+    cpu.probe_writable(bus, address, width)?;
+    cpu.check_alignment(address, width)?;
     for (start, end) in (Runs { mask, from: 0, width }) {
-        cpu.write_non_temporal(bus, address.wrapping_add(start as u64), &bytes[start..end])?;
+        cpu.write_selected(bus, address.wrapping_add(start as u64), &bytes[start..end])?;
     }
     Ok(())
 }

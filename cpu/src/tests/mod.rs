@@ -1,5 +1,7 @@
 //! The core from outside: small programs on a small machine.
 
+mod alignment;
+mod breakpoints;
 mod control;
 mod limits;
 mod modes;
@@ -7,6 +9,7 @@ mod nmi;
 mod paging;
 mod persistence;
 mod self_modifying;
+mod single_step;
 mod traps;
 
 use iced_x86::{IcedError, code_asm::CodeAssembler};
@@ -117,7 +120,7 @@ fn run_to_handler(cpu: &mut Cpu<TestBus>, bus: &mut TestBus) -> Frame {
         rsp += 8;
         bus.peek64(rsp - 8)
     };
-    let code = matches!(vector, 8 | 10..=14).then(&mut pop);
+    let code = matches!(vector, 8 | 10..=14 | 17).then(&mut pop);
     let (rip, cs, rflags) = (pop(), pop(), pop());
     Frame { vector, code, rip, cs, rflags, rsp: pop(), ss: pop() }
 }

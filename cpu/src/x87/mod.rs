@@ -236,7 +236,7 @@ fn save_extended<B: Bus>(
     for (bytes, register) in area[160..].chunks_exact_mut(16).zip(cpu.state.xmm) {
         bytes.copy_from_slice(&register.to_le_bytes());
     }
-    cpu.check_writable(bus, address, 512)?;
+    cpu.probe_writable(bus, address, 512)?;
     cpu.write(bus, address, area)
 }
 

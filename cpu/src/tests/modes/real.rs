@@ -78,6 +78,9 @@ fn external_interrupts_and_single_steps_come_in_real_mode_too() {
         a.sti()?;
         a.nop()?;
         a.nop()?;
+        // A HLT that is stepped does not sleep.
+        a.push(0x202)?;
+        a.popf()?;
         a.hlt()
     }));
     set_vector(&mut bus, 0x40, 0x400);
