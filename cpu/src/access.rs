@@ -32,9 +32,30 @@ impl<B: Bus> Cpu<B> {
     /// Linear address of the (only) memory operand of `i`: segment base included, 32-bit address size honoured.
     /// Works for string operands, too, when asked with the operand's number.
     pub(crate) fn operand_address(&self, i: &Instruction, operand: u32) -> u64 {
+        let (offset, segment) = self.operand_place(i, operand);
+        self.add_segment_base(offset, segment)
+    }
+
+    /// Linear address of an element of `len` bytes of a string instruction's operand, checked outside of 64-bit mode.
+    pub(crate) fn element_address(
+        &self,
+        i: &Instruction,
+        operand: u32,
+        len: u64,
+        writes: bool,
+    ) -> Result<u64, Fault> {
+        let (offset, segment) = self.operand_place(i, operand);
+        if self.fetches_64_bit {
+            return Ok(self.add_segment_base(offset, segment));
+        }
+        self.segment_linear(segment_index(segment), offset, len, writes)
+    }
+
+    /// Offset and segment of a memory operand.
+    fn operand_place(&self, i: &Instruction, operand: u32) -> (u64, Register) {
         let rsi = self.state.regs[6];
         let rdi = self.state.regs[7];
-        let (offset, segment) = match i.op_kind(operand) {
+        match i.op_kind(operand) {
             OpKind::MemorySegSI => (rsi & 0xffff, i.memory_segment()),
             OpKind::MemorySegESI => (rsi & 0xffff_ffff, i.memory_segment()),
             OpKind::MemorySegRSI => (rsi, i.memory_segment()),
@@ -45,8 +66,7 @@ impl<B: Bus> Cpu<B> {
             OpKind::MemoryESEDI => (rdi & 0xffff_ffff, Register::ES),
             OpKind::MemoryESRDI => (rdi, Register::ES),
             _ => (self.effective_address(i), i.memory_segment()),
-        };
-        self.add_segment_base(offset, segment)
+        }
     }
 
     /// The offset that LEA computes: without the segment's base, cut to the address size.

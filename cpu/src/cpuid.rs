@@ -71,9 +71,9 @@ fn features(vcpu: u8) -> Leaf {
     [SIGNATURE, ebx, ecx, edx]
 }
 
-/// FSGSBASE, SMEP, ERMS, RDSEED, SMAP, CLFLUSHOPT, CLWB
+/// FSGSBASE, SMEP, ERMS, x87 selectors that read as 0, RDSEED, SMAP, CLFLUSHOPT, CLWB
 fn structured_features() -> u32 {
-    bits(&[0, 7, 9, 18, 20, 23, 24])
+    bits(&[0, 7, 9, 13, 18, 20, 23, 24])
 }
 
 fn extended_features() -> Leaf {

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Instructions that only newer processors read differently: CPUID offers neither BMI1, LZCNT nor WBNOINVD.
-const OPTIONS: u32 =
+pub(crate) const OPTIONS: u32 =
     DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD | DecoderOptions::NO_WBNOINVD;
 
 /// What the bytes at an address are.
@@ -63,29 +63,37 @@ pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize, handlers: Handlers) -
         };
     }
     let ends_block = instruction.flow_control() != FlowControl::Next || repeats(&instruction);
-    Decoded::Op { op: select(&instruction, size, handlers), ends_block }
+    let op = select(&instruction, size, handlers).unwrap_or_else(|| general(undefined, &instruction, size));
+    Decoded::Op { op, ends_block }
 }
 
-fn select<B: Bus>(i: &Instruction, size: CodeSize, handlers: Handlers) -> Op<B> {
+/// `None` for what is not offered.
+fn select<B: Bus>(i: &Instruction, size: CodeSize, handlers: Handlers) -> Option<Op<B>> {
     if !offered(i) {
-        return general(undefined, i, size);
+        return None;
     }
     if let Some(handler) = system::handler(i) {
-        return general(handler, i, size);
+        return Some(general(handler, i, size));
     }
     if handlers == Handlers::Fastest
         && (size == CodeSize::Bits64 || legacy::is_same_in_64_bit_mode(i))
         && let Some(op) = integer::specialise(i).or_else(|| sse::specialise(i))
     {
-        return op;
+        return Some(op);
     }
     if let Some(handler) = integer::general(i) {
-        return general(handler, i, size);
+        return Some(general(handler, i, size));
     }
     if is_x87(i) {
-        return general(x87::execute, i, size);
+        return Some(general(x87::execute, i, size));
     }
-    general(sse::general(i).unwrap_or(undefined), i, size)
+    sse::general(i).map(|handler| general(handler, i, size))
+}
+
+/// Whether there is a handler for `i`.
+#[cfg(test)]
+pub(crate) fn has_handler<B: Bus>(i: &Instruction, size: CodeSize) -> bool {
+    select::<B>(i, size, Handlers::General).is_some()
 }
 
 fn general<B: Bus>(run: Handler<B>, i: &Instruction, size: CodeSize) -> Op<B> {
@@ -111,7 +119,7 @@ fn repeats(i: &Instruction) -> bool {
 }
 
 /// Whether CPUID offers what `i` needs.
-fn offered(i: &Instruction) -> bool {
+pub(crate) fn offered(i: &Instruction) -> bool {
     if is_hint(i.mnemonic()) {
         return true;
     }

@@ -21,6 +21,8 @@ impl Fault {
     pub const BP: Fault = Fault::plain(3);
     /// Overflow (INTO).
     pub const OF: Fault = Fault::plain(4);
+    /// BOUND range exceeded.
+    pub const BR: Fault = Fault::plain(5);
     /// Invalid opcode.
     pub const UD: Fault = Fault::plain(6);
     /// Device not available.

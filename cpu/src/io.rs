@@ -34,7 +34,7 @@ pub(crate) fn input_string<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) ->
     if !begin_iteration(cpu, i, 0) {
         return Ok(());
     }
-    let linear = cpu.operand_address(i, 0);
+    let linear = cpu.element_address(i, 0, size as u64, true)?;
     cpu.check_writable(bus, linear, size)?;
     let port = cpu.state.regs[2] as u16;
     let bytes = cpu.port_read(bus, port, size)?.to_le_bytes();
@@ -54,7 +54,7 @@ pub(crate) fn output_string<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -
     if !begin_iteration(cpu, i, 1) {
         return Ok(());
     }
-    let linear = cpu.operand_address(i, 1);
+    let linear = cpu.element_address(i, 1, size as u64, false)?;
     let value = match size {
         1 => u32::from(cpu.read::<1>(bus, linear)?[0]),
         2 => u32::from(u16::from_le_bytes(cpu.read(bus, linear)?)),
@@ -147,7 +147,8 @@ impl<B: Bus> Cpu<B> {
             return Ok(());
         }
         let (base, limit) = (self.state.tr.base, u64::from(self.state.tr.limit));
-        if limit < 0x67 {
+        // Only 32-bit and 64-bit task-state segments have a map: types 9 and 11.
+        if self.state.tr.access & 8 == 0 || limit < 0x67 {
             return Err(Fault::GP0);
         }
         let map = u64::from(u16::from_le_bytes(self.read_system(bus, base.wrapping_add(0x66))?));

@@ -27,6 +27,7 @@ mod nmi;
 mod op;
 mod outside;
 mod paging;
+mod paging_legacy;
 mod registers;
 mod run;
 mod segments;

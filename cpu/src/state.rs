@@ -80,6 +80,8 @@ pub struct State {
     pub cr3: u64,
     /// CR4
     pub cr4: u64,
+    /// The page-directory-pointer-table entries that PAE paging keeps in registers (SDM vol. 3, 4.4.1).
+    pub page_pointers: [u64; 4],
     /// DR0-DR7 (4 and 5 unused).
     pub dr: [u64; 8],
     /// IA32_EFER
@@ -159,6 +161,7 @@ impl State {
             cr2: 0,
             cr3: 0,
             cr4: 0,
+            page_pointers: [0; 4],
             dr,
             efer: 0,
             star: 0,

@@ -15,12 +15,11 @@ pub(crate) fn load_table<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> R
     cpu.require_cpl0()?;
     let i = full(op)?;
     let at = cpu.operand_address(i, 0);
-    let limit = u16::from_le_bytes(cpu.read(bus, at)?);
-    let base = if cpu.long_code() {
-        u64::from_le_bytes(cpu.read(bus, at.wrapping_add(2))?)
-    } else {
-        u64::from(u32::from_le_bytes(cpu.read(bus, at.wrapping_add(2))?))
-    };
+    let mut bytes = [0; 16];
+    let len = if cpu.long_code() { 10 } else { 6 };
+    cpu.read_slow(bus, at, &mut bytes[..len])?;
+    let image = u128::from_le_bytes(bytes);
+    let (limit, base) = (image as u16, (image >> 16) as u64);
     let base =
         if matches!(i.code(), Code::Lgdt_m1632_16 | Code::Lidt_m1632_16) { base & 0xff_ffff } else { base };
     cpu.check_code_address(base)?;
@@ -200,9 +199,10 @@ pub(crate) fn load_far_pointer<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>
     let i = full(op)?;
     let at = cpu.operand_address(i, 1);
     let size = i.op0_register().size();
-    let mut bytes = [0; 8];
-    cpu.read_slow(bus, at, &mut bytes[..size])?;
-    let selector = u16::from_le_bytes(cpu.read(bus, at.wrapping_add(size as u64))?);
+    let mut bytes = [0; 16];
+    cpu.read_slow(bus, at, &mut bytes[..size + 2])?;
+    let pointer = u128::from_le_bytes(bytes);
+    let selector = (pointer >> (8 * size)) as u16;
     let index = match i.mnemonic() {
         Mnemonic::Les => 0,
         Mnemonic::Lds => 3,
@@ -211,7 +211,7 @@ pub(crate) fn load_far_pointer<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>
         _ => GS,
     };
     cpu.load_segment(bus, index, selector)?;
-    cpu.set_gpr(i.op0_register(), u64::from_le_bytes(bytes));
+    cpu.set_gpr(i.op0_register(), pointer as u64);
     Ok(())
 }
 

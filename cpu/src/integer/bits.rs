@@ -19,7 +19,7 @@ pub(super) fn bit_test<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Res
         _ => BitChange::None,
     };
     let index = Operand::new(cpu, i, 1).read(cpu, bus)?;
-    let destination = bit_string(cpu, i, index);
+    let destination = bit_string(cpu, i, index, change != BitChange::None)?;
     let bits = destination.bits;
     if change == BitChange::None {
         let a = destination.read(cpu, bus)?;
@@ -32,13 +32,13 @@ pub(super) fn bit_test<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Res
 
 /// The operand that holds bit `index`: with the index in a register, memory is a string of bits that reaches in
 /// both directions from the operand's address.
-fn bit_string<B: Bus>(cpu: &Cpu<B>, i: &Instruction, index: u64) -> Operand {
+fn bit_string<B: Bus>(cpu: &Cpu<B>, i: &Instruction, index: u64, writes: bool) -> Result<Operand, Fault> {
     let operand = Operand::new(cpu, i, 0);
     if operand.address().is_none() || i.op1_kind() != OpKind::Register {
-        return operand;
+        return Ok(operand);
     }
     let whole_operands = sign_extend(operand.bits, index) as i64 >> operand.bits.trailing_zeros();
-    moved(cpu, i, 0, (whole_operands as u64).wrapping_mul(operand.bits as u64 / 8))
+    moved(cpu, i, 0, (whole_operands as u64).wrapping_mul(operand.bits as u64 / 8), writes)
 }
 
 /// BSF and BSR, also when a REP prefix makes them TZCNT and LZCNT on processors that have these.

@@ -50,7 +50,7 @@ pub(super) fn xchg<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<
 /// XLATB: its index is AL, where the address computation takes all of RAX.
 pub(super) fn xlat<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let above_al = register(cpu, 64, RAX) & !0xff;
-    let value = moved(cpu, full(op), 0, above_al.wrapping_neg()).read(cpu, bus)?;
+    let value = moved(cpu, full(op), 0, above_al.wrapping_neg(), false)?.read(cpu, bus)?;
     set_register(cpu, 8, RAX, value);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use iced_x86::{Instruction, Mnemonic, OpKind, Register};
 
-use super::{arithmetic, bits, branch, data, stack, string};
+use super::{arithmetic, bits, branch, data, decimal, legacy, stack, string};
 use crate::{Bus, op::Handler};
 
 /// The general handler of `i`, if `i` is an instruction of this module. The handler wants `op.full`.
@@ -49,6 +49,16 @@ pub(crate) fn general<B: Bus>(i: &Instruction) -> Option<Handler<B>> {
         Pop => stack::pop,
         Enter => stack::enter,
         Leave => stack::leave,
+        Pusha | Pushad => legacy::push_all,
+        Popa | Popad => legacy::pop_all,
+        Bound => legacy::bound,
+        Arpl => legacy::adjust_privilege,
+
+        Aaa | Aas => decimal::adjust_unpacked,
+        Aam => decimal::split,
+        Aad => decimal::join,
+        Daa | Das => decimal::adjust_packed,
+        Salc => decimal::set_al_to_carry,
 
         Ja | Jae | Jb | Jbe | Je | Jg | Jge | Jl | Jle | Jne | Jno | Jnp | Jns | Jo | Jp | Js => branch::jcc,
         Jcxz | Jecxz | Jrcxz => branch::jump_if_counter_is_0,

@@ -3,7 +3,7 @@
 use iced_x86::{Instruction, OpKind, Register};
 
 use super::alu::mask;
-use crate::{Bus, Cpu, Fault, op::Op};
+use crate::{Bus, Cpu, Fault, op::Op, segments::segment_index};
 
 /// The iced form of a general handler's instruction.
 pub(super) fn full<B: Bus>(op: &Op<B>) -> &Instruction {
@@ -169,10 +169,19 @@ pub(super) fn set_register<B: Bus>(cpu: &mut Cpu<B>, bits: u32, number: u8, valu
     };
 }
 
-/// Memory operand `n` of `i`, moved by `bytes`. The effective address wraps at the address size.
-pub(super) fn moved<B: Bus>(cpu: &Cpu<B>, i: &Instruction, n: u32, bytes: u64) -> Operand {
+/// Memory operand `n` of `i`, moved by `bytes` and checked anew. The effective address wraps at the address size.
+pub(super) fn moved<B: Bus>(
+    cpu: &Cpu<B>,
+    i: &Instruction,
+    n: u32,
+    bytes: u64,
+    writes: bool,
+) -> Result<Operand, Fault> {
+    let operand = Operand::new(cpu, i, n);
     let offset = cpu.effective_address(i).wrapping_add(bytes) & mask(address_bits(i));
-    Operand::new(cpu, i, n).at(cpu.add_segment_base(offset, i.memory_segment()))
+    let len = u64::from(operand.bits / 8);
+    let address = cpu.segment_linear(segment_index(i.memory_segment()), offset, len, writes)?;
+    Ok(operand.at(address))
 }
 
 /// Size in bits of addresses in the memory operand: 16, 32 or 64.

@@ -11,12 +11,21 @@ use super::{
     flags,
     operand::{full, load, register, set_register, store},
 };
-use crate::{Bus, Cpu, Fault, debug::between_iterations, op::Op, state::REG_RIP, tlb::CHECKED};
+use crate::{
+    Bus, Cpu, Fault,
+    debug::between_iterations,
+    op::Op,
+    segments::{is_roomy, segment_index},
+    state::REG_RIP,
+    tlb::CHECKED,
+};
 
 const RAX: u8 = 0;
 const RCX: u8 = 1;
 const RSI: u8 = 6;
 const RDI: u8 = 7;
+/// Index of ES in `State::segments`.
+const ES: usize = 0;
 const PAGE: u64 = 4096;
 const LINE: u64 = 64;
 
@@ -29,6 +38,8 @@ struct Form {
     address_bits: u32,
     /// RSI and RDI go up.
     forward: bool,
+    /// Offsets wrap and segments end only where pages do.
+    whole_pages: bool,
 }
 
 impl Form {
@@ -46,7 +57,8 @@ impl Form {
             _ => 64,
         };
         let address_bits = narrow(0).min(narrow(1));
-        Form { size, address_bits, forward: cpu.state.rflags & flags::DF == 0 }
+        let whole_pages = address_bits == 64 || address_bits == 32 && has_flat_segments(cpu, i);
+        Form { size, address_bits, forward: cpu.state.rflags & flags::DF == 0, whole_pages }
     }
 
     fn bits(&self) -> u32 {
@@ -65,6 +77,15 @@ impl Form {
     fn whole_elements(&self, linear: u64, block: u64, most: u64) -> u64 {
         most.min((block - linear % block) / self.size)
     }
+}
+
+/// Whether, outside of 64-bit mode, the segments of both operands begin at 0 and do not end.
+fn has_flat_segments<B: Bus>(cpu: &Cpu<B>, i: &Instruction) -> bool {
+    let is_flat = |index: usize| {
+        let segment = &cpu.state.segments[index];
+        segment.base == 0 && is_roomy(segment)
+    };
+    !cpu.fetches_64_bit && is_flat(ES) && is_flat(segment_index(i.memory_segment()))
 }
 
 /// What a step has done of what it was asked for.
@@ -126,7 +147,8 @@ pub(super) fn movs<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<
     let i = full(op);
     let form = Form::new(cpu, i);
     repeat(cpu, bus, op, form, |cpu, bus, most, repeated| {
-        let (to, from) = (cpu.operand_address(i, 0), cpu.operand_address(i, 1));
+        let from = cpu.element_address(i, 1, form.size, false)?;
+        let to = cpu.element_address(i, 0, form.size, true)?;
         let iterations = match copy_many(cpu, bus, form, to, from, most, repeated)? {
             Some(iterations) => iterations,
             None => {
@@ -146,7 +168,7 @@ pub(super) fn stos<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<
     let i = full(op);
     let form = Form::new(cpu, i);
     repeat(cpu, bus, op, form, |cpu, bus, most, repeated| {
-        let to = cpu.operand_address(i, 0);
+        let to = cpu.element_address(i, 0, form.size, true)?;
         let element = register(cpu, form.bits(), RAX);
         let iterations = match fill_many(cpu, bus, form, to, element, most, repeated)? {
             Some(iterations) => iterations,
@@ -165,7 +187,7 @@ pub(super) fn lods<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<
     let i = full(op);
     let form = Form::new(cpu, i);
     repeat(cpu, bus, op, form, |cpu, bus, _, _| {
-        let from = cpu.operand_address(i, 1);
+        let from = cpu.element_address(i, 1, form.size, false)?;
         let element = load(cpu, bus, form.bits(), from)?;
         set_register(cpu, form.bits(), RAX, element);
         form.advance(cpu, RSI, 1);
@@ -178,7 +200,8 @@ pub(super) fn cmps<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<
     let i = full(op);
     let form = Form::new(cpu, i);
     compare(cpu, bus, op, form, |cpu, bus| {
-        let (left, right) = (cpu.operand_address(i, 0), cpu.operand_address(i, 1));
+        let left = cpu.element_address(i, 0, form.size, false)?;
+        let right = cpu.element_address(i, 1, form.size, false)?;
         // When both fault, hardware reports the second.
         let b = load(cpu, bus, form.bits(), right)?;
         let a = load(cpu, bus, form.bits(), left)?;
@@ -193,7 +216,7 @@ pub(super) fn scas<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<
     let i = full(op);
     let form = Form::new(cpu, i);
     compare(cpu, bus, op, form, |cpu, bus| {
-        let right = cpu.operand_address(i, 1);
+        let right = cpu.element_address(i, 1, form.size, false)?;
         let b = load(cpu, bus, form.bits(), right)?;
         form.advance(cpu, RDI, 1);
         Ok((register(cpu, form.bits(), RAX), b))
@@ -250,7 +273,7 @@ fn copy_many<B: Bus>(
 ) -> Result<Option<u64>, Fault> {
     let Repeated::Yes { first } = repeated else { return Ok(None) };
     let elements = form.whole_elements(to, PAGE, form.whole_elements(from, PAGE, most));
-    if elements < 2 || !form.forward || form.address_bits != 64 {
+    if elements < 2 || !form.forward || !form.whole_pages {
         return Ok(None);
     }
     let Some(source) = cpu.host_read(bus, from)? else { return Ok(None) };
@@ -287,7 +310,7 @@ fn fill_many<B: Bus>(
 ) -> Result<Option<u64>, Fault> {
     let Repeated::Yes { first } = repeated else { return Ok(None) };
     let elements = form.whole_elements(to, PAGE, most);
-    if elements < 2 || !form.forward || form.address_bits != 64 {
+    if elements < 2 || !form.forward || !form.whole_pages {
         return Ok(None);
     }
     let pattern = repeat_element(element, form.bits());

@@ -10,21 +10,31 @@ pub(super) const MXCSR_MASK: u32 = 0xffff;
 /// Length of what FXSAVE writes; the rest of its 512 bytes is reserved or software's.
 pub(super) const FXSAVE_WRITTEN: usize = 416;
 
-/// The image of FNSTENV (14 or 28 bytes) or FNSAVE (94 or 108 bytes); the bytes behind `size` stay zero.
-pub(super) fn environment(unit: &Unit, size: usize) -> [u8; 108] {
+/// The image of FNSTENV (14 or 28 bytes) or FNSAVE (94 or 108 bytes); the bytes behind `size` stay zero. Protected mode
+/// tells pointers with their selectors, which are not kept and read as zero; real mode tells linear addresses.
+pub(super) fn environment(unit: &Unit, size: usize, real: bool) -> [u8; 108] {
     let X87 { control, status, opcode, ip, dp, .. } = unit.state;
     let mut image = [0; 108];
     let words = [control, status, full_tags(unit)];
     let header = if has_short_header(size) {
-        // Selectors are not kept: they read as zero.
-        let fields = [words[0], words[1], words[2], ip as u16, 0, dp as u16, 0];
+        let upper = |pointer: u64| if real { (pointer >> 4) as u16 & 0xf000 } else { 0 };
+        let opcode = if real { opcode } else { 0 };
+        let fields = [words[0], words[1], words[2], ip as u16, upper(ip) | opcode, dp as u16, upper(dp)];
         for (bytes, field) in image.chunks_exact_mut(2).zip(fields) {
             bytes.copy_from_slice(&field.to_le_bytes());
         }
         14
     } else {
         let [control, status, tags] = words.map(|word| u32::from(word) | 0xffff_0000);
-        let fields = [control, status, tags, ip as u32, u32::from(opcode) << 16, dp as u32, 0xffff_0000];
+        let (ip, dp, opcode) = (ip as u32, dp as u32, u32::from(opcode));
+        let pointers = if real {
+            let lower = |pointer: u32| pointer | 0xffff_0000;
+            let upper = |pointer: u32| (pointer >> 16) << 12;
+            [lower(ip), upper(ip) | opcode, lower(dp), upper(dp)]
+        } else {
+            [ip, opcode << 16, dp, 0xffff_0000]
+        };
+        let fields = [control, status, tags, pointers[0], pointers[1], pointers[2], pointers[3]];
         for (bytes, field) in image.chunks_exact_mut(4).zip(fields) {
             bytes.copy_from_slice(&field.to_le_bytes());
         }
@@ -39,13 +49,19 @@ pub(super) fn environment(unit: &Unit, size: usize) -> [u8; 108] {
 }
 
 /// Loads the image of FLDENV or FRSTOR.
-pub(super) fn load_environment(unit: &mut Unit, image: &[u8]) {
+pub(super) fn load_environment(unit: &mut Unit, image: &[u8], real: bool) {
     let short = has_short_header(image.len());
     let field = |n: usize| if short { word(image, 2 * n).into() } else { doubleword(image, 4 * n) };
     let state = &mut unit.state;
-    state.ip = field(3).into();
-    state.opcode = if short { 0 } else { (field(4) >> 16) as u16 & 0x7ff };
-    state.dp = field(5).into();
+    // Real mode keeps 4 or 16 more bits of each pointer from bit 12 of the next field.
+    let pointer = |n| if real { field(n) & 0xffff | field(n + 1) >> 12 << 16 } else { field(n) };
+    state.ip = pointer(3).into();
+    state.opcode = match (real, short) {
+        (true, _) => field(4) as u16 & 0x7ff,
+        (false, true) => 0,
+        (false, false) => (field(4) >> 16) as u16 & 0x7ff,
+    };
+    state.dp = pointer(5).into();
     state.tags = (0..8).filter(|i| field(2) >> (2 * i) & 3 != 3).fold(0, |tags, i| tags | 1 << i);
     unit.set_control(field(0) as u16);
     unit.set_status(field(1) as u16);
@@ -142,14 +158,27 @@ mod tests {
     #[test]
     fn saved_state_restores() {
         for size in [94, 108] {
-            let image = environment(&Unit::new(example()), size);
+            let image = environment(&Unit::new(example()), size, false);
             let mut unit = Unit::new(X87::default());
-            load_environment(&mut unit, &image[..size]);
+            load_environment(&mut unit, &image[..size], false);
             let short = size == 94;
             let opcode = if short { 0 } else { 0x123 };
             let ip = if short { 1 } else { 0x8000_0001 };
             assert_eq!(unit.state, X87 { opcode, ip, ..example() });
         }
+    }
+
+    #[test]
+    fn saved_state_restores_in_real_mode_with_linear_pointers() {
+        for size in [14, 28, 94, 108] {
+            let saved = X87 { ip: 0xf_1234, dp: 0x2_0077, ..example() };
+            let image = environment(&Unit::new(saved), size, true);
+            let mut unit = Unit::new(if size > 28 { X87::default() } else { saved });
+            load_environment(&mut unit, &image[..size], true);
+            assert_eq!(unit.state, saved, "{size}");
+        }
+        let short = environment(&Unit::new(X87 { ip: 0xf_1234, dp: 0x2_0077, ..example() }), 14, true);
+        assert_eq!(short[6..14], [0x34, 0x12, 0x23, 0xf1, 0x77, 0, 0, 0x20]);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use iced_x86::{Instruction, OpKind};
 use crate::integer::LazyFlags;
 use crate::op::Op;
 use crate::state::REG_RIP;
-use crate::{Bus, Cpu, Fault};
+use crate::{Bus, Cpu, Fault, StoreKind};
 use operation::{Format, Operation, Source};
 use unit::{Stored, Unit};
 
@@ -73,9 +73,11 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
         Operation::Move(condition) => cpu.flags.condition(condition),
         _ => false,
     };
-    unit.state.ip = cpu.state.regs[REG_RIP].wrapping_sub(u64::from(op.len));
+    let ip = cpu.state.regs[REG_RIP].wrapping_sub(u64::from(op.len));
+    // Real mode tells linear addresses, and only there do they differ from offsets without a selector to go with them.
+    unit.state.ip = if cpu.protected() { ip } else { cpu.code_linear(ip) };
     if memory.is_some() {
-        unit.state.dp = cpu.effective_address(instruction);
+        unit.state.dp = if cpu.protected() { cpu.effective_address(instruction) } else { address };
     }
     let effect = unit.execute(operation, operation::register_index(instruction), &operand, holds);
     match (effect.store, stored_format(operation)) {
@@ -183,11 +185,12 @@ fn load_environment<B: Bus>(
     size: usize,
     address: u64,
 ) -> Result<(), Fault> {
+    let real = !cpu.protected();
     match size {
-        14 => image::load_environment(unit, &cpu.read::<14>(bus, address)?),
-        28 => image::load_environment(unit, &cpu.read::<28>(bus, address)?),
-        94 => image::load_environment(unit, &cpu.read::<94>(bus, address)?),
-        _ => image::load_environment(unit, &cpu.read::<108>(bus, address)?),
+        14 => image::load_environment(unit, &cpu.read::<14>(bus, address)?, real),
+        28 => image::load_environment(unit, &cpu.read::<28>(bus, address)?, real),
+        94 => image::load_environment(unit, &cpu.read::<94>(bus, address)?, real),
+        _ => image::load_environment(unit, &cpu.read::<108>(bus, address)?, real),
     }
     Ok(())
 }
@@ -200,7 +203,7 @@ fn store_environment<B: Bus>(
     size: usize,
     address: u64,
 ) -> Result<(), Fault> {
-    let image = image::environment(unit, size);
+    let image = image::environment(unit, size, !cpu.protected());
     match size {
         14 => cpu.write::<14>(bus, address, first(&image))?,
         28 => cpu.write::<28>(bus, address, first(&image))?,
@@ -237,7 +240,11 @@ fn save_extended<B: Bus>(
         bytes.copy_from_slice(&register.to_le_bytes());
     }
     cpu.probe_writable(bus, address, 512)?;
-    cpu.write(bus, address, area)
+    if cpu.long_code() {
+        return cpu.write(bus, address, area);
+    }
+    // There is no XMM8.
+    cpu.write_slow(bus, address, &area[..288], StoreKind::Cached)
 }
 
 fn restore_extended<B: Bus>(
@@ -257,7 +264,8 @@ fn restore_extended<B: Bus>(
     }
     image::load_extended(unit, wide, &area);
     cpu.state.mxcsr = mxcsr;
-    for (register, bytes) in cpu.state.xmm.iter_mut().zip(area[160..].chunks_exact(16)) {
+    let registers = if cpu.long_code() { 16 } else { 8 };
+    for (register, bytes) in cpu.state.xmm[..registers].iter_mut().zip(area[160..].chunks_exact(16)) {
         *register = bytes.iter().rev().fold(0, |value, byte| value << 8 | u128::from(*byte));
     }
     Ok(())

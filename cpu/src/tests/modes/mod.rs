@@ -1,6 +1,12 @@
 //! Real mode, protected mode without long mode, compatibility mode, and the ways between them.
 
+mod compatibility;
+mod decimal;
+mod forms;
+mod legacy_paging;
+mod protected;
 mod real;
+mod segments;
 mod switches;
 
 use iced_x86::{IcedError, code_asm::CodeAssembler};
