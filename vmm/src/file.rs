@@ -15,7 +15,7 @@ use crate::board::{BoardState, Wiring};
 use crate::memory::{BankKind, Memory, PAGE};
 
 const MAGIC: [u8; 8] = *b"PMEMSIM\0";
-const VERSION: u32 = 2;
+const VERSION: u32 = 4;
 const FIXED: usize = 20;
 /// No header is larger than this, whatever a damaged file says.
 const MAX_BODY: u32 = 16 << 20;

@@ -31,7 +31,7 @@ pub(super) fn split<B: Bus>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(
     let base = u64::from(full(op).immediate8());
     let al = register(cpu, 8, RAX);
     let high = al.checked_div(base).ok_or(Fault::DE)?;
-    set_register(cpu, 16, RAX, high << 8 | al % base);
+    set_register(cpu, 16, RAX, high << 8 | (al % base));
     set_flags(cpu, al % base, false, false);
     Ok(())
 }

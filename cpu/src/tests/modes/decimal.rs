@@ -33,11 +33,11 @@ impl Machine {
 }
 
 fn packed(n: u64) -> u64 {
-    n / 10 % 10 << 4 | n % 10
+    (n / 10 % 10) << 4 | (n % 10)
 }
 
 fn of_result(al: u64) -> u64 {
-    let parity = if (al as u8).count_ones() % 2 == 0 { PF } else { 0 };
+    let parity = if (al as u8).count_ones().is_multiple_of(2) { PF } else { 0 };
     let zero = if al == 0 { ZF } else { 0 };
     parity | zero | al & SF
 }
@@ -71,7 +71,7 @@ fn aaa_and_aas_carry_into_ah() {
             let half = if sum > 15 { AF } else { 0 };
             let carry = sum > 9;
             let (ax, flags) = aaa.run(0x300 | sum, half);
-            assert_eq!(ax, (3 + u64::from(carry)) << 8 | sum % 10);
+            assert_eq!(ax, (3 + u64::from(carry)) << 8 | (sum % 10));
             assert_eq!(flags & (CF | AF), if carry { CF | AF } else { 0 });
 
             let borrow = a < b;
@@ -95,7 +95,7 @@ fn aam_and_aad_are_division_and_multiplication() {
         let base = u64::from(base);
         for al in 0..256 {
             let (ax, flags) = aam.run(0x5500 | al, 0);
-            assert_eq!(ax, al / base << 8 | al % base);
+            assert_eq!(ax, (al / base) << 8 | (al % base));
             assert_eq!(flags & (ZF | SF | PF), of_result(al % base));
             let (ax, flags) = aad.run(0x300 | al, 0);
             assert_eq!(ax, (al + 3 * base) & 0xff);

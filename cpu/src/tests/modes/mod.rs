@@ -16,6 +16,8 @@ use crate::{
     testing::{TestBus, run_to_halt},
 };
 
+type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+
 /// Where real-mode code lies: at offset 0 of this segment.
 const REAL_SEGMENT: u16 = 0x1000;
 /// Where real-mode code lies.

@@ -245,7 +245,7 @@ fn pusha_and_popa_restore_all_but_the_stack_pointer() {
 
 #[test]
 fn bound_arpl_into_and_salc() {
-    let run = |program: fn(&mut CodeAssembler) -> Result<(), IcedError>| {
+    let run = |program: Program| {
         let (mut cpu, mut bus) = machine(program);
         bus.poke(DATA, &[0xfe, 0xff, 0xff, 0xff, 5, 0, 0, 0]);
         run_to_halt(&mut cpu, &mut bus);

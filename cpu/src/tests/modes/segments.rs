@@ -138,7 +138,7 @@ fn null_selectors_give_nothing() {
 #[test]
 fn pushes_calls_and_enter_stay_within_the_stack() {
     let stack = descriptor(0xfff, WRITABLE, WIDE);
-    let programs: [fn(&mut CodeAssembler) -> Result<(), IcedError>; 7] = [
+    let programs: [Program; 7] = [
         |a| a.mov(eax, dword_ptr(ebp)),
         |a| a.push(eax),
         |a| a.pushad(),
@@ -203,7 +203,7 @@ fn addresses_only_computed_are_not_checked() {
 
 #[test]
 fn jumps_and_calls_beyond_the_code_segment_do_nothing() {
-    let programs: [fn(&mut CodeAssembler) -> Result<(), IcedError>; 3] = [
+    let programs: [Program; 3] = [
         |a| a.jmp(eax),
         |a| a.call(eax),
         |a| {
