@@ -1,5 +1,6 @@
 //! The core from outside: small programs on a small machine.
 
+mod agreement;
 mod alignment;
 mod breakpoints;
 mod control;
