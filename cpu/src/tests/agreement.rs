@@ -283,7 +283,6 @@ fn outcome(
     let mut bytes = |at: u64| bus.peek::<0x4000>(at).to_vec();
     let memory = [bytes(CODE), bytes(DATA), bytes(PMEM), bytes(COUNTS)];
     let events = events(&bus);
-    let events = events(&bus);
     Outcome { exit, state: cpu.state(), events, memory }
 }
 
