@@ -104,7 +104,9 @@ impl<B: Bus> Cpu<B> {
                 self.store_physical(bus, at, marked.to_le_bytes());
             }
         }
-        let page_mask = (1u64 << (39 - 9 * depth as u32)) - 1;
+        let shift = 39 - 9 * depth as u32;
+        self.tlb.note_size(linear, shift);
+        let page_mask = (1u64 << shift) - 1;
         let frame = (leaf & ADDRESS & !page_mask | linear & page_mask) >> 12;
         Ok(Translation { frame, global: leaf & GLOBAL != 0 && self.state.cr4 & CR4_PGE != 0 })
     }

@@ -52,6 +52,7 @@ impl<B: Bus> Cpu<B> {
         if !large {
             self.mark_32(bus, directory_at, directory, ACCESSED);
         }
+        self.tlb.note_size(linear, if large { 22 } else { 12 });
         let global = leaf & GLOBAL != 0 && self.state.cr4 & CR4_PGE != 0;
         Ok(Translation { frame: address >> 12, global })
     }

@@ -4,6 +4,8 @@
 //! of CPL nor STAC and CLAC need a flush. An entry's tag is the linear page address; its low bits are *slow bits*,
 //! which make the tag differ from every page address, so that the fast path's one compare fails.
 
+use rustc_hash::FxHashSet;
+
 /// Entries of one privilege's part.
 const ENTRIES: usize = 1024;
 /// Entries of one array: four privileges. A power of two, so that masking replaces bounds checks.
@@ -60,6 +62,11 @@ impl Entry {
         self.tag & !(PMEM | CODE | CHECKED) == linear & !0xfff
     }
 }
+
+/// Logarithms of the sizes of large pages: 2 MiB, 4 MiB without PAE, 1 GiB.
+const LARGE_SHIFTS: [u32; 3] = [21, 22, 30];
+/// Large pages remembered at most.
+const MOST_LARGE: usize = 16384;
 
 /// Translations of one kind of access.
 pub(crate) struct Array {
@@ -130,6 +137,19 @@ impl Array {
         }
     }
 
+    /// Drops all parts of a page of `1 << shift` bytes: they lie next to each other in each privilege's part.
+    fn clear_large(&mut self, linear: u64, shift: u32) {
+        let count = ENTRIES.min(1 << (shift - 12));
+        let start = (linear >> 12) as usize & (ENTRIES - 1) & !(count - 1);
+        for part in self.entries.chunks_exact_mut(ENTRIES) {
+            for entry in &mut part[start..start + count] {
+                if (entry.tag ^ linear) >> shift == 0 {
+                    *entry = Entry::NONE;
+                }
+            }
+        }
+    }
+
     fn clear_page(&mut self, linear: u64) {
         for privilege in Privilege::ALL {
             let slot = Array::slot(linear, privilege);
@@ -138,6 +158,10 @@ impl Array {
             }
         }
     }
+}
+
+fn large_page(linear: u64, shift: u32) -> u64 {
+    linear >> shift << shift | u64::from(shift)
 }
 
 fn boxed<T: Copy>(value: T) -> Box<[T; SLOTS]> {
@@ -155,11 +179,13 @@ pub(crate) struct Tlb {
     pub write: Array,
     /// For instruction fetches.
     pub fetch: Array,
+    /// Pages larger than 4 KiB of which there may be parts: first address, and in the low bits the size's logarithm.
+    large: FxHashSet<u64>,
 }
 
 impl Tlb {
     pub fn new() -> Tlb {
-        Tlb { read: Array::new(), write: Array::new(), fetch: Array::new() }
+        Tlb { read: Array::new(), write: Array::new(), fetch: Array::new(), large: FxHashSet::default() }
     }
 
     /// Drops everything.
@@ -167,6 +193,7 @@ impl Tlb {
         self.read.clear();
         self.write.clear();
         self.fetch.clear();
+        self.large.clear();
     }
 
     /// Drops everything that is not global.
@@ -176,11 +203,29 @@ impl Tlb {
         self.fetch.clear_not_global();
     }
 
-    /// Drops one page's translations.
+    /// Drops the translations of the page at `linear`, whatever its size was when they were made.
     pub fn flush_page(&mut self, linear: u64) {
-        self.read.clear_page(linear);
-        self.write.clear_page(linear);
-        self.fetch.clear_page(linear);
+        for array in [&mut self.read, &mut self.write, &mut self.fetch] {
+            array.clear_page(linear);
+        }
+        for shift in LARGE_SHIFTS {
+            if self.large.remove(&large_page(linear, shift)) {
+                for array in [&mut self.read, &mut self.write, &mut self.fetch] {
+                    array.clear_large(linear, shift);
+                }
+            }
+        }
+    }
+
+    /// A translation from a page of `1 << shift` bytes is about to be made.
+    pub fn note_size(&mut self, linear: u64, shift: u32) {
+        if shift == 12 || !self.large.insert(large_page(linear, shift)) {
+            return;
+        }
+        if self.large.len() > MOST_LARGE {
+            self.flush();
+            self.large.insert(large_page(linear, shift));
+        }
     }
 
     /// Drops all permission to write.

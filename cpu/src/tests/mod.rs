@@ -9,6 +9,7 @@ mod limits;
 mod locks;
 mod modes;
 mod nmi;
+mod page_rights;
 mod paging;
 mod persistence;
 mod self_modifying;
