@@ -6,7 +6,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     Bus, Cpu, Fault, Page,
-    decode::{CodeSize, Decoded, decode},
+    decode::{CodeSize, Decoded, LONGEST, decode},
     events::granules,
     op::Op,
     paging::{Access, is_canonical},
@@ -20,8 +20,6 @@ const BLOCK_OPS: usize = 32;
 const BLOCKS: usize = 400_000;
 /// Slots of the table of blocks entered lately.
 const RECENT: usize = 16384;
-/// Bytes of the longest instruction.
-const LONGEST: usize = 15;
 /// Bytes of the longest block.
 const LONGEST_BLOCK: u64 = (BLOCK_OPS * LONGEST) as u64;
 

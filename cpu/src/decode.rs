@@ -14,6 +14,9 @@ use crate::{
 pub(crate) const OPTIONS: u32 =
     DecoderOptions::NO_MPFX_0FBC | DecoderOptions::NO_MPFX_0FBD | DecoderOptions::NO_WBNOINVD;
 
+/// Bytes of the longest instruction.
+pub(crate) const LONGEST: usize = 15;
+
 /// What the bytes at an address are.
 pub(crate) enum Decoded<B: Bus> {
     /// An instruction.
@@ -58,7 +61,11 @@ pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize, handlers: Handlers) -
     let instruction = decoder.decode();
     if instruction.is_invalid() {
         return match decoder.last_error() {
-            DecoderError::NoMoreBytes if bytes.len() < 15 => Decoded::Incomplete,
+            DecoderError::NoMoreBytes if bytes.len() < LONGEST => Decoded::Incomplete,
+            // The decoder gives up there, whatever it has found so far.
+            _ if instruction.len() == LONGEST => {
+                Decoded::Op { op: general(too_long, &instruction, size), ends_block: true }
+            }
             _ => Decoded::Op { op: general(undefined, &instruction, size), ends_block: true },
         };
     }
@@ -112,6 +119,11 @@ fn general<B: Bus>(run: Handler<B>, i: &Instruction, size: CodeSize) -> Op<B> {
 
 fn undefined<B: Bus>(_: &mut Cpu<B>, _: &mut B, _: &Op<B>) -> Result<(), Fault> {
     Err(Fault::UD)
+}
+
+/// SDM vol. 2, section 2.3.11: an instruction has at most 15 bytes.
+fn too_long<B: Bus>(_: &mut Cpu<B>, _: &mut B, _: &Op<B>) -> Result<(), Fault> {
+    Err(Fault::GP0)
 }
 
 fn repeats(i: &Instruction) -> bool {

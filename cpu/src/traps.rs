@@ -7,7 +7,6 @@ use crate::{
     registers::*,
     segments::{Descriptor, gp},
     state::REG_RIP,
-    tlb::Privilege,
 };
 
 const DOUBLE_FAULT: u8 = 8;
@@ -226,10 +225,18 @@ impl<B: Bus> Cpu<B> {
         }
         let pushed = if event.code.is_some() { &bytes[..] } else { &bytes[8..] };
         let rsp = stack.wrapping_sub(pushed.len() as u64);
-        let privilege = std::mem::replace(&mut self.privilege, Privilege::Supervisor);
-        let outcome = self.write_slow(bus, rsp, pushed, StoreKind::Cached);
-        self.privilege = privilege;
+        let outcome = self.as_supervisor(|cpu| {
+            // The highest value is pushed first: its page is the first to fault.
+            cpu.probe_writable(bus, stack.wrapping_sub(8), 8)?;
+            cpu.write_slow(bus, rsp, pushed, StoreKind::Cached)
+        });
         match outcome {
+            Err(fault) if fault.vector() == PAGE_FAULT => {
+                // Of the lower page its highest value is.
+                let lower_page = self.state.cr2 < stack.wrapping_sub(8);
+                self.state.cr2 = if lower_page { rsp | 0xff8 } else { self.state.cr2 };
+                Err(fault)
+            }
             Err(fault) if fault == Fault::GP0 => Err(Fault::SS0),
             Err(fault) => Err(fault),
             Ok(()) => Ok(rsp),

@@ -134,7 +134,13 @@ fn emit(a: &mut CodeAssembler, (what, first, second, number): Step, user: bool) 
             a.pop(rbx)
         }
         26 => a.rdtsc(),
-        27 => if first & 1 == 0 { a.in_(al, 0x30) } else { a.out(0x30, al) },
+        27 => {
+            if first & 1 == 0 {
+                a.in_(al, 0x30)
+            } else {
+                a.out(0x30, al)
+            }
+        }
         28 => match first % 3 {
             0 => a.int(0x55),
             1 => a.int3(),
@@ -162,7 +168,13 @@ fn emit(a: &mut CodeAssembler, (what, first, second, number): Step, user: bool) 
             a.mov(ecx, u32::from(if user { USER_DATA } else { KERNEL_DATA }))?;
             a.mov(ss, ecx)
         }
-        32 => if first & 1 == 0 { a.sti() } else { a.cli() },
+        32 => {
+            if first & 1 == 0 {
+                a.sti()
+            } else {
+                a.cli()
+            }
+        }
         33 if second > 240 => match first % 3 {
             0 => a.ud2(),
             1 => {

@@ -172,7 +172,7 @@ fn delivery_that_fails_changes_nothing_that_the_next_one_saves() {
     let frame = run_to_handler(&mut cpu, &mut bus);
     assert_eq!((frame.vector, frame.code), (14, Some(2)));
     assert_eq!((frame.rip, frame.cs, frame.ss, frame.rsp), (CODE, USER_CODE.into(), USER_DATA.into(), STACK));
-    assert_eq!(cpu.state().cr2, UNMAPPED - 16);
+    assert_eq!(cpu.state().cr2, UNMAPPED - 8);
 }
 
 #[test]
