@@ -5,6 +5,7 @@ use iced_x86::{Instruction, OpKind, Register};
 use crate::{
     Bus, Cpu, DrainKind, Fault, Page, StoreKind,
     debug::DataAccess,
+    events::granules,
     paging::{Access, is_canonical},
     registers::{FS, GS},
     segments::segment_index,
@@ -199,6 +200,14 @@ impl<B: Bus> Cpu<B> {
             Target::Memory { host, slow: 0, .. } => Ok(Some(host)),
             _ => Ok(None),
         }
+    }
+
+    /// Whether instructions were decoded from near these bytes, which lie in one page that may be written: a store there
+    /// must end its instruction's work, so that an instruction written over is fetched anew.
+    pub(crate) fn has_decoded_code(&self, linear: u64, len: usize) -> bool {
+        let frame = self.tlb.write.frame(linear, self.privilege);
+        let decoded = self.code_pages.get(&frame).copied().unwrap_or(0);
+        decoded & granules((linear & 0xfff) as usize, len) != 0
     }
 
     /// Guest-physical address of the byte at `linear`, checked as for a load.

@@ -287,7 +287,7 @@ fn copy_many<B: Bus>(
     // Two linear addresses may be one physical address: then an element stored early could be read later. At the same
     // place in their pages each element can only meet itself.
     let may_overlap = (1..bytes).contains(&(to.wrapping_sub(from) % PAGE));
-    if elements < 2 || may_overlap || !is_seen_memory(cpu, to) {
+    if elements < 2 || may_overlap || !is_seen_memory(cpu, to) || cpu.has_decoded_code(to, bytes as usize) {
         return Ok(None);
     }
     let mut line = [0; LINE as usize];
@@ -322,7 +322,7 @@ fn fill_many<B: Bus>(
         return Ok(Some(elements));
     }
     let elements = form.whole_elements(to, LINE, elements);
-    if elements < 2 || !is_seen_memory(cpu, to) {
+    if elements < 2 || !is_seen_memory(cpu, to) || cpu.has_decoded_code(to, (elements * form.size) as usize) {
         return Ok(None);
     }
     let mut line = [0; LINE as usize];

@@ -135,3 +135,24 @@ fn a_store_next_to_code_in_its_page_changes_nothing() {
     run_to_halt(&mut cpu, &mut bus);
     assert_eq!(bus.peek64(CODE + 0x800), 100);
 }
+
+#[test]
+fn a_repeated_store_that_overwrites_itself_ends_with_the_iteration_that_does() {
+    // The second iteration writes over REP STOSQ and what follows: sixteen bytes of NOP, then HLT.
+    let code = assemble(|a| {
+        let mut store = a.create_label();
+        a.lea(rdi, ptr(store))?;
+        a.sub(rdi, 8)?;
+        a.mov(rax, 0x9090_9090_9090_9090u64)?;
+        a.mov(ecx, 100)?;
+        a.nops_with_size(8)?;
+        a.set_label(&mut store)?;
+        a.rep().stosq()?;
+        a.nops_with_size(5)?;
+        a.hlt()
+    });
+    let (mut cpu, mut bus) = machine_with_traps(&code);
+    run_to_halt(&mut cpu, &mut bus);
+    assert_eq!(cpu.state().regs[1], 98);
+    assert_eq!(bus.peek(CODE + code.len() as u64 - 1), [0xf4]);
+}
