@@ -105,11 +105,10 @@ pub(crate) fn load(path: &Path) -> Result<(Body, Memory), Error> {
         return Err(format("header checksum does not match"));
     }
     let body: Body = postcard::from_bytes(&bytes).map_err(|error| format(&error.to_string()))?;
+    check_layout(&body).map_err(format)?;
     let start = memory_offset(bytes.len());
     let size = body.banks.iter().try_fold(start, |sum, bank| sum.checked_add(bank.1));
-    if size != Some(file.metadata().map_err(io)?.len())
-        || body.banks.iter().any(|bank| !bank.1.is_multiple_of(PAGE))
-    {
+    if size != Some(file.metadata().map_err(io)?.len()) {
         return Err(format("memory part of wrong length"));
     }
     let banks: Vec<_> = body
@@ -119,4 +118,27 @@ pub(crate) fn load(path: &Path) -> Result<(Body, Memory), Error> {
         .collect();
     let memory = Memory::new(&banks, Some((&Arc::new(file), start)))?;
     Ok((body, memory))
+}
+
+/// Refuses memory that no machine has: everybody who reaches it later relies on whole pages, in one bank each, and on
+/// persistent memory where the regions are.
+fn check_layout(body: &Body) -> Result<(), &'static str> {
+    const HIGHEST: u64 = 1 << 46;
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for &(base, size, _) in &body.banks {
+        let end = base.checked_add(size).filter(|&end| end <= HIGHEST);
+        let Some(end) = end.filter(|_| size > 0) else { return Err("a bank of memory of impossible size") };
+        if !base.is_multiple_of(PAGE) || !size.is_multiple_of(PAGE) {
+            return Err("a bank of memory that is not made of pages");
+        }
+        if ranges.iter().any(|&(other, other_end)| base < other_end && other < end) {
+            return Err("banks of memory that overlap");
+        }
+        ranges.push((base, end));
+    }
+    let is_bank = |base, size| body.banks.contains(&(base, size, true));
+    if !body.wiring.regions.iter().all(|region| is_bank(region.base, region.size)) {
+        return Err("a region without memory");
+    }
+    Ok(())
 }
