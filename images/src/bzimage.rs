@@ -5,7 +5,7 @@ use std::io::Read;
 
 use crate::error::{Error, Result};
 
-/// Largest kernel that is unpacked: a damaged length must not fill the memory of the host.
+/// Largest kernel or module that is unpacked: a damaged length must not fill the memory of the host.
 const LARGEST: usize = 1 << 30;
 
 const ELF: &[u8] = b"\x7fELF\x02\x01";
@@ -62,18 +62,18 @@ fn unpack(payload: &[u8]) -> Result<Vec<u8>, String> {
     if unpacked.starts_with(ELF) { Ok(unpacked) } else { Err("the payload is no x86-64 ELF file".into()) }
 }
 
-fn gzip(payload: &[u8]) -> Result<Vec<u8>, String> {
+pub(crate) fn gzip(payload: &[u8]) -> Result<Vec<u8>, String> {
     read_all(flate2::read::GzDecoder::new(payload))
 }
 
-fn xz(payload: &[u8]) -> Result<Vec<u8>, String> {
+pub(crate) fn xz(payload: &[u8]) -> Result<Vec<u8>, String> {
     // The kernel's build appends the unpacked size (4 bytes): one stream, not a file of several.
     let stream =
         liblzma::stream::Stream::new_stream_decoder(LARGEST as u64, 0).map_err(|error| error.to_string())?;
     read_all(liblzma::read::XzDecoder::new_stream(payload, stream))
 }
 
-fn zstd(payload: &[u8]) -> Result<Vec<u8>, String> {
+pub(crate) fn zstd(payload: &[u8]) -> Result<Vec<u8>, String> {
     read_all(ruzstd::decoding::StreamingDecoder::new(payload).map_err(|error| error.to_string())?)
 }
 

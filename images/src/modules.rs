@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use object::{Object, ObjectSection};
 
+use crate::bzimage;
 use crate::error::{Error, Result};
 
 /// A kernel module.
@@ -67,24 +68,13 @@ pub(crate) fn is_module(path: &str) -> bool {
 
 /// The .ko without its compression.
 pub(crate) fn plain(name: &str, file: Vec<u8>) -> Result<Vec<u8>> {
-    use std::io::Read;
-    let mut plain = Vec::new();
-    let result = match &file[..] {
-        [0xfd, b'7', b'z', b'X', b'Z', ..] => {
-            liblzma::read::XzDecoder::new(&file[..]).read_to_end(&mut plain)
-        }
-        [0x1f, 0x8b, ..] => flate2::read::GzDecoder::new(&file[..]).read_to_end(&mut plain),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => match ruzstd::decoding::StreamingDecoder::new(&file[..]) {
-            Ok(mut decoder) => decoder.read_to_end(&mut plain),
-            Err(error) => return Err(Error::BadModule { module: name.into(), why: error.to_string() }),
-        },
+    let plain = match &file[..] {
+        [0xfd, b'7', b'z', b'X', b'Z', ..] => bzimage::xz(&file),
+        [0x1f, 0x8b, ..] => bzimage::gzip(&file),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => bzimage::zstd(&file),
         _ => return Ok(file),
     };
-    result.map_err(|error| Error::BadModule {
-        module: name.into(),
-        why: format!("cannot be unpacked: {error}"),
-    })?;
-    Ok(plain)
+    plain.map_err(|why| Error::BadModule { module: name.into(), why: format!("cannot be unpacked: {why}") })
 }
 
 /// Names in `depends=` of .modinfo, whose entries are `key=value`, each ended by a zero byte.
