@@ -59,6 +59,11 @@ const LOG_COST: u64 = 100_000;
 /// Events that a recording may have: each takes about a hundred bytes of the host's memory.
 const MAX_EVENTS: u64 = 50_000_000;
 
+/// Bytes that the observations of one conversation may take on the host, contents included.
+const MOST_OBSERVED: u64 = 4 << 30;
+/// What an observation counts beside its message and content: a quarter of a million are enough for any tree.
+const OBSERVATION: u64 = 16 << 10;
+
 /// What of the guest-physical memory behind an observation is wanted: where this byte of this file lies.
 pub(crate) type Wanted<'a> = Option<(&'a str, u64)>;
 
@@ -73,6 +78,8 @@ pub(crate) struct Conversation<'a, T> {
     /// Where the wanted byte lies.
     pub located: Option<u64>,
     wanted: Wanted<'a>,
+    /// Bytes that all observations took.
+    observed_bytes: u64,
 }
 
 impl<'a, T: Target> Conversation<'a, T> {
@@ -84,6 +91,7 @@ impl<'a, T: Target> Conversation<'a, T> {
             observed: Vec::new(),
             located: None,
             wanted: None,
+            observed_bytes: 0,
         }
     }
 
@@ -229,6 +237,11 @@ impl<'a, T: Target> Conversation<'a, T> {
         let message = self.message(address, len)?;
         let observation: Observation = postcard::from_bytes(&message)
             .map_err(|why| Trouble::Harness(format!("an observation cannot be read: {why}")))?;
+        let size = if let Found::File { size, .. } = observation.found { size } else { 0 };
+        self.observed_bytes = self.observed_bytes.saturating_add(OBSERVATION + len).saturating_add(size);
+        if self.observed_bytes > MOST_OBSERVED && size <= LARGEST_FILE {
+            return Err(Trouble::Harness(format!("observations of more than {MOST_OBSERVED} bytes")));
+        }
         let entry = match observation.found {
             Found::Nothing => None,
             Found::Errno { call, errno } => Some(Entry::Unreadable { call, errno }),
