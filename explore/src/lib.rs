@@ -10,6 +10,8 @@ mod canary;
 mod conversation;
 mod evidence;
 mod findings;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod machines;
 mod oracle;
 mod plant;

@@ -304,7 +304,7 @@ fn variable(name: &str) -> Option<String> {
         .filter(|value| !value.is_empty())
 }
 
-fn parse_resolved(line: &str) -> Option<Package> {
+pub(crate) fn parse_resolved(line: &str) -> Option<Package> {
     let words: Vec<&str> = line.split_whitespace().collect();
     let [name, version, sha256] = words[..] else { return None };
     (sha256.len() == 64).then(|| Package {
@@ -315,7 +315,7 @@ fn parse_resolved(line: &str) -> Option<Package> {
 }
 
 /// The packages in what `apt-cache show` prints.
-fn stanzas(text: &str) -> Vec<Package> {
+pub(crate) fn stanzas(text: &str) -> Vec<Package> {
     let parse = |stanza: &str| {
         let fields: HashMap<&str, &str> = stanza.lines().filter_map(|line| line.split_once(": ")).collect();
         let field = |name| fields.get(name).map(|value| value.trim().to_string());

@@ -42,7 +42,7 @@ pub(crate) fn read(
     result
 }
 
-fn members(
+pub(crate) fn members(
     deb: &Path,
     archive: &mut tar::Archive<impl Read>,
     wanted: impl Fn(&Path) -> bool,

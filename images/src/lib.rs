@@ -19,6 +19,8 @@ mod cpio;
 mod deb;
 mod error;
 mod ext4;
+#[doc(hidden)]
+pub mod fuzzing;
 mod initramfs;
 mod kernel;
 mod modules;

@@ -296,13 +296,13 @@ fn depends(deb: &Path) -> Result<Vec<String>> {
     Ok(names)
 }
 
-fn first_alternatives(field: &str) -> Vec<String> {
+pub(crate) fn first_alternatives(field: &str) -> Vec<String> {
     let name = |term: &str| term.trim().split([' ', '(', '|', ':']).next().unwrap_or_default().to_string();
     field.split(',').map(name).filter(|name| !name.is_empty()).collect()
 }
 
 /// Names of the libraries that an ELF file needs, its interpreter among them; none for other files.
-fn needed(member: &Member) -> Vec<String> {
+pub(crate) fn needed(member: &Member) -> Vec<String> {
     let Content::File(bytes) = &member.content else { return Vec::new() };
     libraries_of(bytes).unwrap_or_default()
 }
