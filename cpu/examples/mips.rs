@@ -1,4 +1,5 @@
-//! How many instructions a second the processor executes: four small loops in flat long mode.
+//! How many instructions a second the processor executes: some small loops in flat long mode, and the like in 32-bit
+//! code.
 //!
 //! `cargo run --release -p cpu --example mips`
 
@@ -57,7 +58,7 @@ impl Bus for Memory {
     fn probe(&mut self, _: &CpuView, _: u64) {}
 }
 
-fn machine(code: &[u8]) -> (Cpu<Memory>, Memory) {
+fn machine(code: &[u8], bits: u32) -> (Cpu<Memory>, Memory) {
     let mut memory = Memory { ram: vec![0; RAM] };
     let mut put = |at: usize, value: u64| memory.ram[at..at + 8].copy_from_slice(&value.to_le_bytes());
     put(0x1000, 0x2003);
@@ -73,7 +74,12 @@ fn machine(code: &[u8]) -> (Cpu<Memory>, Memory) {
     state.cr4 = 0x620;
     state.efer = 0xd01;
     state.segments = [Segment { selector: 0x18, base: 0, limit: u32::MAX, access: 0xc093 }; 6];
-    state.segments[1] = Segment { selector: 0x10, base: 0, limit: u32::MAX, access: 0xa09b };
+    state.segments[1] = Segment {
+        selector: 0x10,
+        base: 0,
+        limit: u32::MAX,
+        access: if bits == 64 { 0xa09b } else { 0xc09b },
+    };
     state.regs[REG_RIP] = CODE;
     state.regs[4] = 0x20_0000;
     state.regs[3] = 0x30_0000;
@@ -82,21 +88,29 @@ fn machine(code: &[u8]) -> (Cpu<Memory>, Memory) {
 }
 
 fn main() {
-    let loops: [(&str, &[u8]); 5] = [
+    let loops: [(&str, &[u8], u32); 9] = [
         // add rax, rcx; imul rdx, rax, 3; xor rsi, rdx; shr rsi, 1; dec rcx; jne
-        ("integer", b"\x48\x01\xc8\x48\x6b\xd0\x03\x48\x31\xd6\x48\xd1\xee\x48\xff\xc9\x75\xee\xeb\xec"),
+        ("integer", b"\x48\x01\xc8\x48\x6b\xd0\x03\x48\x31\xd6\x48\xd1\xee\x48\xff\xc9\x75\xee\xeb\xec", 64),
         // mov rax, [rbx]; add rax, 8; mov [rbx + 8], rax; mov rdx, [rbx + rcx * 8]; cmp rdx, rax; jmp
-        ("memory", b"\x48\x8b\x03\x48\x83\xc0\x08\x48\x89\x43\x08\x48\x8b\x14\xcb\x48\x39\xc2\xeb\xec"),
+        ("memory", b"\x48\x8b\x03\x48\x83\xc0\x08\x48\x89\x43\x08\x48\x8b\x14\xcb\x48\x39\xc2\xeb\xec", 64),
         // call f; dec rcx; jmp; f: push rbp; mov rbp, rsp; pop rbp; ret
-        ("call and return", b"\xe8\x05\x00\x00\x00\x48\xff\xc9\xeb\xf6\x55\x48\x89\xe5\x5d\xc3"),
+        ("call and return", b"\xe8\x05\x00\x00\x00\x48\xff\xc9\xeb\xf6\x55\x48\x89\xe5\x5d\xc3", 64),
         // mov rsi, rbx; lea rdi, [rbx + 65536]; mov ecx, 4096; rep movsb; jmp
-        ("rep movsb, 4 KiB", b"\x48\x89\xde\x48\x8d\xbb\x00\x00\x01\x00\xb9\x00\x10\x00\x00\xf3\xa4\xeb\xed"),
+        (
+            "rep movsb, 4 KiB",
+            b"\x48\x89\xde\x48\x8d\xbb\x00\x00\x01\x00\xb9\x00\x10\x00\x00\xf3\xa4\xeb\xed",
+            64,
+        ),
         // lea rdi, [rbx + 65536]; mov ecx, 512; rep stosq; jmp
-        ("rep stosq, 4 KiB", b"\x48\x8d\xbb\x00\x00\x01\x00\xb9\x00\x02\x00\x00\xf3\x48\xab\xeb\xef"),
+        ("rep stosq, 4 KiB", b"\x48\x8d\xbb\x00\x00\x01\x00\xb9\x00\x02\x00\x00\xf3\x48\xab\xeb\xef", 64),
+        ("integer, 32 bits", b"\x01\xc8\x6b\xd0\x03\x31\xd6\xd1\xee\x49\x75\xf4\xeb\xf2", 32),
+        ("memory, 32 bits", b"\x8b\x03\x83\xc0\x08\x89\x43\x08\x8b\x14\x8b\x39\xc2\xeb\xf1", 32),
+        ("call, 32 bits", b"\xe8\x03\x00\x00\x00\x49\xeb\xf8\x55\x89\xe5\x5d\xc3", 32),
+        ("rep movsb, 32 bits", b"\x89\xde\x8d\xbb\x00\x00\x01\x00\xb9\x00\x10\x00\x00\xf3\xa4\xeb\xef", 32),
     ];
-    const COUNT: u64 = 300_000_000;
-    for (name, code) in loops {
-        let (mut cpu, mut memory) = machine(code);
+    const COUNT: u64 = 100_000_000;
+    for (name, code, bits) in loops {
+        let (mut cpu, mut memory) = machine(code, bits);
         let start = Instant::now();
         assert_eq!(cpu.run(&mut memory, COUNT), Exit::Limit, "{name}");
         let seconds = start.elapsed().as_secs_f64();

@@ -201,7 +201,7 @@ impl<B: Bus> Cpu<B> {
 
     #[inline(never)]
     fn known_legacy_key(&self, rip: u64) -> Option<u64> {
-        if rip + LONGEST_BLOCK > u64::from(self.state.segments[CS].limit) {
+        if rip.saturating_add(LONGEST_BLOCK) > u64::from(self.state.segments[CS].limit) {
             return None;
         }
         let linear = self.code_linear(rip);

@@ -64,13 +64,14 @@ pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize, handlers: Handlers) -
             DecoderError::NoMoreBytes if bytes.len() < LONGEST => Decoded::Incomplete,
             // The decoder gives up there, whatever it has found so far.
             _ if instruction.len() == LONGEST => {
-                Decoded::Op { op: general(too_long, &instruction, size), ends_block: true }
+                Decoded::Op { op: general(too_long, &instruction, size, handlers), ends_block: true }
             }
-            _ => Decoded::Op { op: general(undefined, &instruction, size), ends_block: true },
+            _ => Decoded::Op { op: general(undefined, &instruction, size, handlers), ends_block: true },
         };
     }
     let ends_block = instruction.flow_control() != FlowControl::Next || repeats(&instruction);
-    let op = select(&instruction, size, handlers).unwrap_or_else(|| general(undefined, &instruction, size));
+    let op = select(&instruction, size, handlers)
+        .unwrap_or_else(|| general(undefined, &instruction, size, handlers));
     Decoded::Op { op, ends_block }
 }
 
@@ -80,7 +81,7 @@ fn select<B: Bus>(i: &Instruction, size: CodeSize, handlers: Handlers) -> Option
         return None;
     }
     if let Some(handler) = system::handler(i) {
-        return Some(general(handler, i, size));
+        return Some(general(handler, i, size, handlers));
     }
     if handlers == Handlers::Fastest
         && (size == CodeSize::Bits64 || legacy::is_same_in_64_bit_mode(i))
@@ -89,12 +90,12 @@ fn select<B: Bus>(i: &Instruction, size: CodeSize, handlers: Handlers) -> Option
         return Some(op);
     }
     if let Some(handler) = integer::general(i) {
-        return Some(general(handler, i, size));
+        return Some(general(handler, i, size, handlers));
     }
     if is_x87(i) {
-        return Some(general(x87::execute, i, size));
+        return Some(general(x87::execute, i, size, handlers));
     }
-    sse::general(i).map(|handler| general(handler, i, size))
+    sse::general(i).map(|handler| general(handler, i, size, handlers))
 }
 
 /// Whether there is a handler for `i`.
@@ -103,17 +104,23 @@ pub(crate) fn has_handler<B: Bus>(i: &Instruction, size: CodeSize) -> bool {
     select::<B>(i, size, Handlers::General).is_some()
 }
 
-fn general<B: Bus>(run: Handler<B>, i: &Instruction, size: CodeSize) -> Op<B> {
+fn general<B: Bus>(run: Handler<B>, i: &Instruction, size: CodeSize, handlers: Handlers) -> Op<B> {
     let none = REG_ZERO as u8;
     let checked = if size == CodeSize::Bits64 { None } else { legacy::checked(run, i) };
+    let run = if checked.is_some() { legacy::execute } else { run };
+    let flat = if size == CodeSize::Bits32 && handlers == Handlers::Fastest {
+        integer::specialise_flat(i, run).map(Box::new)
+    } else {
+        None
+    };
     Op {
-        run: if checked.is_some() { legacy::execute } else { run },
+        run: flat.as_ref().map_or(run, |flat| flat.run),
         imm: 0,
         mem: Mem { base: none, index: none, scale: 0, segment: None, disp: 0 },
         dst: 0,
         src: 0,
         len: i.len() as u8,
-        full: Some(Box::new(Full { instruction: *i, checked })),
+        full: Some(Box::new(Full { instruction: *i, checked, flat })),
     }
 }
 

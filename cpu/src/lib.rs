@@ -1,6 +1,11 @@
 //! A software x86-64 processor: decode, execute, translate addresses, take traps.
 //!
 //! It does no I/O, reads no host clock and knows no devices: all of that is behind [`Bus`].
+//!
+//! It starts in real mode and goes on to protected mode (without paging, with 32-bit or PAE paging) and to long mode
+//! (64-bit and compatibility mode), and back. Not offered are virtual-8086 mode and task switches by hardware, through a
+//! task gate, a far transfer to a task-state segment or an IRET with NT set: they end the run as
+//! [`Exit::Unsupported`]. System management mode does not exist.
 
 #![allow(unsafe_code)] // Guest memory is reached through host addresses that `Bus::page` vouches for.
 

@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use iced_x86::Instruction;
 
-use crate::{Bus, Cpu, Fault, legacy::Checked};
+use crate::{Bus, Cpu, Fault, integer::Flat, legacy::Checked};
 
 /// Executes one decoded instruction. RIP already points behind it; a handler that branches sets it. On a fault
 /// nothing of the instruction may have become visible, except what the SDM allows (REP progress, x87 pointers);
@@ -45,12 +45,14 @@ pub(crate) struct Full<B: Bus> {
     pub instruction: Instruction,
     /// Outside of 64-bit mode: what stands between the instruction and its memory operand.
     pub checked: Option<Checked<B>>,
+    /// In 32-bit code: the specialised form.
+    pub flat: Option<Box<Flat<B>>>,
 }
 
 #[cfg(test)]
 impl<B: Bus> From<Instruction> for Full<B> {
     fn from(instruction: Instruction) -> Self {
-        Full { instruction, checked: None }
+        Full { instruction, checked: None, flat: None }
     }
 }
 

@@ -10,6 +10,7 @@ mod branch;
 mod data;
 mod decimal;
 mod flags;
+mod flat;
 mod general;
 mod hot;
 mod legacy;
@@ -21,5 +22,6 @@ mod string;
 mod tests;
 
 pub(crate) use flags::LazyFlags;
+pub(crate) use flat::{Flat, specialise as specialise_flat};
 pub(crate) use general::general;
 pub(crate) use hot::specialise;

@@ -2,6 +2,7 @@
 
 mod compatibility;
 mod decimal;
+mod flat;
 mod forms;
 mod legacy_paging;
 mod protected;
