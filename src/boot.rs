@@ -42,6 +42,9 @@ pub struct Boot {
     /// RAM
     #[arg(long, default_value = "256M")]
     memory: Size,
+    /// Processors
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+    cpus: u8,
     /// Size of an NVDIMM, zeroed; may be given more than once
     #[arg(long)]
     nvdimm: Vec<Size>,
@@ -168,6 +171,7 @@ impl Boot {
             modules: Vec::new(),
             command_line: String::new(),
             memory: self.memory.0,
+            cpus: self.cpus,
             nvdimms: self.nvdimm.iter().map(nvdimm).collect(),
             seed: self.seed,
             protocol: BootProtocol::default(),

@@ -67,7 +67,7 @@ fn machine(code: &[u8], bits: u32) -> (Cpu<Memory>, Memory) {
         put(0x3000 + n * 8, (n as u64) << 21 | 0x83);
     }
     memory.ram[CODE as usize..][..code.len()].copy_from_slice(code);
-    let mut cpu = Cpu::new(0, 0);
+    let mut cpu = Cpu::new(1, 0);
     let mut state = cpu.state();
     state.cr0 = 0x8001_0033;
     state.cr3 = 0x1000;

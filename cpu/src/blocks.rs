@@ -49,7 +49,7 @@ struct Origin {
     crossing: Option<Box<[u8]>>,
 }
 
-/// All decoded instructions of one processor.
+/// All decoded instructions.
 pub(crate) struct CodeCache<B: Bus> {
     pub blocks: Vec<Block<B>>,
     free: Vec<u32>,
@@ -175,7 +175,7 @@ fn block_key(frame: u64, linear: u64, size: CodeSize) -> u64 {
 }
 
 impl<B: Bus> Cpu<B> {
-    /// Content of a guest-physical page changed without this processor's doing: decoded instructions from it are
+    /// Content of a guest-physical page changed without a processor's doing: decoded instructions from it are
     /// dropped.
     pub fn memory_changed(&mut self, page: u64) {
         if self.code_pages.contains_key(&page) {
@@ -231,7 +231,7 @@ impl<B: Bus> Cpu<B> {
         match code.drop_granules(frame, written) {
             0 => {
                 self.code_pages.remove(&frame);
-                self.tlb.unmark_code(frame);
+                self.unmark_code(frame);
             }
             left => {
                 self.code_pages.insert(frame, left);
@@ -243,7 +243,7 @@ impl<B: Bus> Cpu<B> {
     pub(crate) fn drop_all_code(&mut self, code: &mut CodeCache<B>) {
         *code = CodeCache::default();
         for (frame, _) in std::mem::take(&mut self.code_pages) {
-            self.tlb.unmark_code(frame);
+            self.unmark_code(frame);
         }
     }
 
@@ -282,7 +282,7 @@ impl<B: Bus> Cpu<B> {
         let first_of_page = !self.code_pages.contains_key(&frame);
         *self.code_pages.entry(frame).or_default() |= block.origin.granules;
         if first_of_page {
-            self.tlb.mark_code(frame);
+            self.mark_code(frame);
         }
         let crosses = block.origin.crossing.is_some();
         let index = code.insert(block);

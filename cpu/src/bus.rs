@@ -93,8 +93,8 @@ pub trait Bus: Sized {
         let _ = port;
         true
     }
-    /// RDMSR of a register that the processor core itself does not have (APIC base, x2APIC, TSC deadline).
-    /// `None` raises #GP(0).
+    /// RDMSR of a register that the processor core itself does not have (APIC base, x2APIC, TSC deadline, which is told
+    /// in [`CpuView::tsc`] time, whatever the guest wrote to its TSC). `None` raises #GP(0).
     fn read_msr(&mut self, cpu: &CpuView, msr: u32) -> Option<u64>;
     /// WRMSR of a register that the processor core itself does not have. `None` raises #GP(0).
     fn write_msr(&mut self, cpu: &CpuView, msr: u32, value: u64) -> Option<()>;
@@ -141,7 +141,7 @@ pub struct CpuView {
     pub rsp: u64,
     /// Instructions retired before this one, counting each REP iteration as one.
     pub retired: u64,
-    /// Virtual time in TSC ticks, see [`crate::State::tsc`].
+    /// Time of the machine in TSC ticks, see [`crate::State::time`].
     pub tsc: u64,
 }
 
@@ -155,6 +155,8 @@ pub enum Exit {
     Halted,
     /// [`Bus::attention`] asked for it.
     Attention,
+    /// PAUSE was executed: the processor waits for another one. Only where there is another one.
+    Paused,
     /// Triple fault: the processor is in shutdown.
     Shutdown,
     /// The guest executed something that this model does not offer and that hardware without it would not turn

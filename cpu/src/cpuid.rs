@@ -20,7 +20,7 @@ const LAST_EXTENDED: u32 = 0x8000_0008;
 /// CPUID
 pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, _: &Op<B>) -> Result<(), Fault> {
     let (leaf, subleaf) = (cpu.state.regs[0] as u32, cpu.state.regs[1] as u32);
-    let [a, b, c, d] = answer(leaf, subleaf, cpu.state.vcpu);
+    let [a, b, c, d] = answer(leaf, subleaf, cpu.state.vcpu, cpu.processors());
     for (register, value) in [(0, a), (3, b), (1, c), (2, d)] {
         cpu.state.regs[register] = u64::from(value);
     }
@@ -28,16 +28,17 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, _: &Op<B>) -> Resul
     Ok(())
 }
 
-fn answer(leaf: u32, subleaf: u32, vcpu: u8) -> Leaf {
+fn answer(leaf: u32, subleaf: u32, vcpu: u8, processors: u8) -> Leaf {
     match leaf {
         0 => [LAST_BASIC, word(b"Genu"), word(b"ntel"), word(b"ineI")],
-        1 => features(vcpu),
+        1 => features(vcpu, processors),
         // Descriptors of caches and TLBs: see leaf 4.
         2 => [0x00ff_ff01, 0, 0, 0],
-        4 => cache(subleaf),
+        4 => cache(subleaf, processors),
         // APIC timer runs in every power state (ARAT).
         6 => [1 << 2, 0, 0, 0],
         7 if subleaf == 0 => [0, structured_features(), 0, 0],
+        0xb if processors > 1 => topology(subleaf, vcpu, processors),
         0x15 => [1, TSC_RATIO, CRYSTAL, 0],
         0x16 => [MHZ, MHZ, 100, 0],
         0x8000_0000 => [LAST_EXTENDED, 0, 0, 0],
@@ -61,14 +62,15 @@ fn bits(numbers: &[u32]) -> u32 {
     numbers.iter().fold(0, |all, number| all | 1 << number)
 }
 
-fn features(vcpu: u8) -> Leaf {
+fn features(vcpu: u8, processors: u8) -> Leaf {
     let clflush_bytes = 64 / 8;
-    let ebx = u32::from(vcpu) << 24 | 1 << 16 | clflush_bytes << 8;
+    let ebx = u32::from(vcpu) << 24 | u32::from(processors) << 16 | clflush_bytes << 8;
     // SSE3, SSSE3, CX16, SSE4.1, SSE4.2, POPCNT, TSC deadline, RDRAND
     let ecx = bits(&[0, 9, 13, 19, 20, 23, 24, 30]);
     // FPU, DE, PSE, TSC, MSR, PAE, CX8, APIC, SEP, MTRR, PGE, CMOV, PAT, PSE36, CLFSH, MMX, FXSR, SSE, SSE2
     let edx = bits(&[0, 2, 3, 4, 5, 6, 8, 9, 11, 12, 13, 15, 16, 17, 19, 23, 24, 25, 26]);
-    [SIGNATURE, ebx, ecx, edx]
+    // HTT: the number in EBX counts.
+    [SIGNATURE, ebx, ecx, edx | u32::from(processors > 1) << 28]
 }
 
 /// FSGSBASE, SMEP, ERMS, x87 selectors that read as 0, RDSEED, SMAP, CLFLUSHOPT, CLWB
@@ -81,8 +83,19 @@ fn extended_features() -> Leaf {
     [0, 0, bits(&[0, 8]), bits(&[11, 20, 26, 27, 29])]
 }
 
-/// One level of cache a subleaf: 32 KiB data, 32 KiB instructions, 256 KiB unified; 8 ways, lines of 64 bytes.
-fn cache(subleaf: u32) -> Leaf {
+/// One level of topology a subleaf: one thread a core, every core in one package. EDX is the APIC ID.
+fn topology(subleaf: u32, vcpu: u8, processors: u8) -> Leaf {
+    let (id_bits, here, kind) = match subleaf {
+        0 => (0, 1, 1),
+        1 => (processors.next_power_of_two().trailing_zeros(), processors, 2),
+        _ => (0, 0, 0),
+    };
+    [id_bits, here.into(), kind << 8 | subleaf & 0xff, vcpu.into()]
+}
+
+/// One level of cache a subleaf: 32 KiB data, 32 KiB instructions, 256 KiB unified; 8 ways, lines of 64 bytes. Each
+/// core has its own.
+fn cache(subleaf: u32, processors: u8) -> Leaf {
     let (kind, level, sets) = match subleaf {
         0 => (1, 1, 64),
         1 => (2, 1, 64),
@@ -90,7 +103,8 @@ fn cache(subleaf: u32) -> Leaf {
         _ => return [0; 4],
     };
     let self_initialising = 1 << 8;
-    [kind | level << 5 | self_initialising, 7 << 22 | 63, sets - 1, 0]
+    let core_ids = u32::from(processors.next_power_of_two()) - 1;
+    [core_ids << 26 | kind | level << 5 | self_initialising, 7 << 22 | 63, sets - 1, 0]
 }
 
 // What leaf 7 offers, CR4 must accept.

@@ -33,6 +33,7 @@ mod op;
 mod outside;
 mod paging;
 mod paging_legacy;
+mod processors;
 mod registers;
 mod run;
 mod segments;
@@ -57,9 +58,10 @@ pub use bus::{Bus, CpuView, DrainKind, Exit, FlushKind, Page, StoreKind};
 pub use fault::Fault;
 use integer::LazyFlags;
 pub use state::{REG_RIP, REG_ZERO, Segment, State, TableRegister, X87};
+use processors::Parked;
 use tlb::{Privilege, Tlb};
 
-/// One processor.
+/// The processors of a machine, of which one executes at a time.
 pub struct Cpu<B: Bus> {
     pub(crate) state: State,
     /// The arithmetic flags: those in `state.rflags` are stale while instructions run.
@@ -108,12 +110,17 @@ pub struct Cpu<B: Bus> {
     pub(crate) raised_in_a_row: u32,
     /// The run loop came back from the way into a block without having executed or raised anything.
     pub(crate) not_begun: bool,
+    /// The processors that do not execute now.
+    pub(crate) parked: Vec<Parked>,
+    /// A PAUSE was executed that other processors may make use of.
+    pub(crate) paused: bool,
 }
 
 impl<B: Bus> Cpu<B> {
-    /// A processor as RESET leaves it (SDM vol. 3, table 9-1), with its index and the seed of its random numbers.
-    pub fn new(vcpu: u8, seed: u64) -> Cpu<B> {
-        let state = State::reset(vcpu, seed);
+    /// So many processors (at least one) as RESET leaves them (SDM vol. 3, table 9-1), with the seed of their random
+    /// numbers. Processor 0 is selected; the others wait for a start-up message.
+    pub fn new(count: u8, seed: u64) -> Cpu<B> {
+        let state = State::reset(0, seed);
         Cpu {
             flags: LazyFlags::load(state.rflags),
             state,
@@ -140,35 +147,37 @@ impl<B: Bus> Cpu<B> {
             last_raised_at: 0,
             raised_in_a_row: 0,
             not_begun: false,
+            parked: (1..count).map(|vcpu| Parked::new(vcpu, seed)).collect(),
+            paused: false,
         }
     }
 
-    /// The architectural state.
+    /// The architectural state of the selected processor.
     pub fn state(&self) -> State {
         let mut state = self.state.clone();
         state.rflags = self.flags.fold(state.rflags);
         state
     }
 
-    /// Replaces the architectural state. Decoded instructions stay: they belong to memory, not to the processor.
+    /// Replaces the architectural state of the selected processor; [`State::vcpu`] must be its own. Decoded
+    /// instructions stay: they belong to memory, not to the processor.
     pub fn set_state(&mut self, state: State) {
         self.flags = LazyFlags::load(state.rflags);
         self.state = state;
+        self.flush_tlb();
+        self.state_replaced();
+    }
+
+    /// Follows a change of the whole state.
+    fn state_replaced(&mut self) {
         self.boundary = true;
         self.unsupported = None;
-        self.flush_tlb();
         self.privilege_changed();
     }
 
-    /// Forgets all address translations: after anything behind [`Bus::page`] moved.
-    pub fn flush_tlb(&mut self) {
+    /// Forgets all address translations of the selected processor.
+    pub(crate) fn flush_tlb(&mut self) {
         self.tlb.flush();
-    }
-
-    /// Forgets which pages are writable, so that [`Bus::page_dirtied`] is asked anew for each.
-    pub fn forget_writable(&mut self) {
-        self.tlb.forget_writable();
-        self.dirtied.clear();
     }
 
     /// Who, when and where.
@@ -179,7 +188,7 @@ impl<B: Bus> Cpu<B> {
             rip: self.code_linear(self.at),
             rsp: self.state.regs[4],
             retired: self.state.retired,
-            tsc: self.state.tsc(),
+            tsc: self.state.time(),
         }
     }
 }

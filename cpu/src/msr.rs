@@ -40,7 +40,8 @@ pub(crate) fn rdmsr<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, _: &Op<B>) -> Result<
             let view = cpu.view();
             let value = bus.read_msr(&view, msr);
             cpu.device_accessed();
-            value.ok_or(Fault::GP0)?
+            let value = value.ok_or(Fault::GP0)?;
+            if msr == TSC_DEADLINE && value != 0 { value.wrapping_add(cpu.state.tsc_adjust) } else { value }
         }
     };
     cpu.state.regs[0] = value & 0xffff_ffff;
@@ -55,7 +56,8 @@ pub(crate) fn wrmsr<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, _: &Op<B>) -> Result<
     let value = cpu.state.regs[0] & 0xffff_ffff | cpu.state.regs[2] << 32;
     if !cpu.write_own_msr(msr, value)? {
         let view = cpu.view();
-        let written = bus.write_msr(&view, msr, value);
+        let told = if msr == TSC_DEADLINE { cpu.deadline_in_time(value) } else { value };
+        let written = bus.write_msr(&view, msr, told);
         cpu.device_accessed();
         written.ok_or(Fault::GP0)?;
     }
@@ -106,6 +108,15 @@ impl<B: Bus> Cpu<B> {
         Ok(if is_fs { FS } else { GS })
     }
 
+    /// When the TSC will be `deadline`. Zero, which disarms, stays zero; one that lies before time began is 1.
+    fn deadline_in_time(&self, deadline: u64) -> u64 {
+        if deadline == 0 {
+            return 0;
+        }
+        let time = i128::from(deadline) - i128::from(self.state.tsc_adjust.cast_signed());
+        time.clamp(1, i128::from(u64::MAX)) as u64
+    }
+
     fn read_own_msr(&self, msr: u32) -> Option<u64> {
         let state = &self.state;
         Some(match msr {
@@ -138,7 +149,7 @@ impl<B: Bus> Cpu<B> {
         let address = || if is_canonical(value) { Ok(value) } else { Err(Fault::GP0) };
         let low_half = || if value >> 32 == 0 { Ok(value) } else { Err(Fault::GP0) };
         match msr {
-            TIME_STAMP_COUNTER => self.state.tsc_offset = value.wrapping_sub(self.state.retired),
+            TIME_STAMP_COUNTER => self.state.tsc_adjust = value.wrapping_sub(self.state.time()),
             PLATFORM_ID | MTRRCAP => return Err(Fault::GP0),
             SYSENTER_CS => self.state.sysenter[0] = value,
             SYSENTER_ESP | SYSENTER_EIP => self.state.sysenter[(msr - SYSENTER_CS) as usize] = address()?,

@@ -9,7 +9,7 @@ use crate::{
 };
 
 impl<B: Bus> Cpu<B> {
-    /// Runs until [`crate::State::retired`] is `until` or something else ends the run, see [`Exit`]. Returns at once
+    /// Lets the selected processor run until its [`crate::State::retired`] is `until` or something else ends the run, see [`Exit`]. Returns at once
     /// when that count is already reached.
     pub fn run(&mut self, bus: &mut B, until: u64) -> Exit {
         // Handlers get the whole processor, so the blocks that they belong to are kept out of it meanwhile.
@@ -45,8 +45,13 @@ impl<B: Bus> Cpu<B> {
         let mut first = true;
         loop {
             self.limit = until;
-            if self.boundary && !first && bus.attention() {
-                return Exit::Attention;
+            if self.boundary && !first {
+                if bus.attention() {
+                    return Exit::Attention;
+                }
+                if std::mem::take(&mut self.paused) {
+                    return Exit::Paused;
+                }
             }
             if self.state.retired >= until {
                 return Exit::Limit;

@@ -112,10 +112,16 @@ pub struct State {
     pub x87: X87,
     /// Retired instructions: one REP iteration counts one.
     pub retired: u64,
-    /// TSC minus `retired`: grows when a halted machine jumps to its next timer, and by WRMSR to the TSC.
+    /// Time of the machine minus `retired`: grows when a halted machine jumps to its next timer, and by what other
+    /// processors retire while this one does not execute.
     pub tsc_offset: u64,
+    /// TSC minus time of the machine: what WRMSR to the TSC changes, as IA32_TSC_ADJUST counts it.
+    pub tsc_adjust: u64,
     /// In HLT.
     pub halted: bool,
+    /// Waits for a start-up message: after INIT, and at power-on unless it is the bootstrap processor. `halted` is
+    /// set, too.
+    pub waits_for_start_up: bool,
     /// Shadow of STI or MOV SS: no interrupt is taken before the next instruction has retired.
     pub interrupt_shadow: bool,
     /// The shadow is that of MOV SS or POP SS: debug exceptions wait, too.
@@ -178,7 +184,9 @@ impl State {
             x87: X87 { control: 0x40, ..X87::default() },
             retired: 0,
             tsc_offset: 0,
+            tsc_adjust: 0,
             halted: false,
+            waits_for_start_up: false,
             interrupt_shadow: false,
             stack_shadow: false,
             debug_traps: 0,
@@ -191,9 +199,15 @@ impl State {
         }
     }
 
-    /// Time stamp counter: one tick a retired instruction, and what halting skipped.
-    pub fn tsc(&self) -> u64 {
+    /// Time of the machine: one tick for each instruction that a processor retired, and what halting skipped.
+    /// Current for the selected processor, see [`crate::Cpu::select`].
+    pub fn time(&self) -> u64 {
         self.retired.wrapping_add(self.tsc_offset)
+    }
+
+    /// Time stamp counter: [`State::time`] and what the guest added.
+    pub fn tsc(&self) -> u64 {
+        self.time().wrapping_add(self.tsc_adjust)
     }
 
     /// Current privilege level: the DPL of the stack segment, as in SDM vol. 3, 24.4.1. The low bits of CS are the same

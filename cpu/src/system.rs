@@ -20,7 +20,8 @@ pub(crate) fn handler<B: Bus>(i: &Instruction) -> Option<Handler<B>> {
         return Some(nothing);
     }
     Some(match i.mnemonic() {
-        Mnemonic::Nop | Mnemonic::Pause | Mnemonic::Lfence => nothing,
+        Mnemonic::Nop | Mnemonic::Lfence => nothing,
+        Mnemonic::Pause => pause,
         Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2 => undefined,
         Mnemonic::Monitor | Mnemonic::Mwait | Mnemonic::Xgetbv | Mnemonic::Xsetbv => undefined,
         Mnemonic::Rsm => undefined,
@@ -118,6 +119,15 @@ fn is_port_string(i: &Instruction) -> bool {
 }
 
 fn nothing<B: Bus>(_: &mut Cpu<B>, _: &mut B, _: &Op<B>) -> Result<(), Fault> {
+    Ok(())
+}
+
+/// A processor that spins lets others go on. Alone it has nobody to wait for.
+fn pause<B: Bus>(cpu: &mut Cpu<B>, _: &mut B, _: &Op<B>) -> Result<(), Fault> {
+    if !cpu.parked.is_empty() {
+        cpu.paused = true;
+        cpu.boundary = true;
+    }
     Ok(())
 }
 

@@ -210,7 +210,7 @@ pub(crate) fn machine(code: &[u8]) -> (Cpu<TestBus>, TestBus) {
         }
     }
     bus.poke(CODE, code);
-    let mut cpu = Cpu::new(0, 1);
+    let mut cpu = Cpu::new(1, 1);
     let mut state = cpu.state();
     state.cr0 = 0x8001_0033;
     state.cr3 = TABLES;

@@ -121,6 +121,7 @@ impl Machines {
             modules: Vec::new(),
             command_line,
             memory: scenario.machine.memory.0,
+            cpus: scenario.machine.cpus,
             nvdimms: nvdimms.collect(),
             seed,
             protocol: vmm::BootProtocol::default(),
@@ -186,10 +187,11 @@ fn base_snapshot(cache: &Cache, kernel: &str, config: &MachineConfig) -> Result<
     key.update(&(config.initrd.len() as u64).to_le_bytes()).update(&config.initrd);
     // The agent may be the same while the machine is not: a snapshot belongs to one program.
     let rest = format!(
-        "{} {VERSION} {} {} {:?} {}",
+        "{} {VERSION} {} {} {} {:?} {}",
         env!("CARGO_PKG_VERSION"),
         config.command_line,
         config.memory,
+        config.cpus,
         config.nvdimms,
         config.seed
     );

@@ -12,7 +12,7 @@ const BUDGET: u64 = 20_000_000_000;
 /// Offset of `e_entry` in an ELF64 header.
 const ELF_ENTRY: usize = 24;
 
-pub fn measure(cache: &Cache, kernel: &str, append: &str) -> anyhow::Result<u8> {
+pub fn measure(cache: &Cache, kernel: &str, append: &str, cpus: u8) -> anyhow::Result<u8> {
     let kernel = Kernel::get(cache, kernel)?;
     let mut initramfs = Initramfs::new();
     initramfs.modules(kernel.modules(&PMEM_MODULES)?);
@@ -22,6 +22,7 @@ pub fn measure(cache: &Cache, kernel: &str, append: &str) -> anyhow::Result<u8> 
         kernel: kernel.vmlinux,
         command_line: format!("{COMMAND_LINE} {append}").trim_end().to_owned(),
         memory: 256 << 20,
+        cpus,
         nvdimms: vec![Nvdimm { size: 64 << 20, flush_hints: 0, persistence: PlatformCapability::default() }],
         seed: 1,
         protocol: BootProtocol::default(),
@@ -46,6 +47,7 @@ pub fn measure(cache: &Cache, kernel: &str, append: &str) -> anyhow::Result<u8> 
     let millions = |count: u64| count as f64 / 1e6;
     println!("kernel                    {}", kernel.release);
     println!("command line              {}", config.command_line);
+    println!("processors                {cpus}");
     println!("to the agent              {:.1} M instructions", millions(agent.unwrap_or_default()));
     println!("to the base snapshot      {:.1} M instructions", millions(machine.retired()));
     println!("speed                     {:.1} MIPS", millions(machine.retired()) / seconds);

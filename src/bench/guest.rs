@@ -42,6 +42,7 @@ pub fn config(kernel: &Kernel, nvdimm: bool) -> anyhow::Result<MachineConfig> {
         modules: Vec::new(),
         command_line: COMMAND_LINE.to_owned(),
         memory: 256 << 20,
+        cpus: 1,
         nvdimms: nvdimms.into_iter().collect(),
         seed: 1,
         protocol: BootProtocol::default(),

@@ -26,6 +26,9 @@ enum What {
         /// More for the kernel command line
         #[arg(long, default_value = "")]
         append: String,
+        /// Processors
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
+        cpus: u8,
     },
     /// Million instructions a second in several kinds of work, and beside QEMU if it is installed
     Cpu(cpu::Cpu),
@@ -48,7 +51,7 @@ impl Bench {
     pub fn run(self) -> anyhow::Result<u8> {
         let cache = Cache::open()?;
         match self.what {
-            What::Boot { kernel, append } => boot::measure(&cache, &kernel, &append),
+            What::Boot { kernel, append, cpus } => boot::measure(&cache, &kernel, &append, cpus),
             What::Cpu(cpu) => cpu.measure(&cache),
             What::Restore { scenario, jobs, each } => restore::measure(&cache, &scenario, jobs, each),
         }

@@ -3,7 +3,7 @@
 use cpu::{Bus, CpuView, Page};
 use devices::{
     FlushHints, FwCfg, IoApic, LapicEffect, LocalApic, Message, PciConfig, Pic, Pit, Power, PowerEvent, Rtc,
-    Serial, map,
+    Serial, Signal, map,
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,8 @@ pub(crate) struct Wiring {
 /// The chips, all of whose state a snapshot keeps.
 #[derive(Clone, Serialize, Deserialize)]
 struct Chips {
-    lapic: LocalApic,
+    /// One for each processor.
+    lapics: Vec<LocalApic>,
     ioapic: IoApic,
     serial: Serial,
     pit: Pit,
@@ -42,7 +43,14 @@ pub(crate) struct BoardState {
     recorder: RecorderState,
 }
 
-/// Everything around the processor.
+impl BoardState {
+    /// How many processors it belongs to.
+    pub(crate) fn local_apics(&self) -> usize {
+        self.chips.lapics.len()
+    }
+}
+
+/// Everything around the processors.
 pub(crate) struct Board {
     pub(crate) memory: Memory,
     pub(crate) recorder: Recorder,
@@ -51,6 +59,10 @@ pub(crate) struct Board {
     chips: Chips,
     stop: Option<Stop>,
     call: Option<(CpuView, u32)>,
+    /// Processors that are to be reset, started or interrupted, in this order.
+    signals: Vec<(u8, Signal)>,
+    /// The processor that executes.
+    current: u8,
     /// A processor has stored to persistent memory since the machine was made.
     pub(crate) pmem_written: bool,
     /// A device wants the run loop to look again: its deadline may have moved.
@@ -58,9 +70,9 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    pub(crate) fn new(memory: Memory, wiring: Wiring) -> Board {
+    pub(crate) fn new(memory: Memory, wiring: Wiring, cpus: u8) -> Board {
         let chips = Chips {
-            lapic: LocalApic::new(0),
+            lapics: (0..cpus).map(LocalApic::new).collect(),
             ioapic: IoApic::new(),
             serial: Serial::new(),
             pit: Pit::new(),
@@ -79,6 +91,8 @@ impl Board {
             chips,
             stop: None,
             call: None,
+            signals: Vec::new(),
+            current: 0,
             pmem_written: false,
             recheck: false,
         }
@@ -93,7 +107,34 @@ impl Board {
         self.recorder.state = state.recorder;
         self.stop = None;
         self.call = None;
+        self.signals.clear();
         self.recheck = false;
+    }
+
+    /// Another processor executes from now on.
+    pub(crate) fn select(&mut self, vcpu: u8) {
+        self.current = vcpu;
+    }
+
+    /// Whether an interrupt waits for a processor.
+    pub(crate) fn interrupts(&self, vcpu: u8) -> bool {
+        self.lapic(vcpu).is_some_and(|lapic| lapic.pending().is_some())
+    }
+
+    /// What processors, not their local APICs, have to do. Forgets it.
+    pub(crate) fn take_signals(&mut self) -> Vec<(u8, Signal)> {
+        std::mem::take(&mut self.signals)
+    }
+
+    /// INIT for a processor's local APIC.
+    pub(crate) fn init(&mut self, vcpu: u8) {
+        if let Some(lapic) = self.chips.lapics.get_mut(usize::from(vcpu)) {
+            lapic.init();
+        }
+    }
+
+    fn lapic(&self, vcpu: u8) -> Option<&LocalApic> {
+        self.chips.lapics.get(usize::from(vcpu))
     }
 
     /// Why the run must end, if it must. Forgets it.
@@ -109,12 +150,13 @@ impl Board {
 
     /// When the next timer goes off, in TSC ticks.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        [self.chips.lapic.deadline(), self.chips.pit.deadline()].into_iter().flatten().min()
+        let lapics = self.chips.lapics.iter().filter_map(LocalApic::deadline);
+        lapics.chain(self.chips.pit.deadline()).min()
     }
 
     /// Lets timers go off whose time has come.
     pub(crate) fn expire(&mut self, now: u64) {
-        self.chips.lapic.expire(now);
+        self.chips.lapics.iter_mut().for_each(|lapic| lapic.expire(now));
         if self.chips.pit.expire(now) {
             let message = self.chips.ioapic.pulse(map::irq::PIT);
             self.deliver(message);
@@ -133,10 +175,11 @@ impl Board {
         self.deliver(message);
     }
 
-    /// Delivers messages. Signals to processors (INIT, start-up, NMI) have no taker on a machine with one.
+    /// Delivers messages. Signals to processors (INIT, start-up, NMI) wait for the run loop.
     fn deliver(&mut self, messages: impl IntoIterator<Item = Message>) {
         for message in messages {
-            devices::deliver(std::slice::from_mut(&mut self.chips.lapic), &message);
+            let signals = devices::deliver(&mut self.chips.lapics, &message);
+            self.signals.extend(signals.into_iter().map(|(index, signal)| (index as u8, signal)));
         }
     }
 
@@ -208,7 +251,8 @@ impl Bus for Board {
     fn mmio_read(&mut self, view: &CpuView, addr: u64, size: usize) -> u64 {
         self.recheck = true;
         if let Some(offset) = Board::in_page(addr, map::LAPIC) {
-            u64::from(self.chips.lapic.read(offset, view.tsc))
+            let lapic = self.chips.lapics.get_mut(usize::from(view.vcpu));
+            lapic.map_or(0, |lapic| lapic.read(offset, view.tsc).into())
         } else if let Some(offset) = Board::in_page(addr, map::IOAPIC) {
             u64::from(self.chips.ioapic.read(offset))
         } else {
@@ -219,7 +263,8 @@ impl Bus for Board {
     fn mmio_write(&mut self, view: &CpuView, addr: u64, size: usize, value: u64) {
         self.recheck = true;
         if let Some(offset) = Board::in_page(addr, map::LAPIC) {
-            match self.chips.lapic.write(offset, value as u32, view.tsc) {
+            let Some(lapic) = self.chips.lapics.get_mut(usize::from(view.vcpu)) else { return };
+            match lapic.write(offset, value as u32, view.tsc) {
                 LapicEffect::None => {}
                 LapicEffect::EndOfInterrupt { vector } => {
                     let messages = self.chips.ioapic.end_of_interrupt(vector);
@@ -268,18 +313,19 @@ impl Bus for Board {
 
     fn read_msr(&mut self, view: &CpuView, msr: u32) -> Option<u64> {
         match msr {
-            MSR_APIC_BASE => Some(self.chips.lapic.base()),
-            MSR_TSC_DEADLINE => Some(self.chips.lapic.tsc_deadline(view.tsc)),
+            MSR_APIC_BASE => Some(self.lapic(view.vcpu)?.base()),
+            MSR_TSC_DEADLINE => Some(self.lapic(view.vcpu)?.tsc_deadline(view.tsc)),
             _ => None,
         }
     }
 
     fn write_msr(&mut self, view: &CpuView, msr: u32, value: u64) -> Option<()> {
         self.recheck = true;
+        let lapic = self.chips.lapics.get_mut(usize::from(view.vcpu))?;
         match msr {
-            MSR_APIC_BASE => self.chips.lapic.set_base(value),
+            MSR_APIC_BASE => lapic.set_base(value),
             MSR_TSC_DEADLINE => {
-                self.chips.lapic.set_tsc_deadline(value, view.tsc);
+                lapic.set_tsc_deadline(value, view.tsc);
                 Some(())
             }
             _ => None,
@@ -287,19 +333,21 @@ impl Bus for Board {
     }
 
     fn read_cr8(&mut self) -> u64 {
-        self.chips.lapic.cr8()
+        self.lapic(self.current).map_or(0, LocalApic::cr8)
     }
 
-    fn write_cr8(&mut self, _: &CpuView, value: u64) {
-        self.chips.lapic.set_cr8(value);
+    fn write_cr8(&mut self, view: &CpuView, value: u64) {
+        if let Some(lapic) = self.chips.lapics.get_mut(usize::from(view.vcpu)) {
+            lapic.set_cr8(value);
+        }
     }
 
     fn interrupt_pending(&mut self) -> bool {
-        self.chips.lapic.pending().is_some()
+        self.interrupts(self.current)
     }
 
     fn take_interrupt(&mut self) -> Option<u8> {
-        self.chips.lapic.acknowledge()
+        self.chips.lapics.get_mut(usize::from(self.current))?.acknowledge()
     }
 
     fn attention(&self) -> bool {

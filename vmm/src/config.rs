@@ -10,6 +10,8 @@ const MIB: u64 = 1 << 20;
 const PMEM_ALIGNMENT: u64 = 2 * MIB;
 /// RAM ends below the hole for devices.
 const MAX_MEMORY: u64 = 3 << 30;
+/// Processors that a machine has at most.
+pub(crate) const MAX_CPUS: u8 = 8;
 /// DIMMs that the firmware tables have room for.
 const MAX_NVDIMMS: usize = 8;
 
@@ -50,9 +52,11 @@ pub struct MachineConfig {
     pub command_line: String,
     /// Bytes of RAM, a multiple of 1 MiB, at most 3 GiB.
     pub memory: u64,
+    /// Processors, 1 to 8. One executes at a time, in an order that follows from the seed.
+    pub cpus: u8,
     /// NVDIMMs: region N of the guest's kernel is index N.
     pub nvdimms: Vec<Nvdimm>,
-    /// Everything random in the guest comes from here.
+    /// Everything random comes from here: in the guest, and whose turn it is of several processors.
     pub seed: u64,
     /// How the kernel is entered.
     pub protocol: BootProtocol,
@@ -70,6 +74,12 @@ impl MachineConfig {
             return Err(Error::Config {
                 what: format!("{} modules for a Linux kernel", self.modules.len()),
                 hint: "it takes an initrd only; PVH and multiboot have modules",
+            });
+        }
+        if !(1..=MAX_CPUS).contains(&self.cpus) {
+            return Err(Error::Config {
+                what: format!("{} processors", self.cpus),
+                hint: "give 1 to 8",
             });
         }
         if self.nvdimms.len() > MAX_NVDIMMS {

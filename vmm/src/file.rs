@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 use crate::board::{BoardState, Wiring};
 use crate::memory::{BankKind, Memory, PAGE};
+use crate::processors::Processors;
 
 const MAGIC: [u8; 8] = *b"PMEMSIM\0";
 const VERSION: u32 = 4;
@@ -23,7 +24,7 @@ const MAX_BODY: u32 = 16 << 20;
 /// Everything but memory.
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Body {
-    pub cpu: cpu::State,
+    pub processors: Processors,
     pub board: BoardState,
     pub wiring: Wiring,
     /// Base, size and whether it is persistent.
@@ -33,14 +34,14 @@ pub(crate) struct Body {
 /// Writes a snapshot beside `path` and renames it, so that `path` is never half a file.
 pub(crate) fn save(
     path: &Path,
-    cpu: cpu::State,
+    processors: Processors,
     board: BoardState,
     wiring: Wiring,
     memory: &Memory,
 ) -> Result<(), Error> {
     let banks = memory.layout();
     let body = Body {
-        cpu,
+        processors,
         board,
         wiring,
         banks: banks.iter().map(|&(base, size, kind)| (base, size, kind == BankKind::Pmem)).collect(),
@@ -106,6 +107,9 @@ pub(crate) fn load(path: &Path) -> Result<(Body, Memory), Error> {
     }
     let body: Body = postcard::from_bytes(&bytes).map_err(|error| format(&error.to_string()))?;
     check_layout(&body).map_err(format)?;
+    if !body.processors.fit(body.board.local_apics()) {
+        return Err(format("processors that do not fit each other"));
+    }
     let start = memory_offset(bytes.len());
     let size = body.banks.iter().try_fold(start, |sum, bank| sum.checked_add(bank.1));
     if size != Some(file.metadata().map_err(io)?.len()) {

@@ -17,6 +17,7 @@ const SECTION: u64 = 128 << 20;
 /// The places of everything in one machine.
 pub(crate) struct Plan {
     memory: u64,
+    cpus: u8,
     nvdimms: Vec<acpi::Nvdimm>,
 }
 
@@ -34,7 +35,7 @@ impl Plan {
                 capability: nvdimm.persistence,
             }
         });
-        Plan { memory: config.memory, nvdimms: nvdimms.collect() }
+        Plan { memory: config.memory, cpus: config.cpus, nvdimms: nvdimms.collect() }
     }
 
     /// Memory banks: RAM first, then one per NVDIMM.
@@ -59,7 +60,7 @@ impl Plan {
 
     /// Writes the ACPI tables. Returns the address of the RSDP.
     pub(crate) fn write_firmware(&self, memory: &mut Memory) -> Result<u64, Error> {
-        let config = acpi::Config { cpus: 1, nvdimms: self.nvdimms.clone() };
+        let config = acpi::Config { cpus: self.cpus, nvdimms: self.nvdimms.clone() };
         let tables = acpi::build(&config).map_err(|error| Error::Acpi(error.to_string()))?;
         for (at, bytes) in &tables.blobs {
             if !memory.write(*at, bytes) {

@@ -1,14 +1,17 @@
-//! The machine: one processor on a board, run until something happens.
+//! The machine: processors on a board, run until something happens.
 
 use std::ops::Range;
 use std::path::Path;
 
 use cpu::{Cpu, CpuView, Exit};
+use devices::Signal;
 use persist::{Event, EventKind};
 
 use crate::board::{Board, BoardState};
 use crate::boot;
 use crate::memory::{Memory, Region};
+use crate::processors::Processors;
+use crate::schedule::Schedule;
 use crate::translate::translate;
 use crate::{Error, MachineConfig, Unmapped, file, layout};
 
@@ -19,7 +22,7 @@ pub enum Stop {
     Call(Call),
     /// The budget is used up.
     Budget,
-    /// The processor is halted and nothing wakes it: no timer is armed, or 100,000 went off in vain.
+    /// All processors are halted and nothing wakes them: no timer is armed, or 100,000 went off in vain.
     Idle,
     /// The guest powered the machine off.
     PowerOff,
@@ -53,9 +56,12 @@ pub struct Call {
     pub second: u64,
 }
 
-/// Timers that a halted processor may sleep through in a row. More means that they never wake it: its interrupts are
+/// Timers that halted processors may sleep through in a row. More means that they never wake it: its interrupts are
 /// off, or the timer's line is masked.
 const MAX_SKIPS: u32 = 100_000;
+
+/// The processor that is not started by a message.
+const BOOTSTRAP: u8 = 0;
 
 /// How often time was skipped since the last instruction.
 struct Skips {
@@ -76,7 +82,7 @@ impl Skips {
 
 /// One snapshot level, memory aside.
 struct Level {
-    cpu: cpu::State,
+    processors: Processors,
     board: BoardState,
     recorded: usize,
 }
@@ -85,6 +91,7 @@ struct Level {
 pub struct Machine {
     cpu: Cpu<Board>,
     board: Board,
+    schedule: Schedule,
     levels: Vec<Level>,
 }
 
@@ -95,7 +102,7 @@ impl Machine {
         let plan = layout::Plan::new(config);
         let mut memory = Memory::new(&plan.banks(), None)?;
         let rsdp = plan.write_firmware(&mut memory)?;
-        let mut cpu = Cpu::new(0, config.seed);
+        let mut cpu = Cpu::new(config.cpus, config.seed);
         let boot = boot::Boot {
             kernel: &config.kernel,
             initrd: &config.initrd,
@@ -110,43 +117,42 @@ impl Machine {
         let state = boot::load(&mut memory, &boot, cpu.state())?;
         cpu.set_state(state);
         memory.take_written();
-        let board = Board::new(memory, plan.wiring());
-        Ok(Machine { cpu, board, levels: Vec::new() })
+        let board = Board::new(memory, plan.wiring(), config.cpus);
+        Ok(Machine { cpu, board, schedule: Schedule::new(config.seed), levels: Vec::new() })
     }
 
     /// Writes the machine as it stands, without its open levels, events and console output, to a file.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
         let board = &self.board;
-        file::save(path, self.cpu.state(), board.state(), board.wiring.clone(), &board.memory)
+        let processors = Processors::of(&self.cpu, &self.schedule);
+        file::save(path, processors, board.state(), board.wiring.clone(), &board.memory)
     }
 
     /// A machine as it was saved. Its memory is a private copy-on-write mapping of the file, which must stay as it
     /// is while the machine lives.
     pub fn load(path: &Path) -> Result<Machine, Error> {
         let (body, memory) = file::load(path)?;
-        let mut cpu = Cpu::new(body.cpu.vcpu, 0);
-        cpu.set_state(body.cpu);
-        let mut board = Board::new(memory, body.wiring);
+        let count = body.processors.count();
+        let (mut cpu, mut schedule) = (Cpu::new(count, 0), Schedule::new(0));
+        let mut board = Board::new(memory, body.wiring, count);
         board.set_state(body.board);
-        Ok(Machine { cpu, board, levels: Vec::new() })
+        body.processors.restore(&mut cpu, &mut board, &mut schedule);
+        Ok(Machine { cpu, board, schedule, levels: Vec::new() })
     }
 
     /// Runs until something happens, or `budget` instructions have retired.
     pub fn run(&mut self, budget: u64) -> Stop {
-        let end = self.cpu.retired().saturating_add(budget);
-        let mut skips = Skips { retired: self.cpu.retired(), count: 0 };
+        let end = self.retired().saturating_add(budget);
+        let mut skips = Skips { retired: self.retired(), count: 0 };
         loop {
             self.tell_cpu_what_changed();
-            self.board.expire(self.cpu.tsc());
-            let until = match self.board.deadline() {
-                // A deadline is in TSC ticks; while instructions retire the two clocks run in step.
-                Some(deadline) => {
-                    let left = deadline.saturating_sub(self.cpu.tsc()).max(1);
-                    end.min(self.cpu.retired().saturating_add(left))
-                }
-                None => end,
+            self.board.expire(self.cpu.time());
+            self.act_on_signals();
+            let exit = match self.take_turn() {
+                Some(slice) => self.run_slice(slice.min(end.saturating_sub(self.retired()))),
+                None if self.retired() >= end => Exit::Limit,
+                None => Exit::Halted,
             };
-            let exit = self.cpu.run(&mut self.board, until);
             if let Some(stop) = self.board.take_stop() {
                 return stop;
             }
@@ -156,16 +162,68 @@ impl Machine {
                 return stop;
             }
             match exit {
-                Exit::Limit if self.cpu.retired() >= end => return Stop::Budget,
-                Exit::Limit | Exit::Attention => {}
+                Exit::Limit | Exit::Paused if self.retired() >= end => return Stop::Budget,
+                Exit::Limit | Exit::Paused | Exit::Attention => {}
+                Exit::Halted if self.anybody_can_run() => {}
                 Exit::Halted => match self.board.deadline() {
-                    Some(deadline) if skips.again(self.cpu.retired()) => {
-                        self.cpu.advance_tsc(deadline.saturating_sub(self.cpu.tsc()));
+                    Some(deadline) if skips.again(self.retired()) => {
+                        self.cpu.advance_time(deadline.saturating_sub(self.cpu.time()));
                     }
                     _ => return Stop::Idle,
                 },
                 Exit::Shutdown => return Stop::Shutdown,
                 Exit::Unsupported { rip, what } => return Stop::Unsupported { rip, what: what.to_owned() },
+            }
+        }
+    }
+
+    /// Selects the processor whose turn it is. Returns how many instructions it may retire, `None` if every processor
+    /// is halted.
+    fn take_turn(&mut self) -> Option<u64> {
+        let (current, count) = (self.cpu.current(), self.cpu.processors());
+        let can_run = |vcpu| self.cpu.can_run(vcpu, self.board.interrupts(vcpu));
+        let turn = self.schedule.turn(current, count, can_run)?;
+        if count == 1 {
+            return Some(u64::MAX);
+        }
+        if turn != current {
+            self.cpu.select(turn);
+            self.board.select(turn);
+        }
+        Some(self.schedule.slice(turn != current))
+    }
+
+    /// Lets the selected processor go on for `count` instructions, or until the next timer goes off.
+    fn run_slice(&mut self, count: u64) -> Exit {
+        let count = match self.board.deadline() {
+            // A deadline is in TSC ticks; while instructions retire the two clocks run in step.
+            Some(deadline) => count.min(deadline.saturating_sub(self.cpu.time()).max(1)),
+            None => count,
+        };
+        let before = self.cpu.retired();
+        let exit = self.cpu.run(&mut self.board, before.saturating_add(count));
+        self.schedule.retired(self.cpu.retired() - before);
+        if exit == Exit::Paused {
+            self.schedule.give_up();
+        }
+        self.act_on_signals();
+        exit
+    }
+
+    fn anybody_can_run(&self) -> bool {
+        (0..self.cpu.processors()).any(|vcpu| self.cpu.can_run(vcpu, self.board.interrupts(vcpu)))
+    }
+
+    /// Does to processors what interrupt messages ask for.
+    fn act_on_signals(&mut self) {
+        for (vcpu, signal) in self.board.take_signals() {
+            match signal {
+                Signal::Init => {
+                    self.board.init(vcpu);
+                    self.cpu.init(vcpu, vcpu == BOOTSTRAP);
+                }
+                Signal::StartUp { page } => self.cpu.start_up(vcpu, page),
+                Signal::Nmi => {}
             }
         }
     }
@@ -182,9 +240,9 @@ impl Machine {
         self.board.recorder.declared(view, kind).then_some(Stop::Event(seq))
     }
 
-    /// Instructions retired since the start of the machine.
+    /// Instructions retired since the start of the machine, by all processors together.
     pub fn retired(&self) -> u64 {
-        self.cpu.retired()
+        self.cpu.retired_by_all()
     }
 
     /// Persistent memory, in the order of the configuration.
@@ -211,7 +269,7 @@ impl Machine {
         self.board.memory.push();
         self.cpu.forget_writable();
         self.levels.push(Level {
-            cpu: self.cpu.state(),
+            processors: Processors::of(&self.cpu, &self.schedule),
             board: self.board.state(),
             recorded: self.board.recorder.recorded(),
         });
@@ -221,8 +279,8 @@ impl Machine {
     pub fn rewind(&mut self) -> usize {
         let Some(level) = self.levels.last() else { return 0 };
         let pages = self.board.memory.rewind();
-        self.cpu.set_state(level.cpu.clone());
         self.board.set_state(level.board.clone());
+        level.processors.restore(&mut self.cpu, &mut self.board, &mut self.schedule);
         self.board.recorder.truncate(level.recorded);
         self.tell_cpu_what_changed();
         self.cpu.forget_writable();
@@ -338,9 +396,11 @@ impl Machine {
     /// Types on the serial console.
     pub fn type_console(&mut self, bytes: &[u8]) {
         self.board.type_console(bytes);
+        self.act_on_signals();
     }
 
-    /// The processor's registers.
+    /// The registers of the processor that executed last: behind [`Stop::Call`] and [`Stop::Event`], the one that did
+    /// it.
     pub fn cpu_state(&self) -> cpu::State {
         self.cpu.state()
     }

@@ -7,6 +7,8 @@ use cpu::CpuView;
 use persist::{DrainKind, Event, EventKind, FlushKind, Origin, StorePath};
 use rustc_hash::FxHashMap;
 
+use crate::config::MAX_CPUS;
+
 /// Bytes of a kernel stack (THREAD_SIZE of x86-64): a copy is told from an interrupting one by its stack.
 const STACK: u64 = 16 << 10;
 
@@ -19,6 +21,8 @@ pub(crate) struct RecorderState {
     next: u64,
     next_copy: u32,
     next_rep: u64,
+    /// Number of the REP execution that each processor began last.
+    reps: [u64; MAX_CPUS as usize],
     /// Copy in progress on each kernel stack.
     copies: BTreeMap<u64, u32>,
 }
@@ -102,13 +106,22 @@ impl Recorder {
         let path = match kind {
             cpu::StoreKind::Cached => StorePath::Cached,
             cpu::StoreKind::CachedRep { first } => {
-                self.state.next_rep += u64::from(first);
-                StorePath::CachedRep(self.state.next_rep)
+                StorePath::CachedRep(self.rep(view.vcpu, first))
             }
             cpu::StoreKind::NonTemporal => StorePath::NonTemporal,
             cpu::StoreKind::PageWalk => StorePath::Agent,
         };
         self.push(self.origin(view), EventKind::Store { addr, bytes: bytes.into(), path })
+    }
+
+    /// Number of the REP execution that a processor is in, a new one when it begins.
+    fn rep(&mut self, vcpu: u8, first: bool) -> u64 {
+        let Some(rep) = self.state.reps.get_mut(usize::from(vcpu)) else { return 0 };
+        if first {
+            self.state.next_rep += 1;
+            *rep = self.state.next_rep;
+        }
+        *rep
     }
 
     /// A store by a device or the host.

@@ -28,6 +28,7 @@ fn run(code: &[u8]) -> Stop {
         modules: Vec::new(),
         command_line: String::new(),
         memory: 64 << 20,
+        cpus: 1,
         nvdimms: Vec::new(),
         seed: 1,
         protocol: BootProtocol::Linux64,

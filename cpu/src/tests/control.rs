@@ -267,7 +267,7 @@ fn the_way_from_protected_to_long_mode_works() {
 
 #[test]
 fn a_processor_out_of_reset_fetches_at_the_reset_vector() {
-    let mut cpu = Cpu::new(0, 0);
+    let mut cpu = Cpu::new(1, 0);
     let exit = cpu.run(&mut TestBus::new(), 1);
     assert_eq!(exit, Exit::Unsupported { rip: 0xffff_fff0, what: "execution from device memory" });
 }

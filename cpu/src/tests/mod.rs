@@ -12,6 +12,7 @@ mod nmi;
 mod page_rights;
 mod paging;
 mod persistence;
+mod processors;
 mod self_modifying;
 mod single_step;
 mod traps;

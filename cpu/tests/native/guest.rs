@@ -146,7 +146,7 @@ impl Guest {
             ram.poke(system(handler), &[0xf4]);
         }
         ram.poke(READ_ONLY_FRAME, &[0xcc; 4096]);
-        let mut cpu = Cpu::new(0, 0);
+        let mut cpu = Cpu::new(1, 0);
         if general {
             cpu.use_general_handlers();
         }

@@ -212,9 +212,9 @@ fn check_machine(source: &Source, document: &schema::Document) -> Result<(), Sce
         let what = format!("{memory} bytes: must be a multiple of 2M, from 64M to 3G");
         return wrong(&["machine", "memory"], what);
     }
-    if document.machine.cpus != 1 {
-        let what = "must be 1: machines with more processors cannot be recorded yet";
-        return wrong(&["machine", "cpus"], what.to_owned());
+    let cpus = document.machine.cpus;
+    if !(1..=8).contains(&cpus) {
+        return wrong(&["machine", "cpus"], format!("{cpus}: a machine has 1 to 8"));
     }
     if document.nvdimm.is_empty() {
         return Err(source.error(0, "nvdimm", "a scenario needs at least one [[nvdimm]]"));

@@ -51,9 +51,9 @@ pub struct Machine {
     /// RAM in bytes; 256 MiB when absent.
     #[serde(default = "default_memory")]
     pub memory: Bytes,
-    /// Processors; 1 when absent.
+    /// Processors, 1 to 8; 1 when absent.
     #[serde(default = "one")]
-    pub cpus: u32,
+    pub cpus: u8,
     /// Appended to the kernel command line.
     #[serde(default)]
     pub append: String,
@@ -66,7 +66,7 @@ fn default_memory() -> Bytes {
     Bytes(256 << 20)
 }
 
-fn one() -> u32 {
+fn one() -> u8 {
     1
 }
 

@@ -159,7 +159,7 @@ fn what_no_machine_has_is_refused_on_the_line_of_its_key() {
     let second = "[[nvdimm]]\nplatform = \"adr\"\n# size = 1\n";
     for (text, line, key) in [
         (HEAD.replace("[machine]", "[machine]\n# memory\nmemory = \"4G\""), 4, "memory"),
-        (HEAD.replace("[machine]", "[machine]\nappend = \"cpus\"\ncpus = 2"), 4, "cpus"),
+        (HEAD.replace("[machine]", "[machine]\nappend = \"cpus\"\ncpus = 9"), 4, "cpus"),
         (HEAD.replace("size = \"64M\"", "platform = \"adr\"\nsize = \"3M\""), 6, "size"),
         (format!("{HEAD}{second}size = \"3M\"\n"), 12, "size"),
         (format!("{HEAD}{second}size = \"64M\"\nflush_hints = 17\n"), 13, "flush_hints"),
@@ -181,7 +181,7 @@ fn odd_sizes_of_memory_and_dimms_are_refused() {
         ("size = \"64M\"", "size = 1000001", "size"),
         ("size = \"64M\"", "size = \"8M\"", "size"),
         ("kernel = \"debian-6.1\"", "kernel = \"debian-6.1\"\nmemory = 12345", "memory"),
-        ("kernel = \"debian-6.1\"", "kernel = \"debian-6.1\"\ncpus = 2", "cpus"),
+        ("kernel = \"debian-6.1\"", "kernel = \"debian-6.1\"\ncpus = 0", "cpus"),
         ("type = \"ext4\"", "type = \"fat\"", "type"),
         ("name = \"test\"", "name = \"test\"\nschema = 2", "schema"),
         ("name = \"test\"", "", ""),
