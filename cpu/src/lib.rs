@@ -57,8 +57,8 @@ use rustc_hash::{FxHashMap, FxHashSet};
 pub use bus::{Bus, CpuView, DrainKind, Exit, FlushKind, Page, StoreKind};
 pub use fault::Fault;
 use integer::LazyFlags;
-pub use state::{REG_RIP, REG_ZERO, Segment, State, TableRegister, X87};
 use processors::Parked;
+pub use state::{REG_RIP, REG_ZERO, Segment, State, TableRegister, X87};
 use tlb::{Privilege, Tlb};
 
 /// The processors of a machine, of which one executes at a time.

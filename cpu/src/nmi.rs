@@ -5,7 +5,7 @@ use crate::{Bus, Cpu, Exit, Fault, State, interrupt_return, op::Op};
 const VECTOR: u8 = 2;
 
 impl<B: Bus> Cpu<B> {
-    /// Requests a non-maskable interrupt. It is taken before the next instruction, or once what holds it off ends: the
+    /// Requests a non-maskable interrupt of the selected processor. It is taken before the next instruction, or once what holds it off ends: the
     /// handler of an earlier one up to its IRET, or the shadow of STI or MOV SS. At most one waits: more are lost, as
     /// on hardware.
     pub fn request_nmi(&mut self) {

@@ -103,7 +103,7 @@ impl<B: Bus> Cpu<B> {
         let Some(state) = self.state_of(vcpu) else { return false };
         let held = state.interrupt_shadow || state.probe_told;
         let woken = interrupt && state.rflags & RFLAGS_IF != 0 && !held;
-        !state.waits_for_start_up && (!state.halted || woken)
+        !state.waits_for_start_up && (!state.halted || woken || state.takes_nmi())
     }
 
     /// INIT: the registers that it resets, then waiting for a start-up message (SDM vol. 3, table 9-1). What the bus
@@ -149,6 +149,17 @@ impl<B: Bus> Cpu<B> {
         state.segments[CS].base = u64::from(page) << 12;
         state.regs[REG_RIP] = 0;
         self.replace_state_of(state);
+    }
+
+    /// As [`Cpu::request_nmi`] for any processor. One that waits for a start-up message ignores it.
+    pub fn request_nmi_at(&mut self, vcpu: u8) {
+        if vcpu == self.state.vcpu && !self.state.waits_for_start_up {
+            self.request_nmi();
+        }
+        let awake = |state: &State| state.vcpu == vcpu && !state.waits_for_start_up;
+        if let Some(parked) = self.parked.iter_mut().find(|parked| awake(&parked.state)) {
+            parked.state.nmi_pending = true;
+        }
     }
 
     /// The state of a processor, with the arithmetic flags perhaps not folded in.

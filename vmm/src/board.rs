@@ -80,7 +80,7 @@ impl Board {
             rtc: Rtc::new(Rtc::DEFAULT_START),
             power: Power::default(),
             pci: PciConfig::default(),
-            fw_cfg: FwCfg::new(memory.ram(), 1),
+            fw_cfg: FwCfg::new(memory.ram(), cpus.into()),
         };
         let (recorder, console) = (Recorder::default(), Vec::new());
         Board {

@@ -77,10 +77,7 @@ impl MachineConfig {
             });
         }
         if !(1..=MAX_CPUS).contains(&self.cpus) {
-            return Err(Error::Config {
-                what: format!("{} processors", self.cpus),
-                hint: "give 1 to 8",
-            });
+            return Err(Error::Config { what: format!("{} processors", self.cpus), hint: "give 1 to 8" });
         }
         if self.nvdimms.len() > MAX_NVDIMMS {
             return Err(Error::Config {

@@ -223,7 +223,7 @@ impl Machine {
                     self.cpu.init(vcpu, vcpu == BOOTSTRAP);
                 }
                 Signal::StartUp { page } => self.cpu.start_up(vcpu, page),
-                Signal::Nmi => {}
+                Signal::Nmi => self.cpu.request_nmi_at(vcpu),
             }
         }
     }

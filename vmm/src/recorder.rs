@@ -105,9 +105,7 @@ impl Recorder {
         }
         let path = match kind {
             cpu::StoreKind::Cached => StorePath::Cached,
-            cpu::StoreKind::CachedRep { first } => {
-                StorePath::CachedRep(self.rep(view.vcpu, first))
-            }
+            cpu::StoreKind::CachedRep { first } => StorePath::CachedRep(self.rep(view.vcpu, first)),
             cpu::StoreKind::NonTemporal => StorePath::NonTemporal,
             cpu::StoreKind::PageWalk => StorePath::Agent,
         };

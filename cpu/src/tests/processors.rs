@@ -133,7 +133,8 @@ fn every_processor_tells_a_page_again_after_the_writable_ones_are_forgotten() {
         cpu.select(vcpu);
         run(&mut cpu, &mut bus, 2);
     }
-    let dirtied = bus.told().iter().filter(|told| **told == crate::testing::Told::Dirtied(DATA >> 12)).count();
+    let dirtied =
+        bus.told().iter().filter(|told| **told == crate::testing::Told::Dirtied(DATA >> 12)).count();
     assert_eq!(dirtied, 1, "once for all of them");
 }
 
@@ -192,6 +193,21 @@ fn a_halted_processor_can_run_when_an_interrupt_that_it_takes_waits() {
     state.rflags |= 1 << 9;
     cpu.set_state(state);
     assert!(cpu.can_run(0, true) && !cpu.can_run(0, false));
+}
+
+#[test]
+fn an_nmi_wakes_a_halted_processor_but_none_that_waits_to_be_started() {
+    let (mut cpu, _) = pair(&[0x90], CODE);
+    let mut state = cpu.state();
+    state.halted = true;
+    cpu.set_state(state);
+    cpu.select(1);
+    cpu.init(1, false);
+    cpu.request_nmi_at(0);
+    cpu.request_nmi_at(1);
+    assert!(cpu.can_run(0, false) && !cpu.can_run(1, false));
+    cpu.start_up(1, 1);
+    assert!(!cpu.state().nmi_pending);
 }
 
 #[test]
