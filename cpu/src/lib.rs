@@ -172,6 +172,7 @@ impl<B: Bus> Cpu<B> {
     fn state_replaced(&mut self) {
         self.boundary = true;
         self.unsupported = None;
+        self.raised_in_a_row = 0;
         self.privilege_changed();
     }
 

@@ -97,13 +97,13 @@ impl<B: Bus> Cpu<B> {
         self.set_state(selected.expect("the current processor is one of them"));
     }
 
-    /// Whether a processor would execute something if it were selected, given whether an external interrupt waits
+    /// Whether a processor would go on if it were selected, given whether an external interrupt waits
     /// for it.
     pub fn can_run(&self, vcpu: u8, interrupt: bool) -> bool {
         let Some(state) = self.state_of(vcpu) else { return false };
         let held = state.interrupt_shadow || state.probe_told;
         let woken = interrupt && state.rflags & RFLAGS_IF != 0 && !held;
-        !state.waits_for_start_up && (!state.halted || woken || state.takes_nmi())
+        !state.waits_for_start_up && (!state.halted || woken || state.takes_nmi() || state.debug_traps != 0)
     }
 
     /// INIT: the registers that it resets, then waiting for a start-up message (SDM vol. 3, table 9-1). What the bus

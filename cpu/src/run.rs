@@ -9,8 +9,8 @@ use crate::{
 };
 
 impl<B: Bus> Cpu<B> {
-    /// Lets the selected processor run until its [`crate::State::retired`] is `until` or something else ends the run, see [`Exit`]. Returns at once
-    /// when that count is already reached.
+    /// Lets the selected processor run until its [`crate::State::retired`] is `until` or something else ends the run, see
+    /// [`Exit`]. Returns at once when that count is already reached.
     pub fn run(&mut self, bus: &mut B, until: u64) -> Exit {
         // Handlers get the whole processor, so the blocks that they belong to are kept out of it meanwhile.
         let mut code = std::mem::take(&mut self.code);
