@@ -337,7 +337,7 @@ proptest! {
         let mut slice = move || *next.next().expect("there is at least one");
         let carried = outcome(&setting, false, |cpu, bus| {
             let state = cpu.state();
-            *cpu = Cpu::new(0, 0);
+            *cpu = Cpu::new(1, 0);
             cpu.set_state(state);
             cpu.run(bus, LIMIT.min(cpu.retired() + slice()))
         });

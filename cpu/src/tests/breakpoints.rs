@@ -512,7 +512,7 @@ fn a_trap_waits_in_the_state_when_the_run_ends_behind_the_access() {
     assert_eq!(cpu.run(&mut bus, 1), Exit::Limit);
     let stopped = cpu.state();
     assert_eq!((stopped.debug_traps, triggered(&cpu)), (1, 0));
-    let mut other: Cpu<TestBus> = Cpu::new(0, 1);
+    let mut other: Cpu<TestBus> = Cpu::new(1, 1);
     other.set_state(stopped);
     assert_eq!(debug_frame(&mut other, &mut bus).rip, CODE + 2);
 }

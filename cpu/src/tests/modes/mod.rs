@@ -41,7 +41,7 @@ fn assemble(
 fn real_machine(code: &[u8]) -> (Cpu<TestBus>, TestBus) {
     let mut bus = TestBus::new();
     bus.poke(REAL_CODE, code);
-    let mut cpu = Cpu::new(0, 1);
+    let mut cpu = Cpu::new(1, 1);
     let mut state = cpu.state();
     let segment =
         |selector, access| Segment { selector, base: u64::from(selector) << 4, limit: 0xffff, access };

@@ -48,7 +48,7 @@ pub(super) fn machine(
     }
     bus.poke(TSS + 4, &(KERNEL_STACK as u32).to_le_bytes());
     bus.poke(TSS + 8, &KERNEL_DATA.to_le_bytes());
-    let mut cpu = Cpu::new(0, 1);
+    let mut cpu = Cpu::new(1, 1);
     let mut state = cpu.state();
     state.cr0 = 0x33;
     state.cr4 = 0x600;
