@@ -28,6 +28,7 @@ fn config(kernel: Vec<u8>, protocol: BootProtocol, extra: &[u8]) -> MachineConfi
         initrd: extra.to_vec(),
         modules,
         command_line: "x".to_owned(),
+        cpus: 1,
         memory: 32 << 20,
         nvdimms: vec![Nvdimm {
             size: 2 << 20,

@@ -106,7 +106,7 @@ fn execute_until(case: &Case, bus: &mut FuzzBus, way: Way, limit: u64) -> Outcom
         bus.memory.set(page, content);
     }
     bus.restart(INSTRUCTIONS);
-    let mut cpu = Cpu::new(0, 1);
+    let mut cpu = Cpu::new(1, 1);
     cpu.set_state(case.state.clone());
     if way == Way::General {
         cpu.use_general_handlers();
