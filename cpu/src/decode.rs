@@ -57,22 +57,50 @@ pub(crate) enum Handlers {
 /// The instruction pointer that iced is given is always 0: one decoding serves every linear address at which the page
 /// is mapped, so that handlers may only use distances to `next_ip()`.
 pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize, handlers: Handlers) -> Decoded<B> {
-    let mut decoder = Decoder::with_ip(size.bits(), bytes, 0, OPTIONS);
-    let instruction = decoder.decode();
+    let bitness = size.bits();
+    let mut decoder = Decoder::with_ip(bitness, bytes, 0, OPTIONS);
+    let mut instruction = decoder.decode();
+    if instruction.mnemonic() == Mnemonic::Pause && extends_register(bytes, &instruction) {
+        instruction = Decoder::with_ip(bitness, bytes, 0, OPTIONS | DecoderOptions::NO_PAUSE).decode();
+    }
     if instruction.is_invalid() {
         return match decoder.last_error() {
             DecoderError::NoMoreBytes if bytes.len() < LONGEST => Decoded::Incomplete,
-            // The decoder gives up there, whatever it has found so far.
-            _ if instruction.len() == LONGEST => {
+            _ if is_too_long(bytes, bitness) => {
                 Decoded::Op { op: general(too_long, &instruction, size, handlers), ends_block: true }
             }
             _ => Decoded::Op { op: general(undefined, &instruction, size, handlers), ends_block: true },
         };
     }
     let ends_block = instruction.flow_control() != FlowControl::Next || repeats(&instruction);
-    let op = select(&instruction, size, handlers)
-        .unwrap_or_else(|| general(undefined, &instruction, size, handlers));
+    let mut op =
+        select(&instruction, size, handlers).unwrap_or_else(|| general(undefined, &instruction, size, handlers));
+    if is_x87(&instruction) {
+        op.imm = x87_opcode(bytes).into();
+    }
     Decoded::Op { op, ends_block }
+}
+
+/// Whether REX.B makes of the register in an opcode another one: then 0x90 is XCHG, whatever stands before it.
+fn extends_register(bytes: &[u8], i: &Instruction) -> bool {
+    i.code_size() == iced_x86::CodeSize::Code64
+        && i.len() >= 2
+        && matches!(bytes[i.len() - 2], rex if rex & 0xf1 == 0x41)
+}
+
+/// The opcode of an x87 instruction as the unit keeps it: 11 bits. SDM vol. 1, 8.1.9.
+fn x87_opcode(bytes: &[u8]) -> u16 {
+    let Some(at) = bytes.iter().position(|byte| (0xd8..0xe0).contains(byte)) else { return 0 };
+    let second = bytes.get(at + 1).copied().unwrap_or(0);
+    u16::from(bytes[at] & 7) << 8 | u16::from(second)
+}
+
+/// Whether an instruction that is not one goes on behind its 15th byte. Such a one has prefixes to spare: without the
+/// first, the remaining bytes must be too few.
+fn is_too_long(bytes: &[u8], bitness: u32) -> bool {
+    let Some(rest) = bytes.get(1..LONGEST) else { return false };
+    let mut decoder = Decoder::with_ip(bitness, rest, 0, OPTIONS);
+    decoder.decode().is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes
 }
 
 /// `None` for what is not offered.
@@ -124,13 +152,13 @@ fn general<B: Bus>(run: Handler<B>, i: &Instruction, size: CodeSize, handlers: H
     }
 }
 
-fn undefined<B: Bus>(_: &mut Cpu<B>, _: &mut B, _: &Op<B>) -> Result<(), Fault> {
-    Err(Fault::UD)
-}
-
-/// SDM vol. 2, section 2.3.11: an instruction has at most 15 bytes.
+/// SDM vol. 3, 6.15, interrupt 13: the limit of 15 bytes.
 fn too_long<B: Bus>(_: &mut Cpu<B>, _: &mut B, _: &Op<B>) -> Result<(), Fault> {
     Err(Fault::GP0)
+}
+
+fn undefined<B: Bus>(_: &mut Cpu<B>, _: &mut B, _: &Op<B>) -> Result<(), Fault> {
+    Err(Fault::UD)
 }
 
 fn repeats(i: &Instruction) -> bool {

@@ -27,16 +27,17 @@ pub(crate) fn output<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resul
     cpu.port_write(bus, port, size, value)
 }
 
-/// INS: one iteration a call, also under REP.
+/// INS: one iteration a call, also under REP. Whether it may at all comes first, even if there is nothing to do.
 pub(crate) fn input_string<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let i = full(op)?;
     let size = i.memory_size().size();
+    let port = cpu.state.regs[2] as u16;
+    cpu.check_port(bus, port, size)?;
     if !begin_iteration(cpu, i, 0) {
         return Ok(());
     }
     let linear = cpu.element_address(i, 0, size as u64, true)?;
     cpu.check_writable(bus, linear, size)?;
-    let port = cpu.state.regs[2] as u16;
     let bytes = cpu.port_read(bus, port, size)?.to_le_bytes();
     match size {
         1 => cpu.write(bus, linear, [bytes[0]])?,
@@ -51,6 +52,8 @@ pub(crate) fn input_string<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) ->
 pub(crate) fn output_string<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let i = full(op)?;
     let size = i.memory_size().size();
+    let port = cpu.state.regs[2] as u16;
+    cpu.check_port(bus, port, size)?;
     if !begin_iteration(cpu, i, 1) {
         return Ok(());
     }
@@ -60,7 +63,6 @@ pub(crate) fn output_string<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -
         2 => u32::from(u16::from_le_bytes(cpu.read(bus, linear)?)),
         _ => u32::from_le_bytes(cpu.read(bus, linear)?),
     };
-    let port = cpu.state.regs[2] as u16;
     cpu.port_write(bus, port, size, value)?;
     end_iteration(cpu, i, 1, 6, size);
     Ok(())

@@ -4,6 +4,7 @@ mod agreement;
 mod alignment;
 mod breakpoints;
 mod control;
+mod decoding;
 mod double_faults;
 mod limits;
 mod locks;

@@ -1,8 +1,8 @@
 //! The x87 floating-point unit, and FXSAVE and FXRSTOR. SDM vol. 1, chapter 8.
 //!
-//! Left out or different, knowingly: the last opcode (FOP) is only kept, never updated, as processors do that store
-//! it for unmasked exceptions alone; the selectors of the last instruction and operand read as zero, as they do on
-//! processors that deprecate them; transcendental functions are rounded correctly, which hardware does not promise.
+//! Where processors differ: the last opcode (FOP) is stored for unmasked exceptions alone (SDM vol. 1, 8.1.9.1); the
+//! selectors of the last instruction and operand read as zero, as they do on processors that deprecate them;
+//! transcendental functions are rounded correctly, which hardware does not promise.
 
 mod arithmetic;
 mod format;
@@ -80,6 +80,9 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
         unit.state.dp = if cpu.protected() { cpu.effective_address(instruction) } else { address };
     }
     let effect = unit.execute(operation, operation::register_index(instruction), &operand, holds);
+    if unit.pending() {
+        unit.state.opcode = op.imm as u16;
+    }
     match (effect.store, stored_format(operation)) {
         (Some(stored), _) => write_operand(cpu, bus, address, stored)?,
         // An unmasked exception keeps the operand from being stored, but a page fault comes before it.
@@ -230,7 +233,7 @@ fn save_extended<B: Bus>(
     address: u64,
 ) -> Result<(), Fault> {
     if address & 15 != 0 {
-        return Err(Fault::GP0);
+        return Err(cpu.misaligned(address));
     }
     let mut area = [0; image::FXSAVE_WRITTEN];
     image::store_extended(unit, wide, &mut area);
@@ -255,7 +258,7 @@ fn restore_extended<B: Bus>(
     address: u64,
 ) -> Result<(), Fault> {
     if address & 15 != 0 {
-        return Err(Fault::GP0);
+        return Err(cpu.misaligned(address));
     }
     let area = cpu.read::<512>(bus, address)?;
     let mxcsr = u32::from_le_bytes([area[24], area[25], area[26], area[27]]);
