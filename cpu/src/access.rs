@@ -348,6 +348,12 @@ impl<B: Bus> Cpu<B> {
         Ok(())
     }
 
+    /// The fault of FXSAVE's area at `linear`, which is not aligned. That the address is not canonical counts more;
+    /// for SSE's operands it counts less.
+    pub(crate) fn misaligned(&mut self, linear: u64) -> Fault {
+        self.check_canonical(linear).err().unwrap_or(Fault::GP0)
+    }
+
     fn check_canonical(&mut self, linear: u64) -> Result<(), Fault> {
         if self.long_mode() && !is_canonical(linear) {
             // The run loop makes it #SS when the operand's segment is the stack's.

@@ -141,11 +141,9 @@ fn far_target<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, i: &Instruction) -> Result<
     }
     let at = cpu.operand_address(i, 0);
     let size = far_size(i) as usize;
-    let mut bytes = [0; 10];
-    cpu.read_slow(bus, at, &mut bytes[..size + 2])?;
-    let selector = u16::from_le_bytes([bytes[size], bytes[size + 1]]);
     let mut offset = [0; 8];
-    offset[..size].copy_from_slice(&bytes[..size]);
+    cpu.read_slow(bus, at, &mut offset[..size])?;
+    let selector = u16::from_le_bytes(cpu.read(bus, at.wrapping_add(size as u64))?);
     Ok((selector, u64::from_le_bytes(offset)))
 }
 

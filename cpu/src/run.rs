@@ -102,7 +102,8 @@ impl<B: Bus> Cpu<B> {
             self.state.interrupt_shadow = false;
             self.state.stack_shadow = false;
         }
-        if stepped && outcome == Ok(true) {
+        // The single-step trap of MOV SS is not held back like that of a data breakpoint: it does not happen.
+        if stepped && outcome == Ok(true) && !self.state.stack_shadow {
             self.note_single_step();
         }
         outcome

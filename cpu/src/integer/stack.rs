@@ -95,6 +95,7 @@ pub(super) fn enter<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result
     // SDM: a fault also when a write with the final stack pointer would cause one.
     let final_top = cpu.stack_linear(pointer, u64::from(bits / 8), true)?;
     cpu.probe_writable(bus, final_top, bits as usize / 8).map_err(stack_fault)?;
+    cpu.check_alignment(final_top, bits as usize / 8)?;
     set_register(cpu, bits, RBP, new_frame);
     cpu.set_stack_pointer(pointer);
     Ok(())

@@ -67,7 +67,7 @@ fn every_kind_of_operand_has_its_alignment() {
             a.rep().stosw()
         }),
         ("clflush", 1, |a| a.clflush(byte_ptr(rbx))),
-        ("maskmovdqu", 16, |a| {
+        ("maskmovdqu", 8, |a| {
             a.pcmpeqb(xmm0, xmm0)?;
             a.maskmovdqu(xmm0, xmm0)
         }),
