@@ -11,27 +11,59 @@ pub struct Layout {
     pub code: Range<u64>,
     /// Readable and writable.
     pub data: Range<u64>,
-    /// Readable.
+    /// Readable; directly behind `data`.
     pub read_only: Range<u64>,
+    /// Readable and writable; directly behind `read_only`.
+    pub tail: Range<u64>,
 }
 
 /// The one layout. All addresses fit into 31 bits, so that every form of addressing reaches them.
 pub const LAYOUT: Layout = Layout {
     reserved: 0x2000_0000..0x2040_0000,
-    code: 0x2001_0000..0x2001_4000,
+    code: 0x2001_0000..0x2001_3000,
     data: 0x2020_0000..0x2020_3000,
-    read_only: 0x2020_5000..0x2020_6000,
+    read_only: 0x2020_3000..0x2020_4000,
+    tail: 0x2020_4000..0x2020_5000,
 };
 
+/// Every byte of the read-only page.
+pub const READ_ONLY_BYTE: u8 = 0xcc;
+/// A breakpoint: every byte of code but the instruction.
+pub const BREAKPOINT: u8 = 0xcc;
+
 impl Layout {
-    /// Bytes of code.
-    pub fn code_len(&self) -> usize {
-        (self.code.end - self.code.start) as usize
+    /// What instructions may write, in the order in which [`Case::memory`] has it.
+    pub fn writable(&self) -> [Range<u64>; 3] {
+        [self.data.clone(), self.tail.clone(), self.code.clone()]
     }
 
-    /// Bytes of data.
-    pub fn data_len(&self) -> usize {
-        (self.data.end - self.data.start) as usize
+    /// Bytes of [`Case::memory`].
+    pub fn memory_len(&self) -> usize {
+        self.writable().iter().map(|range| (range.end - range.start) as usize).sum()
+    }
+
+    /// The place in [`Case::memory`] of a linear address.
+    pub fn offset(&self, linear: u64) -> Option<usize> {
+        let mut before = 0;
+        for range in self.writable() {
+            if range.contains(&linear) {
+                return Some(before + (linear - range.start) as usize);
+            }
+            before += (range.end - range.start) as usize;
+        }
+        None
+    }
+
+    /// The linear address of a place in [`Case::memory`].
+    pub fn linear(&self, offset: usize) -> u64 {
+        let mut left = offset as u64;
+        for range in self.writable() {
+            if left < range.end - range.start {
+                return range.start + left;
+            }
+            left -= range.end - range.start;
+        }
+        panic!("{offset:#x} lies behind the memory")
     }
 }
 
@@ -60,6 +92,18 @@ impl Fx {
     pub fn tags(&self) -> u8 {
         self.0[4]
     }
+    /// Opcode of the last instruction.
+    pub fn opcode(&self) -> u16 {
+        u16::from_le_bytes(self.bytes(6))
+    }
+    /// Address of the last instruction.
+    pub fn instruction_pointer(&self) -> u64 {
+        u64::from_le_bytes(self.bytes(8))
+    }
+    /// Address of its operand.
+    pub fn data_pointer(&self) -> u64 {
+        u64::from_le_bytes(self.bytes(16))
+    }
     pub fn mxcsr(&self) -> u32 {
         u32::from_le_bytes(self.bytes(24))
     }
@@ -80,6 +124,13 @@ impl Fx {
     pub fn set_tags(&mut self, value: u8) {
         self.0[4] = value;
     }
+    pub fn set_opcode(&mut self, value: u16) {
+        self.0[6..8].copy_from_slice(&value.to_le_bytes());
+    }
+    pub fn set_pointers(&mut self, instruction: u64, data: u64) {
+        self.0[8..16].copy_from_slice(&instruction.to_le_bytes());
+        self.0[16..24].copy_from_slice(&data.to_le_bytes());
+    }
     pub fn set_mxcsr(&mut self, value: u32) {
         self.0[24..28].copy_from_slice(&value.to_le_bytes());
     }
@@ -92,16 +143,41 @@ impl Fx {
 }
 
 /// One instruction and everything it can see.
+#[derive(Clone)]
 pub struct Case {
+    /// The instruction.
     pub code: Vec<u8>,
-    pub rip: u64,
+    /// Linear address of the instruction.
+    pub at: u64,
+    /// ES, CS, SS, DS, FS, GS: selectors of `descriptors`.
+    pub selectors: [u16; 6],
+    /// Bases of FS and GS when their selectors are null.
+    pub bases: [u64; 2],
     /// RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8-R15
     pub regs: [u64; 16],
     pub rflags: u64,
-    pub gs_base: u64,
     pub fx: Fx,
-    /// Content of the layout's data.
-    pub data: Vec<u8>,
+    /// What is writable: see [`Layout::writable`].
+    pub memory: Vec<u8>,
+}
+
+impl Case {
+    /// Stores bytes as far as they lie in what is writable.
+    pub fn poke(&mut self, linear: u64, bytes: &[u8]) {
+        for (n, byte) in bytes.iter().enumerate() {
+            if let Some(offset) = LAYOUT.offset(linear.wrapping_add(n as u64)) {
+                self.memory[offset] = *byte;
+            }
+        }
+    }
+
+    /// Reads `N` bytes; what is not writable reads as the read-only page does.
+    pub fn peek<const N: usize>(&self, linear: u64) -> [u8; N] {
+        std::array::from_fn(|n| {
+            let offset = LAYOUT.offset(linear.wrapping_add(n as u64));
+            offset.map_or(READ_ONLY_BYTE, |offset| self.memory[offset])
+        })
+    }
 }
 
 /// What is left behind.
@@ -113,8 +189,20 @@ pub struct Outcome {
     pub error: u64,
     pub cr2: u64,
     pub rip: u64,
+    /// As [`Case::selectors`].
+    pub selectors: [u16; 6],
+    /// Of FS and GS.
+    pub bases: [u64; 2],
     pub regs: [u64; 16],
     pub rflags: u64,
     pub fx: Fx,
+    /// As [`Case::memory`].
     pub memory: Vec<u8>,
+}
+
+impl Outcome {
+    /// The place of `linear` in memory, where it is writable.
+    pub fn byte(&mut self, linear: u64) -> Option<&mut u8> {
+        LAYOUT.offset(linear).map(|offset| &mut self.memory[offset])
+    }
 }

@@ -1,12 +1,16 @@
 //! Runs one instruction on the processor that runs this test.
 //!
 //! A breakpoint enters a signal handler that replaces the interrupted registers by the wanted ones; returning from the
-//! signal starts the instruction. Memory behind it is full of breakpoints, so whatever happens - it completes,
-//! branches or faults - ends in the handler again, which takes down the outcome and puts the first registers back.
+//! signal starts the instruction, in 64-bit, 32-bit or 16-bit code as the selectors say. Memory behind it is full of
+//! breakpoints, so whatever happens - it completes, branches or faults - ends in the handler again, which takes down
+//! the outcome and puts the first registers back.
 
-use std::{cell::UnsafeCell, ptr, sync::Once};
+use std::{arch::asm, cell::UnsafeCell, ptr, sync::Once};
 
-use super::case::{Case, Layout, Outcome};
+use super::{
+    case::{BREAKPOINT, Case, Layout, Outcome},
+    descriptors::{self, LDT, Local},
+};
 
 /// Bytes of floating-point state that a signal frame can hold: the kernel's XSAVE area without AMX.
 const FRAME: usize = 8192;
@@ -17,6 +21,8 @@ const XSTATE_BV: usize = 512;
 const FP_XSTATE_MAGIC1: u32 = 0x4650_5853;
 /// x87 and SSE bits of XSTATE_BV.
 const LEGACY: u64 = 3;
+/// Bytes of the legacy area that hold registers.
+const REGISTERS: usize = 416;
 
 /// `gregs` indices in the order of the encoding.
 const GENERAL: [i32; 16] = [
@@ -38,6 +44,16 @@ const GENERAL: [i32; 16] = [
     libc::REG_R15,
 ];
 
+/// Codes of arch_prctl(2).
+const SET_GS: u64 = 0x1001;
+const SET_FS: u64 = 0x1002;
+const GET_FS: u64 = 0x1003;
+const GET_GS: u64 = 0x1004;
+
+const NT: i32 = 1 << 14;
+const AC: i32 = 1 << 18;
+const ID: i32 = 1 << 21;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Idle,
@@ -52,6 +68,8 @@ struct Exchange {
     phase: Phase,
     case: *const Case,
     outcome: *mut Outcome,
+    /// The thread pointer.
+    saved_fs: u64,
     saved_general: [libc::greg_t; 23],
     saved_frame: [u8; FRAME],
 }
@@ -64,6 +82,7 @@ static EXCHANGE: Shared = Shared(UnsafeCell::new(Exchange {
     phase: Phase::Idle,
     case: ptr::null(),
     outcome: ptr::null_mut(),
+    saved_fs: 0,
     saved_general: [0; 23],
     saved_frame: [0; FRAME],
 }));
@@ -83,14 +102,15 @@ impl Host {
         map(layout.reserved.start, layout.reserved.end, libc::PROT_NONE);
         let readable = libc::PROT_READ | libc::PROT_WRITE;
         map(layout.code.start, layout.code.end, readable | libc::PROT_EXEC);
-        map(layout.data.start, layout.data.end, readable);
-        map(layout.read_only.start, layout.read_only.end, readable);
-        for range in [&layout.code, &layout.data, &layout.read_only] {
+        map(layout.data.start, layout.tail.end, readable);
+        for range in [&layout.code, &layout.data, &layout.read_only, &layout.tail] {
             // Touched, so that every page is present.
             // SAFETY: just mapped, and ours.
-            unsafe { ptr::write_bytes(range.start as *mut u8, 0xcc, (range.end - range.start) as usize) };
+            unsafe {
+                ptr::write_bytes(range.start as *mut u8, BREAKPOINT, (range.end - range.start) as usize)
+            };
         }
-        // SAFETY: the range is one mapping of ours.
+        // SAFETY: the range is a part of a mapping of ours.
         let protected = unsafe {
             libc::mprotect(
                 layout.read_only.start as *mut _,
@@ -99,38 +119,41 @@ impl Host {
             )
         };
         assert_eq!(protected, 0, "mprotect: {}", std::io::Error::last_os_error());
+        for (index, local) in LDT.iter().enumerate() {
+            write_local_descriptor(index, local);
+        }
         install_handlers();
         Host { layout }
     }
 
     /// Executes the case's instruction.
     pub fn run(&mut self, case: &Case) -> Outcome {
-        // SAFETY: the layout's memory is mapped, and `Case` keeps within it.
-        unsafe {
-            ptr::copy_nonoverlapping(case.data.as_ptr(), self.layout.data.start as *mut u8, case.data.len());
-            ptr::write_bytes(self.layout.code.start as *mut u8, 0xcc, self.layout.code_len());
-            ptr::copy_nonoverlapping(case.code.as_ptr(), case.rip as *mut u8, case.code.len());
+        let mut from = case.memory.as_slice();
+        for range in self.layout.writable() {
+            let (head, tail) = from.split_at((range.end - range.start) as usize);
+            // SAFETY: the range is mapped, writable and ours.
+            unsafe { ptr::copy_nonoverlapping(head.as_ptr(), range.start as *mut u8, head.len()) };
+            from = tail;
         }
-        set_gs_base(case.gs_base);
         let mut outcome = Outcome::default();
         let exchange = EXCHANGE.0.get();
         // SAFETY: nobody else uses the exchange. The breakpoint enters the handler, which comes back here with all
         // registers as they were; the instruction between touches nothing but the case's memory.
         unsafe {
+            arch_prctl(GET_FS, &raw mut (*exchange).saved_fs as u64);
             (*exchange).case = case;
             (*exchange).outcome = &mut outcome;
             (*exchange).phase = Phase::Start;
-            std::arch::asm!("int3", clobber_abi("C"));
+            asm!("int3", clobber_abi("C"));
             (*exchange).phase = Phase::Idle;
         }
-        outcome.memory.resize(case.data.len(), 0);
-        // SAFETY: mapped above.
-        unsafe {
-            ptr::copy_nonoverlapping(
-                self.layout.data.start as *const u8,
-                outcome.memory.as_mut_ptr(),
-                outcome.memory.len(),
-            );
+        outcome.memory.reserve_exact(case.memory.len());
+        for range in self.layout.writable() {
+            // SAFETY: as above.
+            let bytes = unsafe {
+                std::slice::from_raw_parts(range.start as *const u8, (range.end - range.start) as usize)
+            };
+            outcome.memory.extend_from_slice(bytes);
         }
         outcome
     }
@@ -153,12 +176,29 @@ fn map(start: u64, end: u64, protection: i32) {
     assert_eq!(address as u64, start, "mmap: {}", std::io::Error::last_os_error());
 }
 
-/// GS is not used by 64-bit user programs.
-fn set_gs_base(base: u64) {
-    const ARCH_SET_GS: i32 = 0x1001;
-    // SAFETY: nothing here uses GS.
-    let set = unsafe { libc::syscall(libc::SYS_arch_prctl, ARCH_SET_GS, base) };
-    assert_eq!(set, 0, "arch_prctl: {}", std::io::Error::last_os_error());
+/// `modify_ldt(2)` with `struct user_desc` of asm/ldt.h.
+fn write_local_descriptor(index: usize, local: &Local) {
+    let flags = local.big as u32
+        | local.kind << 1
+        | (local.restricted as u32) << 3
+        | (local.in_pages as u32) << 4
+        | (local.absent as u32) << 5;
+    let descriptor = [index as u32, local.base, local.limit, flags];
+    // SAFETY: the kernel reads the 16 bytes; nothing else in this process uses the LDT.
+    let written = unsafe { libc::syscall(libc::SYS_modify_ldt, 0x11, descriptor.as_ptr(), 16) };
+    assert_eq!(written, 0, "modify_ldt answers {} for descriptor {index}", written as i32);
+}
+
+/// `arch_prctl(2)` without the C library, which would look for `errno` through FS.
+///
+/// # Safety
+/// Changing FS takes away thread-local storage; reading a base writes to `value`.
+unsafe fn arch_prctl(code: u64, value: u64) {
+    // SAFETY: by contract; the clobbered registers are those of the system call convention.
+    unsafe {
+        asm!("syscall", inlateout("rax") libc::SYS_arch_prctl => _, in("rdi") code, in("rsi") value,
+            lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
 }
 
 fn install_handlers() {
@@ -170,11 +210,25 @@ fn install_handlers() {
         assert_eq!(libc::sigaltstack(&alternate, ptr::null_mut()), 0);
         for signal in [libc::SIGTRAP, libc::SIGSEGV, libc::SIGFPE, libc::SIGILL, libc::SIGBUS] {
             let mut action: libc::sigaction = std::mem::zeroed();
-            action.sa_sigaction = handler as *const () as usize;
+            action.sa_sigaction = entry as *const () as usize;
             action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
             assert_eq!(libc::sigaction(signal, &action, ptr::null_mut()), 0);
         }
     }
+}
+
+/// The kernel clears TF and DF before a handler, but not AC, and the handler may access what is not aligned; nor does
+/// the return from a signal restore NT and ID.
+#[unsafe(naked)]
+extern "C" fn entry(_: i32, _: *mut libc::siginfo_t, _: *mut libc::c_void) {
+    std::arch::naked_asm!(
+        "pushfq",
+        "and dword ptr [rsp], {kept}",
+        "popfq",
+        "jmp {handler}",
+        kept = const !(AC | NT | ID),
+        handler = sym handler,
+    )
 }
 
 /// Must not use thread-local storage, allocate or panic.
@@ -183,45 +237,93 @@ extern "C" fn handler(signal: i32, _: *mut libc::siginfo_t, context: *mut libc::
     unsafe {
         let exchange = &mut *EXCHANGE.0.get();
         let context = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext;
-        let frame = context.fpregs.cast::<u8>();
         match exchange.phase {
             Phase::Idle => {
                 // A crash of the test itself: let it happen again, unhandled.
                 libc::signal(signal, libc::SIG_DFL);
             }
             Phase::Start => {
-                exchange.saved_general = context.gregs;
-                ptr::copy_nonoverlapping(frame, exchange.saved_frame.as_mut_ptr(), frame_len(frame));
-                let case = &*exchange.case;
-                for (register, value) in GENERAL.iter().zip(case.regs) {
-                    context.gregs[*register as usize] = value as i64;
-                }
-                context.gregs[libc::REG_RIP as usize] = case.rip as i64;
-                context.gregs[libc::REG_EFL as usize] = (case.rflags | 0x202) as i64;
-                // The fields behind the registers tell the kernel the size of the rest.
-                ptr::copy_nonoverlapping(case.fx.0.as_ptr(), frame, 416);
-                if frame_len(frame) > 512 {
-                    let components = frame.add(XSTATE_BV).cast::<u64>();
-                    components.write_unaligned(components.read_unaligned() | LEGACY);
-                }
+                start(exchange, context);
                 exchange.phase = Phase::Running;
             }
             Phase::Running => {
-                let outcome = &mut *exchange.outcome;
-                for (register, value) in GENERAL.iter().zip(&mut outcome.regs) {
-                    *value = context.gregs[*register as usize] as u64;
-                }
-                outcome.rip = context.gregs[libc::REG_RIP as usize] as u64;
-                outcome.rflags = context.gregs[libc::REG_EFL as usize] as u64;
-                outcome.vector = context.gregs[libc::REG_TRAPNO as usize] as u8;
-                outcome.error = context.gregs[libc::REG_ERR as usize] as u64;
-                outcome.cr2 = context.gregs[libc::REG_CR2 as usize] as u64;
-                ptr::copy_nonoverlapping(frame, outcome.fx.0.as_mut_ptr(), 416);
-                context.gregs = exchange.saved_general;
-                ptr::copy_nonoverlapping(exchange.saved_frame.as_ptr(), frame, frame_len(frame));
+                take_down(exchange, context);
                 exchange.phase = Phase::Idle;
             }
         }
+    }
+}
+
+/// Makes the interrupted registers those of the case.
+///
+/// # Safety
+/// Both must be what the kernel passed and the case's pointers valid.
+unsafe fn start(exchange: &mut Exchange, context: &mut libc::mcontext_t) {
+    let frame = context.fpregs.cast::<u8>();
+    // SAFETY: by contract. Thread-local storage is gone from here on; nothing here or in the return from the signal
+    // uses it.
+    unsafe {
+        let case = &*exchange.case;
+        exchange.saved_general = context.gregs;
+        ptr::copy_nonoverlapping(frame, exchange.saved_frame.as_mut_ptr(), frame_len(frame));
+        for (register, value) in GENERAL.iter().zip(case.regs) {
+            context.gregs[*register as usize] = value as i64;
+        }
+        let [es, cs, ss, ds, fs, gs] = case.selectors;
+        context.gregs[libc::REG_RIP as usize] = case.at.wrapping_sub(descriptors::base(cs)) as i64;
+        context.gregs[libc::REG_EFL as usize] = (case.rflags | 0x202) as i64;
+        context.gregs[libc::REG_CSGSFS as usize] = cs as i64 | (ss as i64) << 48;
+        // The fields behind the registers tell the kernel the size of the rest.
+        ptr::copy_nonoverlapping(case.fx.0.as_ptr(), frame, REGISTERS);
+        if frame_len(frame) > 512 {
+            let components = frame.add(XSTATE_BV).cast::<u64>();
+            components.write_unaligned(components.read_unaligned() | LEGACY);
+        }
+        asm!("mov ds, {:x}", in(reg) ds, options(nostack, preserves_flags));
+        asm!("mov es, {:x}", in(reg) es, options(nostack, preserves_flags));
+        // A selector that is null keeps the base or not, as the processor likes.
+        match fs {
+            0 => arch_prctl(SET_FS, case.bases[0]),
+            _ => asm!("mov fs, {:x}", in(reg) fs, options(nostack, preserves_flags)),
+        }
+        match gs {
+            0 => arch_prctl(SET_GS, case.bases[1]),
+            _ => asm!("mov gs, {:x}", in(reg) gs, options(nostack, preserves_flags)),
+        }
+    }
+}
+
+/// Notes the interrupted registers as the outcome and puts back those from before the case.
+///
+/// # Safety
+/// Both must be what the kernel passed and the outcome's pointer valid.
+unsafe fn take_down(exchange: &mut Exchange, context: &mut libc::mcontext_t) {
+    let frame = context.fpregs.cast::<u8>();
+    // SAFETY: by contract. Thread-local storage is back before anything might use it.
+    unsafe {
+        let outcome = &mut *exchange.outcome;
+        let (es, ds, fs, gs): (u16, u16, u16, u16);
+        asm!("mov {0:x}, es", "mov {1:x}, ds", "mov {2:x}, fs", "mov {3:x}, gs",
+            out(reg) es, out(reg) ds, out(reg) fs, out(reg) gs, options(nostack, preserves_flags));
+        arch_prctl(GET_FS, &raw mut outcome.bases[0] as u64);
+        arch_prctl(GET_GS, &raw mut outcome.bases[1] as u64);
+        asm!("mov ds, {0:x}", "mov es, {0:x}", in(reg) 0, options(nostack, preserves_flags));
+        arch_prctl(SET_GS, 0);
+        arch_prctl(SET_FS, exchange.saved_fs);
+        let general = &context.gregs;
+        for (register, value) in GENERAL.iter().zip(&mut outcome.regs) {
+            *value = general[*register as usize] as u64;
+        }
+        let code_and_stack = general[libc::REG_CSGSFS as usize] as u64;
+        outcome.selectors = [es, code_and_stack as u16, (code_and_stack >> 48) as u16, ds, fs, gs];
+        outcome.rip = general[libc::REG_RIP as usize] as u64;
+        outcome.rflags = general[libc::REG_EFL as usize] as u64;
+        outcome.vector = general[libc::REG_TRAPNO as usize] as u8;
+        outcome.error = general[libc::REG_ERR as usize] as u64;
+        outcome.cr2 = general[libc::REG_CR2 as usize] as u64;
+        ptr::copy_nonoverlapping(frame, outcome.fx.0.as_mut_ptr(), REGISTERS);
+        context.gregs = exchange.saved_general;
+        ptr::copy_nonoverlapping(exchange.saved_frame.as_ptr(), frame, frame_len(frame));
     }
 }
 

@@ -1,50 +1,121 @@
 //! What is not run or not compared, and why. The one place for such exceptions.
 
-use iced_x86::{Code, Instruction, Mnemonic, OpCodeOperandKind, OpKind, RflagsBits};
+use iced_x86::{
+    Code, CodeSize, Decoder, DecoderOptions, Instruction, MemorySize, Mnemonic, OpKind, Register, RflagsBits,
+};
 
-use super::case::{Case, Outcome};
-use super::x87;
+use super::{
+    case::{Case, LAYOUT, Outcome},
+    cases::{LONGEST, Made},
+    descriptors,
+    features::Offered,
+    forms::is_far_return,
+    x87,
+};
 
 const CF: u64 = 1 << 0;
 const PF: u64 = 1 << 2;
 const AF: u64 = 1 << 4;
 const ZF: u64 = 1 << 6;
 const SF: u64 = 1 << 7;
-const DF: u64 = 1 << 10;
 const OF: u64 = 1 << 11;
-/// Flags that user-mode instructions compute; of the others the host's kernel has its own.
-const COMPARED: u64 = CF | PF | AF | ZF | SF | DF | OF;
+/// All flags that exist but RF, which debuggers and kernels use for their own purposes.
+const COMPARED: u64 = 0x3e_7fd5;
 
-/// Why this form is not run at all.
+/// What to do with a case.
+pub enum Verdict {
+    /// Both sides must agree.
+    Compare,
+    /// CPUID does not offer it: ours must raise #UD, whatever the host has.
+    Undefined,
+    /// Not run, for this reason.
+    Skip(&'static str),
+}
+
+/// Why this form is never run on the host.
 pub fn form(code: Code) -> Option<&'static str> {
     use Mnemonic::*;
-    let why = match code.mnemonic() {
-        Syscall | Sysenter | Sysexit | Sysret | Int | Int1 | Int3 | Into | Ud0 | Ud1 | Ud2 => {
-            "leaves the program, or is an exception by definition"
-        }
-        Iret | Iretd | Iretq | Retf | Lfs | Lgs | Lss => "the host's selectors are its own",
-        _ if has_far_operand(code) || has_segment_register(code) => "the host's selectors are its own",
-        Sgdt | Sidt | Sldt | Smsw | Str | Lar | Lsl | Verr | Verw => {
-            "shows the kernel's tables, or what Linux puts in their place under UMIP"
-        }
-        Popf | Popfd | Popfq => "may set TF or AC, which the host's signal handler would run with",
-        Pushf | Pushfd | Pushfq => "shows IF and RF as the host's kernel sets them",
-        Rdfsbase | Rdgsbase | Wrfsbase | Wrgsbase => "FS is the host's thread pointer",
-        Cpuid | Rdtsc | Rdtscp | Rdpmc | Rdrand | Rdseed | Rdpid => "depends on the machine",
-        Fxsave | Fxsave64 | Fxrstor | Fxrstor64 | Fnsave | Fsave | Fnstenv | Fstenv | Frstor | Fldenv => {
-            "shows instruction and data pointers, which AMD keeps only while an exception is pending"
-        }
-        Rcpps | Rcpss | Rsqrtps | Rsqrtss => "an approximation: its bits differ by vendor",
-        Reservednop => "#UD on AMD where it was 3DNow!, NOP on Intel",
-        Umov | Xbts | Ibts | Loadall => "not of this architecture",
-        _ if format!("{code:?}").starts_with("Cmpxchg486") => "not of this architecture",
-        _ => return None,
+    match code.mnemonic() {
+        Syscall | Sysenter => Some("enters the host's kernel"),
+        Sgdt | Sidt | Sldt | Smsw | Str => Some("Linux simulates it under UMIP"),
+        _ => None,
+    }
+}
+
+/// What to do with a case of code of `bits`.
+pub fn verdict(made: &Made, bits: u32, ours: &Offered, hosts: &Offered) -> Verdict {
+    let (case, i) = (&made.case, &made.instruction);
+    if enters_kernel(&case.code, bits) {
+        return Verdict::Skip("enters the host's kernel");
+    }
+    if bits == 64 && is_short_transfer(&case.code) {
+        return Verdict::Skip("a near branch with an operand size prefix is 16 bits on AMD, 64 on Intel");
+    }
+    let newest = Decoder::with_ip(bits, &case.code, i.ip(), DecoderOptions::NONE).decode();
+    if !newest.is_invalid() && !ours.has(newest.code()) {
+        return match reads_as_older(newest.mnemonic()) {
+            Older::SameOnHost => Verdict::Compare,
+            Older::NewOnHost => Verdict::Skip("a newer processor reads it differently"),
+            Older::No => Verdict::Undefined,
+        };
+    }
+    if i.is_invalid() {
+        return Verdict::Compare;
+    }
+    if !hosts.has(i.code()) {
+        return Verdict::Skip("the host does not have it");
+    }
+    match form(i.code()).or_else(|| instance(i, case)) {
+        Some(why) => Verdict::Skip(why),
+        None => Verdict::Compare,
+    }
+}
+
+/// Whether the bytes, whatever their prefixes, are SYSCALL, SYSENTER or INT 0x80.
+fn enters_kernel(code: &[u8], bits: u32) -> bool {
+    matches!(split(code, bits).1, [0x0f, 0x05 | 0x34, ..] | [0xcd, 0x80, ..])
+}
+
+/// Prefixes, and what follows them.
+fn split(code: &[u8], bits: u32) -> (&[u8], &[u8]) {
+    let is_prefix = |byte: u8| {
+        matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3)
+            || bits == 64 && (0x40..0x50).contains(&byte)
     };
-    Some(why)
+    code.split_at(code.iter().position(|byte| !is_prefix(*byte)).unwrap_or(code.len()))
+}
+
+/// Whether a processor without an instruction has another one in its place.
+enum Older {
+    No,
+    /// A NOP, also on a host that has it.
+    SameOnHost,
+    NewOnHost,
+}
+
+fn reads_as_older(mnemonic: Mnemonic) -> Older {
+    use Mnemonic as M;
+    match mnemonic {
+        M::Tzcnt | M::Lzcnt | M::Wbnoinvd => Older::NewOnHost,
+        M::Endbr32 | M::Endbr64 | M::Rdsspd | M::Rdsspq | M::Cldemote | M::Reservednop => Older::SameOnHost,
+        M::Prefetch | M::Prefetchwt1 | M::Prefetchit0 | M::Prefetchit1 => Older::SameOnHost,
+        _ => Older::No,
+    }
 }
 
 /// Why this instance of a form is not run.
-pub fn case(i: &Instruction, case: &Case) -> Option<&'static str> {
+fn instance(i: &Instruction, case: &Case) -> Option<&'static str> {
+    if i.op_kinds().any(is_near_branch) {
+        let inside = |target: u64| target.wrapping_add(16).wrapping_sub(i.ip()) < 32;
+        if inside(i.near_branch_target()) {
+            return Some("executes its own bytes");
+        }
+    }
+    let (prefixes, opcode) = split(&case.code, if i.code_size() == CodeSize::Code64 { 64 } else { 32 });
+    let repeat = prefixes.iter().rev().find(|prefix| matches!(prefix, 0xf2 | 0xf3));
+    if matches!((repeat, opcode), (Some(0xf3), [0xe0, ..]) | (Some(0xf2), [0xe1, ..])) {
+        return Some("AMD takes a REP prefix of LOOPE and LOOPNE for their condition");
+    }
     match i.code() {
         Code::Shld_rm16_r16_imm8
         | Code::Shrd_rm16_r16_imm8
@@ -53,26 +124,47 @@ pub fn case(i: &Instruction, case: &Case) -> Option<&'static str> {
             let count = i.try_immediate(2).unwrap_or(case.regs[1]) & 31;
             (count > 16).then_some("a word shifted by more than its length is undefined: vendors differ")
         }
+        Code::Reservednop_rm16_r16_0F0D
+        | Code::Reservednop_rm32_r32_0F0D
+        | Code::Reservednop_rm64_r64_0F0D => Some("#UD on AMD, where it was 3DNow!; a NOP on Intel"),
+        Code::Jmp_m1664
+        | Code::Call_m1664
+        | Code::Lss_r64_m1664
+        | Code::Lfs_r64_m1664
+        | Code::Lgs_r64_m1664 => Some("AMD has no far pointers with 64-bit offsets"),
+        Code::Call_m1616 | Code::Call_m1632
+            if i.code_size() == CodeSize::Code64 && case.regs[4] >> 32 != 0 =>
+        {
+            Some("AMD cuts the stack pointer of a far call to 32 bits")
+        }
+        Code::Int1 => Some("hypervisors report it in front of the instruction, the SDM says behind"),
         Code::Movsxd_r16_rm16 if i.op1_kind() == OpKind::Memory => Some("reads 4 bytes on AMD, 2 on Intel"),
-        _ => x87::case(i, case),
+        _ => x87::instance(i, case),
     }
 }
 
-fn has_far_operand(code: Code) -> bool {
-    let name = format!("{code:?}");
-    ["_m1616", "_m1632", "_m1664"].iter().any(|far| name.ends_with(far))
+fn is_near_branch(kind: OpKind) -> bool {
+    matches!(kind, OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64)
 }
 
-fn has_segment_register(code: Code) -> bool {
-    use OpCodeOperandKind as K;
-    let kinds = code.op_code().op_kinds();
-    kinds.iter().any(|kind| matches!(kind, K::seg_reg | K::es | K::cs | K::ss | K::ds | K::fs | K::gs))
+/// Whether the bytes are a near branch, call or return with an operand size prefix.
+fn is_short_transfer(code: &[u8]) -> bool {
+    let (prefixes, opcode) = split(code, 64);
+    prefixes.contains(&0x66)
+        && match opcode {
+            [0x0f, second, ..] => second & 0xf0 == 0x80,
+            [0xff, modrm, ..] => matches!(modrm >> 3 & 7, 2 | 4),
+            [first, ..] => matches!(first, 0x70..=0x7f | 0xc2 | 0xc3 | 0xe0..=0xe3 | 0xe8 | 0xe9 | 0xeb),
+            [] => false,
+        }
 }
 
 /// Makes equal in both outcomes what need not be equal.
-pub fn forgive(i: &Instruction, host: &mut Outcome, guest: &mut Outcome) {
-    let completed = host.vector == 3;
+pub fn forgive(made: &Made, bits: u32, host: &mut Outcome, guest: &mut Outcome) {
+    let (case, i) = (&made.case, &made.instruction);
+    let completed = matches!(host.vector, 1 | 3) || host.rip != i.ip();
     let undefined = if completed { undefined_flags(i) } else { 0 };
+    let leaves_64_bit_mode = bits != 64 || descriptors::code_bits(host.selectors[1]) != 64;
     for outcome in [&mut *host, &mut *guest] {
         outcome.rflags &= COMPARED & !undefined;
         if outcome.vector == 14 && outcome.cr2 >> 47 != 0 {
@@ -83,14 +175,144 @@ pub fn forgive(i: &Instruction, host: &mut Outcome, guest: &mut Outcome) {
             // Only a page fault sets CR2, and the signal frame keeps an old one.
             outcome.cr2 = 0;
         }
-        if outcome.vector == 16 || outcome.vector == 19 || outcome.vector == 3 {
+        if !matches!(outcome.vector, 10..=14 | 17) {
             outcome.error = 0;
         }
+        for selector in &mut outcome.selectors {
+            // Returning from the kernel clears the RPL of null selectors: SDM vol. 2, IRET.
+            *selector = if *selector < 4 { 0 } else { *selector };
+        }
+        if leaves_64_bit_mode {
+            // What lies above 32 bits is undefined outside of 64-bit mode: SDM vol. 1, 3.4.1.1.
+            for register in &mut outcome.regs[..8] {
+                *register &= 0xffff_ffff;
+            }
+        }
     }
-    x87::forgive(i, host, guest);
+    forgive_own_values(i, host, guest);
+    forgive_approximation(i, host, guest);
+    x87::forgive(i, case, host, guest);
+    forgive_order(case, i, bits, host, guest);
+    if is_far_return(i) && matches!(host.vector, 14 | 17) && guest.vector == 13 {
+        // AMD reads the outer stack before it looks at the selector.
+        (guest.vector, guest.error, guest.cr2) = (host.vector, host.error, host.cr2);
+    }
     if !completed && i.is_string_instruction() {
         // SDM: a fault restores the flags from before the instruction. AMD leaves those of the last iteration.
         guest.rflags = host.rflags;
+    }
+}
+
+/// Which of several faults comes first, where the SDM leaves it open.
+fn forgive_order(case: &Case, i: &Instruction, bits: u32, host: &mut Outcome, guest: &mut Outcome) {
+    // Bytes behind what makes it undefined may be fetched first or not.
+    let crosses = case.at + LONGEST as u64 > LAYOUT.code.end;
+    let fetched = |outcome: &Outcome| outcome.vector == 14 && outcome.cr2 == LAYOUT.code.end;
+    let undefined = |outcome: &Outcome| outcome.vector == 6;
+    // An instruction that is undefined and too long.
+    let refused = |outcome: &Outcome| matches!(outcome.vector, 6 | 13) && outcome.error == 0;
+    let too_long =
+        i.is_invalid() && refused(host) && refused(guest) && is_undefined(&shortest(&case.code, bits), bits);
+    let of_fetch = crosses && (fetched(host) && undefined(guest) || undefined(host) && fetched(guest));
+    // AMD reads the selector of VERR and its like before it refuses LOCK.
+    let (prefixes, opcode) = split(&case.code, bits);
+    let locked = prefixes.contains(&0xf0) && opcode.starts_with(&[0x0f, 0x00]) && undefined(guest);
+    // The parts of something long are accessed in an order of the processor's own.
+    let both_paged = host.vector == 14 && guest.vector == 14;
+    let of_parts = both_paged && (has_long_operand(i) || is_far_transfer(i));
+    if host.vector == guest.vector && matches!(host.vector, 12 | 14) && i.is_call_far_indirect() {
+        // Of what a far call pushes, AMD leaves what came before the fault.
+        let stack = linear_stack(case, bits);
+        for address in (1..=16).map(|below| stack.wrapping_sub(below)) {
+            if let (Some(theirs), Some(ours)) = (host.byte(address).copied(), guest.byte(address)) {
+                *ours = theirs;
+            }
+        }
+    }
+    // AMD looks at the alignment before the page, the SDM's table 6-2 has it the other way round.
+    let unaligned = host.vector == 17 && guest.vector == 14
+        // The SDM leaves it to the processor which of the two FXSAVE raises.
+        || host.vector == 17 && guest.vector == 13 && has_long_operand(i);
+    if unaligned || of_fetch || too_long || locked || of_parts {
+        (guest.vector, guest.error, guest.cr2) = (host.vector, host.error, host.cr2);
+    }
+}
+
+/// Where the stack pointer points.
+fn linear_stack(case: &Case, bits: u32) -> u64 {
+    let (pointer, selector) = (case.regs[4], case.selectors[2]);
+    match bits {
+        64 => pointer,
+        _ if descriptors::stack_bits(selector) == 16 => descriptors::base(selector) + (pointer & 0xffff),
+        _ => descriptors::base(selector).wrapping_add(pointer & 0xffff_ffff) & 0xffff_ffff,
+    }
+}
+
+/// The same instruction without the prefixes that mean nothing in it.
+fn shortest(code: &[u8], bits: u32) -> Vec<u8> {
+    let (prefixes, opcode) = split(code, bits);
+    let last = |wanted: &[u8]| prefixes.iter().rev().find(|prefix| wanted.contains(prefix));
+    let rex = prefixes.last().filter(|prefix| bits == 64 && (0x40..0x50).contains(*prefix));
+    let kept = [last(&[0xf0]), last(&[0xf2, 0xf3]), last(&[0x66]), last(&[0x67]), rex];
+    kept.into_iter().flatten().chain(opcode).copied().collect()
+}
+
+fn is_undefined(code: &[u8], bits: u32) -> bool {
+    let i = Decoder::new(bits, code, DecoderOptions::NONE).decode();
+    i.is_invalid() || matches!(i.mnemonic(), Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2)
+}
+
+fn has_long_operand(i: &Instruction) -> bool {
+    use MemorySize as S;
+    matches!(
+        i.memory_size(),
+        S::FpuEnv14 | S::FpuEnv28 | S::FpuState94 | S::FpuState108 | S::Fxsave_512Byte | S::Fxsave64_512Byte
+    )
+}
+
+fn is_far_transfer(i: &Instruction) -> bool {
+    is_far_return(i) || i.is_call_far_indirect() || i.is_call_far() || i.is_jmp_far_indirect()
+}
+
+/// Values of the machine's own: its clocks, its identity, its random numbers. They must be as wide, no more.
+fn forgive_own_values(i: &Instruction, host: &Outcome, guest: &mut Outcome) {
+    use Mnemonic as M;
+    let registers: &[usize] = match i.mnemonic() {
+        M::Rdtsc => &[0, 2],
+        M::Rdtscp => &[0, 1, 2],
+        M::Cpuid => &[0, 1, 2, 3],
+        M::Rdrand | M::Rdseed => &[i.op0_register().number()],
+        _ => return,
+    };
+    let size = if i.op_count() == 0 { 4 } else { i.op0_register().size() };
+    for register in registers {
+        let (theirs, ours) = (host.regs[*register], &mut guest.regs[*register]);
+        let kept = match size {
+            2 => 16,
+            4 => 32,
+            _ => 0,
+        };
+        if kept == 0 || theirs >> kept == *ours >> kept {
+            *ours = theirs;
+        }
+    }
+}
+
+/// Reciprocals may be off by 1.5 * 2^-12, so two of them by twice as much: SDM vol. 2, RCPPS and RSQRTPS.
+fn forgive_approximation(i: &Instruction, host: &Outcome, guest: &mut Outcome) {
+    use Mnemonic as M;
+    if !matches!(i.mnemonic(), M::Rcpps | M::Rcpss | M::Rsqrtps | M::Rsqrtss) {
+        return;
+    }
+    let register = i.op0_register().number();
+    let (theirs, ours) = (host.fx.xmm(register), guest.fx.xmm(register));
+    let near = (0..4).all(|n| {
+        let lane = |vector: u128| f32::from_bits((vector >> (32 * n)) as u32);
+        let (a, b) = (lane(theirs), lane(ours));
+        a.to_bits() == b.to_bits() || ((a - b) / a).abs() <= 3.0 / 4096.0
+    });
+    if near {
+        guest.fx.set_xmm(register, theirs);
     }
 }
 
@@ -115,5 +337,5 @@ fn undefined_flags(i: &Instruction) -> u64 {
 }
 
 fn counts_one(i: &Instruction) -> bool {
-    matches!(i.try_immediate(i.op_count() - 1), Ok(1))
+    matches!(i.try_immediate(i.op_count() - 1), Ok(1)) && i.op_register(i.op_count() - 1) == Register::None
 }
