@@ -141,9 +141,22 @@ fn far_target<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, i: &Instruction) -> Result<
     }
     let at = cpu.operand_address(i, 0);
     let size = far_size(i) as usize;
+    far_pointer(cpu, bus, at, size)
+}
+
+/// Selector and offset in memory, the offset of `size` bytes first. The two are aligned each on its own: SDM vol. 3,
+/// table 6-7.
+pub(crate) fn far_pointer<B: Bus>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    at: u64,
+    size: usize,
+) -> Result<(u16, u64), Fault> {
     let mut offset = [0; 8];
     cpu.read_slow(bus, at, &mut offset[..size])?;
-    let selector = u16::from_le_bytes(cpu.read(bus, at.wrapping_add(size as u64))?);
+    let behind = at.wrapping_add(size as u64);
+    let behind = if cpu.long_code() { behind } else { behind & 0xffff_ffff };
+    let selector = u16::from_le_bytes(cpu.read(bus, behind)?);
     Ok((selector, u64::from_le_bytes(offset)))
 }
 

@@ -4,6 +4,7 @@ use iced_x86::{Code, Instruction, Mnemonic, OpKind, Register};
 
 use crate::{
     Bus, Cpu, Fault, TableRegister,
+    far::far_pointer,
     op::Op,
     registers::*,
     segments::{Descriptor, gp, segment_index},
@@ -199,10 +200,7 @@ pub(crate) fn load_far_pointer<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>
     let i = full(op)?;
     let at = cpu.operand_address(i, 1);
     let size = i.op0_register().size();
-    let mut bytes = [0; 16];
-    cpu.read_slow(bus, at, &mut bytes[..size + 2])?;
-    let pointer = u128::from_le_bytes(bytes);
-    let selector = (pointer >> (8 * size)) as u16;
+    let (selector, offset) = far_pointer(cpu, bus, at, size)?;
     let index = match i.mnemonic() {
         Mnemonic::Les => 0,
         Mnemonic::Lds => 3,
@@ -211,7 +209,7 @@ pub(crate) fn load_far_pointer<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>
         _ => GS,
     };
     cpu.load_segment(bus, index, selector)?;
-    cpu.set_gpr(i.op0_register(), pointer as u64);
+    cpu.set_gpr(i.op0_register(), offset);
     Ok(())
 }
 
