@@ -155,7 +155,7 @@ fn data_selector(random: &mut Random) -> u16 {
         d::EXPAND_DOWN32,
         d::EXPAND_DOWN16,
         d::DATA_READ_ONLY,
-        d::CODE_EXECUTE_ONLY,
+        d::CODE32_LOCAL,
     ];
     if random.percent(60) { DATA } else { random.pick(&special) }
 }

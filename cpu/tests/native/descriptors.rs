@@ -74,7 +74,6 @@ pub const DATA_LIMITED: u16 = local(4);
 pub const EXPAND_DOWN32: u16 = local(5);
 pub const EXPAND_DOWN16: u16 = local(6);
 pub const DATA_READ_ONLY: u16 = local(7);
-pub const CODE_EXECUTE_ONLY: u16 = local(8);
 /// Code that ends in the middle of the layout's.
 pub const CODE32_LIMITED: u16 = local(12);
 

@@ -147,7 +147,7 @@ fn every_offered_form_does_what_hardware_does() {
             memory.chunks_exact_mut(8).for_each(|bytes| bytes.copy_from_slice(&random.next().to_le_bytes()));
         }
         let form = forms[n as usize % forms.len()];
-        let made = if filter.is_empty() && random.percent(RAW_PERCENT) {
+        let made = if (filter.is_empty() || filter == "raw") && random.percent(RAW_PERCENT) {
             Some(cases::of_random_bytes(form.bits, &memory, &mut random))
         } else {
             let made = (0..20).find_map(|_| cases::of_form(form, &memory, &mut random));

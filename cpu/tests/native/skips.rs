@@ -220,7 +220,10 @@ fn forgive_order(case: &Case, i: &Instruction, bits: u32, host: &mut Outcome, gu
     // The parts of something long are accessed in an order of the processor's own.
     let both_paged = host.vector == 14 && guest.vector == 14;
     let of_parts = both_paged && (has_long_operand(i) || is_far_transfer(i));
-    if host.vector == guest.vector && matches!(host.vector, 12 | 14) && i.is_call_far_indirect() {
+    if host.vector == guest.vector
+        && !matches!(host.vector, 1 | 3)
+        && (i.is_call_far_indirect() || i.is_call_far())
+    {
         // Of what a far call pushes, AMD leaves what came before the fault.
         let stack = linear_stack(case, bits);
         for address in (1..=16).map(|below| stack.wrapping_sub(below)) {
