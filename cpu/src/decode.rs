@@ -73,8 +73,8 @@ pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize, handlers: Handlers) -
         };
     }
     let ends_block = instruction.flow_control() != FlowControl::Next || repeats(&instruction);
-    let mut op =
-        select(&instruction, size, handlers).unwrap_or_else(|| general(undefined, &instruction, size, handlers));
+    let mut op = select(&instruction, size, handlers)
+        .unwrap_or_else(|| general(undefined, &instruction, size, handlers));
     if is_x87(&instruction) {
         op.imm = x87_opcode(bytes).into();
     }
