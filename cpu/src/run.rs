@@ -214,9 +214,9 @@ impl<B: Bus> Cpu<B> {
             Ok(index) => index,
             Err(fault) => return self.faulted(bus, rip, fault, false).map(|()| None),
         };
-        if self.probes.contains(&self.code_linear(rip)) && !self.state.probe_told {
+        if self.probes.contains(&linear) && !self.state.probe_told {
             let view = self.view();
-            bus.probe(&view, rip);
+            bus.probe(&view, linear);
             if bus.attention() {
                 self.state.probe_told = true;
                 return Err(Exit::Attention);
