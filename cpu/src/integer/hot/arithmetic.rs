@@ -92,8 +92,8 @@ fn binary<B: Bus, const OP: u8>(shape: &Shape) -> Option<Handler<B>> {
 #[inline(always)]
 fn binary_into_register<B: Bus, const OP: u8, const BITS: u32>(cpu: &mut Cpu<B>, dst: u8, b: u64) {
     let a = register(cpu, BITS, dst);
-    let result = alu::binary(binary_of(OP), &mut cpu.flags, BITS, a, b);
-    if !matches!(binary_of(OP), Binary::Cmp) {
+    let result = alu::binary(const { binary_of(OP) }, &mut cpu.flags, BITS, a, b);
+    if !matches!(const { binary_of(OP) }, Binary::Cmp) {
         set_register(cpu, BITS, dst, result);
     }
 }
@@ -135,14 +135,14 @@ fn binary_into_memory<B: Bus, const OP: u8, const LOCK: bool, const BITS: u32>(
     op: &Op<B>,
     b: u64,
 ) -> Result<(), Fault> {
-    if matches!(binary_of(OP), Binary::Cmp) {
+    if matches!(const { binary_of(OP) }, Binary::Cmp) {
         let a = read::<B, BITS>(cpu, bus, &op.mem)?;
         alu::binary(Binary::Cmp, &mut cpu.flags, BITS, a, b);
         return Ok(());
     }
     let address = linear(cpu, &op.mem);
     modify::<B, LOCK, BITS>(cpu, bus, address, |cpu, a| {
-        alu::binary(binary_of(OP), &mut cpu.flags, BITS, a, b)
+        alu::binary(const { binary_of(OP) }, &mut cpu.flags, BITS, a, b)
     })
 }
 
@@ -212,7 +212,7 @@ fn unary_r<B: Bus, const OP: u8, const BITS: u32>(
     op: &Op<B>,
 ) -> Result<(), Fault> {
     let a = register(cpu, BITS, op.dst);
-    let result = alu::unary(unary_of(OP), &mut cpu.flags, BITS, a);
+    let result = alu::unary(const { unary_of(OP) }, &mut cpu.flags, BITS, a);
     set_register(cpu, BITS, op.dst, result);
     Ok(())
 }
@@ -223,7 +223,7 @@ fn unary_m<B: Bus, const OP: u8, const LOCK: bool, const BITS: u32>(
     op: &Op<B>,
 ) -> Result<(), Fault> {
     let address = linear(cpu, &op.mem);
-    modify::<B, LOCK, BITS>(cpu, bus, address, |cpu, a| alu::unary(unary_of(OP), &mut cpu.flags, BITS, a))
+    modify::<B, LOCK, BITS>(cpu, bus, address, |cpu, a| alu::unary(const { unary_of(OP) }, &mut cpu.flags, BITS, a))
 }
 
 const fn shift_of(number: u8) -> Shift {
@@ -252,7 +252,7 @@ fn shift_ri<B: Bus, const OP: u8, const BITS: u32>(
     op: &Op<B>,
 ) -> Result<(), Fault> {
     let a = register(cpu, BITS, op.dst);
-    let result = shift::shift(shift_of(OP), &mut cpu.flags, BITS, a, op.imm);
+    let result = shift::shift(const { shift_of(OP) }, &mut cpu.flags, BITS, a, op.imm);
     set_register(cpu, BITS, op.dst, result);
     Ok(())
 }
@@ -263,7 +263,7 @@ fn shift_rcl<B: Bus, const OP: u8, const BITS: u32>(
     op: &Op<B>,
 ) -> Result<(), Fault> {
     let (a, count) = (register(cpu, BITS, op.dst), register(cpu, 8, RCX));
-    let result = shift::shift(shift_of(OP), &mut cpu.flags, BITS, a, count);
+    let result = shift::shift(const { shift_of(OP) }, &mut cpu.flags, BITS, a, count);
     set_register(cpu, BITS, op.dst, result);
     Ok(())
 }

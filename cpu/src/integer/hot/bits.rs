@@ -57,8 +57,8 @@ fn bit_test<B: Bus, const CHANGE: u8>(shape: &Shape) -> Option<Handler<B>> {
 #[inline(always)]
 fn bit_in_register<B: Bus, const CHANGE: u8, const BITS: u32>(cpu: &mut Cpu<B>, dst: u8, index: u64) {
     let a = register(cpu, BITS, dst);
-    let result = alu::bit_test(change_of(CHANGE), &mut cpu.flags, BITS, a, index);
-    if !matches!(change_of(CHANGE), BitChange::None) {
+    let result = alu::bit_test(const { change_of(CHANGE) }, &mut cpu.flags, BITS, a, index);
+    if !matches!(const { change_of(CHANGE) }, BitChange::None) {
         set_register(cpu, BITS, dst, result);
     }
 }
@@ -89,13 +89,13 @@ fn bit_in_memory<B: Bus, const CHANGE: u8, const LOCK: bool, const BITS: u32>(
     address: u64,
     index: u64,
 ) -> Result<(), Fault> {
-    if matches!(change_of(CHANGE), BitChange::None) {
+    if matches!(const { change_of(CHANGE) }, BitChange::None) {
         let a = load(cpu, bus, BITS, address)?;
         alu::bit_test(BitChange::None, &mut cpu.flags, BITS, a, index);
         return Ok(());
     }
     modify::<B, LOCK, BITS>(cpu, bus, address, |cpu, a| {
-        alu::bit_test(change_of(CHANGE), &mut cpu.flags, BITS, a, index)
+        alu::bit_test(const { change_of(CHANGE) }, &mut cpu.flags, BITS, a, index)
     })
 }
 
