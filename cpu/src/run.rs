@@ -57,16 +57,16 @@ impl<B: Bus> Cpu<B> {
                 return Exit::Limit;
             }
             first = false;
-            let outcome = if self.boundary {
-                match self.at_boundary(bus, code) {
-                    // What was delivered has to be looked at before anything executes.
-                    Ok(_) if self.boundary => continue,
-                    Ok(false) => self.run_block::<false>(bus, code),
-                    Ok(true) => self.step_alone(bus, code),
-                    Err(exit) => Err(exit),
-                }
-            } else {
-                self.run_block::<false>(bus, code)
+            let alone = match self.boundary {
+                true => self.at_boundary(bus, code),
+                false => Ok(false),
+            };
+            let outcome = match alone {
+                // What was delivered has to be looked at before anything executes.
+                Ok(_) if self.boundary => continue,
+                Ok(false) => self.run_block::<false>(bus, code),
+                Ok(true) => self.step_alone(bus, code),
+                Err(exit) => Err(exit),
             };
             if let Err(exit) = outcome {
                 return exit;
@@ -147,16 +147,14 @@ impl<B: Bus> Cpu<B> {
     #[inline(always)]
     fn run_block<const ALONE: bool>(&mut self, bus: &mut B, code: &mut CodeCache<B>) -> Result<bool, Exit> {
         let rip = self.state.regs[REG_RIP];
-        let block = match self.known_key(rip).and_then(|key| code.known(key)) {
-            Some(block) => block,
-            None => {
-                let index = match self.enter_block(bus, code, rip)? {
-                    Some(index) => index,
-                    None => return Ok(false),
-                };
-                &code.blocks[index as usize]
-            }
+        let index = match self.known_block(code, rip) {
+            Some(index) => index,
+            None => match self.enter_block(bus, code, rip)? {
+                Some(index) => index,
+                None => return Ok(false),
+            },
         };
+        let block = &code.blocks[index as usize];
         let mut next = rip;
         let mut retired = self.state.retired;
         let most = if ALONE { block.ops.len().min(1) } else { block.ops.len() };

@@ -252,6 +252,45 @@ fn translations_stay_until_flushed() {
 }
 
 #[test]
+fn a_way_to_code_is_forgotten_with_the_translation_it_was_found_by() {
+    // Calls a function three times, maps another page there, flushes, and calls it three times more.
+    for (flush, sum) in [("invlpg", 3 + 3 * 42), ("cr3", 3 + 3 * 42), ("nothing", 6)] {
+        let code = assemble(|a| {
+            let (mut again, mut skip) = (a.create_label(), a.create_label());
+            a.mov(rdi, DATA)?;
+            a.mov(rbx, entry_of(DATA))?;
+            a.mov(r9, DATA + 0x1000 | PRESENT)?;
+            a.xor(esi, esi)?;
+            a.mov(ecx, 6)?;
+            a.set_label(&mut again)?;
+            a.call(rdi)?;
+            a.add(esi, eax)?;
+            a.cmp(ecx, 4)?;
+            a.jne(skip)?;
+            a.mov(qword_ptr(rbx), r9)?;
+            match flush {
+                "invlpg" => a.invlpg(ptr(rdi))?,
+                "cr3" => {
+                    a.mov(rax, cr3)?;
+                    a.mov(cr3, rax)?;
+                }
+                _ => {}
+            }
+            a.set_label(&mut skip)?;
+            a.dec(ecx)?;
+            a.jnz(again)?;
+            a.hlt()
+        });
+        let (mut cpu, mut bus) = machine_with_traps(&code);
+        map_small(&mut bus, PRESENT);
+        bus.poke(DATA, &[0xb8, 1, 0, 0, 0, 0xc3]); // mov eax, 1; ret
+        bus.poke(DATA + 0x1000, &[0xb8, 42, 0, 0, 0, 0xc3]); // mov eax, 42; ret
+        run_to_halt(&mut cpu, &mut bus);
+        assert_eq!(cpu.state().regs[6], sum, "{flush}");
+    }
+}
+
+#[test]
 fn set_state_flushes_translations() {
     let (mut cpu, mut bus) = machine_with_traps(&load_from(DATA));
     assert_eq!(outcome(&mut cpu, &mut bus), None);
