@@ -6,7 +6,6 @@ use crate::{
     Bus, Cpu, Fault, integer, legacy,
     op::{Full, Handler, Mem, Op},
     sse,
-    state::REG_ZERO,
     system, x87,
 };
 
@@ -133,7 +132,6 @@ pub(crate) fn has_handler<B: Bus>(i: &Instruction, size: CodeSize) -> bool {
 }
 
 fn general<B: Bus>(run: Handler<B>, i: &Instruction, size: CodeSize, handlers: Handlers) -> Op<B> {
-    let none = REG_ZERO as u8;
     let checked = if size == CodeSize::Bits64 { None } else { legacy::checked(run, i) };
     let run = if checked.is_some() { legacy::execute } else { run };
     let flat = if size == CodeSize::Bits32 && handlers == Handlers::Fastest {
@@ -144,7 +142,7 @@ fn general<B: Bus>(run: Handler<B>, i: &Instruction, size: CodeSize, handlers: H
     Op {
         run: flat.as_ref().map_or(run, |flat| flat.run),
         imm: 0,
-        mem: Mem { base: none, index: none, scale: 0, segment: None, disp: 0 },
+        mem: Mem::NONE,
         dst: 0,
         src: 0,
         len: i.len() as u8,

@@ -2,9 +2,9 @@
 
 use std::ops::Deref;
 
-use iced_x86::Instruction;
+use iced_x86::{Instruction, Register};
 
-use crate::{Bus, Cpu, Fault, integer::Flat, legacy::Checked};
+use crate::{Bus, Cpu, Fault, integer::Flat, legacy::Checked, state::REG_ZERO};
 
 /// Executes one decoded instruction. RIP already points behind it; a handler that branches sets it. On a fault
 /// nothing of the instruction may have become visible, except what the SDM allows (REP progress, x87 pointers);
@@ -19,16 +19,41 @@ pub(crate) struct Mem {
     pub base: u8,
     pub index: u8,
     pub scale: u8,
-    /// Index into `State::segments` whose base is added: only FS and GS have one in 64-bit mode.
-    pub segment: Option<u8>,
+    /// The segment whose base is added: only FS and GS have one in 64-bit mode.
+    pub segment: Option<Based>,
     pub disp: i32,
 }
 
-/// One decoded instruction.
+impl Mem {
+    /// No operand.
+    pub const NONE: Mem =
+        Mem { base: REG_ZERO as u8, index: REG_ZERO as u8, scale: 0, segment: None, disp: 0 };
+}
+
+/// A segment with a base in 64-bit mode, as its index into `State::segments`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Based {
+    Fs = 4,
+    Gs = 5,
+}
+
+impl Based {
+    /// The segment of a memory operand of 64-bit code, if it has a base.
+    pub fn of(i: &Instruction) -> Option<Based> {
+        match i.memory_segment() {
+            Register::FS => Some(Based::Fs),
+            Register::GS => Some(Based::Gs),
+            _ => None,
+        }
+    }
+}
+
+/// One decoded instruction. Two fit a cache line of the host: what is executed is far larger than its caches.
 pub(crate) struct Op<B: Bus> {
     pub run: Handler<B>,
-    /// Immediate, sign-extended to 64 bits; branches keep their displacement here.
-    pub imm: u64,
+    /// Immediate; branches keep their displacement here.
+    pub imm: i32,
     pub mem: Mem,
     /// First operand's register number, 0 to 15.
     pub dst: u8,
@@ -38,6 +63,14 @@ pub(crate) struct Op<B: Bus> {
     pub len: u8,
     /// The instruction as iced decoded it: for the general handlers, `None` where a specialised one needs nothing.
     pub full: Option<Box<Full<B>>>,
+}
+
+impl<B: Bus> Op<B> {
+    /// The immediate, sign-extended to 64 bits.
+    #[inline(always)]
+    pub fn imm(&self) -> u64 {
+        self.imm as i64 as u64
+    }
 }
 
 /// What only general handlers need.

@@ -6,7 +6,7 @@ use iced_x86::{Code, Instruction, OpKind, Register};
 use super::{hot_float, moves::allows_unaligned, operands::check_usable};
 use crate::{
     Bus, Cpu, Fault,
-    op::{Handler, Mem, Op},
+    op::{Based, Handler, Mem, Op},
     state::{REG_RIP, REG_ZERO},
 };
 
@@ -23,15 +23,13 @@ pub(crate) fn specialise<B: Bus>(i: &Instruction) -> Option<Op<B>> {
     Some(Op {
         run,
         imm: immediate(i),
-        mem: if memory.is_some() { memory_operand(i)? } else { NO_MEMORY },
+        mem: if memory.is_some() { memory_operand(i)? } else { Mem::NONE },
         dst: number(0),
         src: number(1),
         len: i.len() as u8,
         full: None,
     })
 }
-
-const NO_MEMORY: Mem = Mem { base: REG_ZERO as u8, index: REG_ZERO as u8, scale: 0, segment: None, disp: 0 };
 
 /// `None` if only the general handlers can address it.
 fn memory_operand(i: &Instruction) -> Option<Mem> {
@@ -49,18 +47,14 @@ fn memory_operand(i: &Instruction) -> Option<Mem> {
         base: register(i.memory_base())?,
         index: register(i.memory_index())?,
         scale: i.memory_index_scale().trailing_zeros() as u8,
-        segment: match i.memory_segment() {
-            Register::FS => Some(4),
-            Register::GS => Some(5),
-            _ => None,
-        },
+        segment: Based::of(i),
         disp: i32::try_from(displacement as i64).ok()?,
     })
 }
 
-fn immediate(i: &Instruction) -> u64 {
+fn immediate(i: &Instruction) -> i32 {
     let last = i.op_count() - 1;
-    if i.op_kind(last) == OpKind::Immediate8 { i.immediate8() as u64 } else { 0 }
+    if i.op_kind(last) == OpKind::Immediate8 { i32::from(i.immediate8()) } else { 0 }
 }
 
 fn between_registers<B: Bus>(code: Code) -> Option<Handler<B>> {
@@ -113,17 +107,17 @@ fn between_registers<B: Bus>(code: Code) -> Option<Handler<B>> {
         },
         Code::Pshufd_xmm_xmmm128_imm8 => |cpu, _, op| {
             check_usable(cpu)?;
-            cpu.state.xmm[x(op.dst)] = shuffle_doublewords(cpu.state.xmm[x(op.src)], op.imm);
+            cpu.state.xmm[x(op.dst)] = shuffle_doublewords(cpu.state.xmm[x(op.src)], op.imm());
             Ok(())
         },
         Code::Pslldq_xmm_imm8 => |cpu, _, op| {
             check_usable(cpu)?;
-            cpu.state.xmm[x(op.dst)] = cpu.state.xmm[x(op.dst)].checked_shl(op.imm as u32 * 8).unwrap_or(0);
+            cpu.state.xmm[x(op.dst)] = cpu.state.xmm[x(op.dst)].checked_shl(op.imm() as u32 * 8).unwrap_or(0);
             Ok(())
         },
         Code::Psrldq_xmm_imm8 => |cpu, _, op| {
             check_usable(cpu)?;
-            cpu.state.xmm[x(op.dst)] = cpu.state.xmm[x(op.dst)].checked_shr(op.imm as u32 * 8).unwrap_or(0);
+            cpu.state.xmm[x(op.dst)] = cpu.state.xmm[x(op.dst)].checked_shr(op.imm() as u32 * 8).unwrap_or(0);
             Ok(())
         },
         _ => {
@@ -164,7 +158,7 @@ fn from_memory<B: Bus>(code: Code) -> Option<Handler<B>> {
         },
         Code::Pshufd_xmm_xmmm128_imm8 => |cpu, bus, op| {
             check_usable(cpu)?;
-            cpu.state.xmm[x(op.dst)] = shuffle_doublewords(load_aligned(cpu, bus, op)?, op.imm);
+            cpu.state.xmm[x(op.dst)] = shuffle_doublewords(load_aligned(cpu, bus, op)?, op.imm());
             Ok(())
         },
         _ => {

@@ -3,18 +3,17 @@
 use super::execute;
 use crate::op::{Mem, Op};
 use crate::testing::{DATA, TestBus, machine};
-use crate::{Cpu, Fault, REG_RIP, REG_ZERO};
+use crate::{Cpu, Fault, REG_RIP};
 
 const CR0_NE: u64 = 1 << 5;
 
 /// Executes one instruction, and puts RIP back on a fault as the caller does.
 fn step(cpu: &mut Cpu<TestBus>, bus: &mut TestBus, bytes: &[u8]) -> Result<(), Fault> {
     let instruction = iced_x86::Decoder::new(64, bytes, 0).decode();
-    let none = REG_ZERO as u8;
     let op = Op {
         run: execute::<TestBus>,
         imm: 0,
-        mem: Mem { base: none, index: none, scale: 0, segment: None, disp: 0 },
+        mem: Mem::NONE,
         dst: 0,
         src: 0,
         len: instruction.len() as u8,

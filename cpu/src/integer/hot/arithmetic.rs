@@ -113,7 +113,7 @@ fn binary_ri<B: Bus, const OP: u8, const BITS: u32>(
     _: &mut B,
     op: &Op<B>,
 ) -> Result<(), Fault> {
-    binary_into_register::<B, OP, BITS>(cpu, op.dst, op.imm);
+    binary_into_register::<B, OP, BITS>(cpu, op.dst, op.imm());
     Ok(())
 }
 
@@ -160,7 +160,7 @@ fn binary_mi<B: Bus, const OP: u8, const LOCK: bool, const BITS: u32>(
     bus: &mut B,
     op: &Op<B>,
 ) -> Result<(), Fault> {
-    binary_into_memory::<B, OP, LOCK, BITS>(cpu, bus, op, op.imm)
+    binary_into_memory::<B, OP, LOCK, BITS>(cpu, bus, op, op.imm())
 }
 
 fn test_rr<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
@@ -171,7 +171,7 @@ fn test_rr<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> 
 
 fn test_ri<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let a = register(cpu, BITS, op.dst);
-    alu::binary(Binary::And, &mut cpu.flags, BITS, a, op.imm);
+    alu::binary(Binary::And, &mut cpu.flags, BITS, a, op.imm());
     Ok(())
 }
 
@@ -184,7 +184,7 @@ fn test_mr<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -
 
 fn test_mi<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let a = read::<B, BITS>(cpu, bus, &op.mem)?;
-    alu::binary(Binary::And, &mut cpu.flags, BITS, a, op.imm);
+    alu::binary(Binary::And, &mut cpu.flags, BITS, a, op.imm());
     Ok(())
 }
 
@@ -252,7 +252,7 @@ fn shift_ri<B: Bus, const OP: u8, const BITS: u32>(
     op: &Op<B>,
 ) -> Result<(), Fault> {
     let a = register(cpu, BITS, op.dst);
-    let result = shift::shift(const { shift_of(OP) }, &mut cpu.flags, BITS, a, op.imm);
+    let result = shift::shift(const { shift_of(OP) }, &mut cpu.flags, BITS, a, op.imm());
     set_register(cpu, BITS, op.dst, result);
     Ok(())
 }
@@ -289,13 +289,13 @@ fn imul_rm<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -
 
 fn imul_rri<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let a = register(cpu, BITS, op.src);
-    multiply::<B, BITS>(cpu, op.dst, a, op.imm);
+    multiply::<B, BITS>(cpu, op.dst, a, op.imm());
     Ok(())
 }
 
 fn imul_rmi<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let a = read::<B, BITS>(cpu, bus, &op.mem)?;
-    multiply::<B, BITS>(cpu, op.dst, a, op.imm);
+    multiply::<B, BITS>(cpu, op.dst, a, op.imm());
     Ok(())
 }
 

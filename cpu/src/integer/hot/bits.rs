@@ -78,7 +78,7 @@ fn bit_ri<B: Bus, const CHANGE: u8, const BITS: u32>(
     _: &mut B,
     op: &Op<B>,
 ) -> Result<(), Fault> {
-    bit_in_register::<B, CHANGE, BITS>(cpu, op.dst, op.imm);
+    bit_in_register::<B, CHANGE, BITS>(cpu, op.dst, op.imm());
     Ok(())
 }
 
@@ -118,7 +118,7 @@ fn bit_mi<B: Bus, const CHANGE: u8, const LOCK: bool, const BITS: u32>(
     op: &Op<B>,
 ) -> Result<(), Fault> {
     let address = linear(cpu, &op.mem);
-    bit_in_memory::<B, CHANGE, LOCK, BITS>(cpu, bus, address, op.imm)
+    bit_in_memory::<B, CHANGE, LOCK, BITS>(cpu, bus, address, op.imm())
 }
 
 /// BSF or BSR of `a`: a source of 0 leaves the destination.

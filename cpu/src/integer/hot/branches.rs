@@ -43,7 +43,7 @@ fn jump<B: Bus>(cpu: &mut Cpu<B>, target: u64) -> Result<(), Fault> {
 
 #[inline(always)]
 fn relative<B: Bus>(cpu: &Cpu<B>, op: &Op<B>) -> u64 {
-    cpu.state.regs[REG_RIP].wrapping_add(op.imm)
+    cpu.state.regs[REG_RIP].wrapping_add(op.imm())
 }
 
 fn jcc<B: Bus, const CONDITION: u8>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {

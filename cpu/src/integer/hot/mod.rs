@@ -14,7 +14,7 @@ use iced_x86::{Instruction, OpKind, Register};
 
 use crate::{
     Bus,
-    op::{Mem, Op},
+    op::{Based, Mem, Op},
     state::{REG_RIP, REG_ZERO},
 };
 
@@ -30,6 +30,12 @@ pub(crate) fn specialise<B: Bus>(i: &Instruction) -> Option<Op<B>> {
         .or_else(|| exchange::select(i, &shape))
         .or_else(|| branches::select(i, &shape))?;
     let Shape { dst, src, imm, mem, .. } = shape;
+    let imm = match i32::try_from(imm as i64) {
+        Ok(imm) => imm,
+        // Handlers of shorter operands do not look at higher bits.
+        Err(_) if shape.bits < 64 => imm as i32,
+        Err(_) => return moves::with_wide_immediate(i, &shape),
+    };
     Some(Op { run, imm, mem, dst, src, len: i.len() as u8, full: None })
 }
 
@@ -68,7 +74,6 @@ struct Shape {
 
 impl Shape {
     fn of(i: &Instruction) -> Option<Shape> {
-        let none = Mem { base: REG_ZERO as u8, index: REG_ZERO as u8, scale: 0, segment: None, disp: 0 };
         let mut shape = Shape {
             kinds: Kinds::None,
             bits: 64,
@@ -77,7 +82,7 @@ impl Shape {
             dst: 0,
             src: 0,
             imm: 0,
-            mem: none,
+            mem: Mem::NONE,
         };
         let mut letters = [' '; 3];
         for n in 0..i.op_count() {
@@ -157,11 +162,7 @@ fn memory(i: &Instruction) -> Option<Mem> {
         base: number(base)?,
         index: number(index)?,
         scale: i.memory_index_scale().trailing_zeros() as u8,
-        segment: match i.memory_segment() {
-            Register::FS => Some(4),
-            Register::GS => Some(5),
-            _ => None,
-        },
+        segment: Based::of(i),
         disp: i32::try_from(i.memory_displacement64().wrapping_sub(origin) as i64).ok()?,
     })
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     Bus, Cpu, Fault,
-    op::{Handler, Op},
+    op::{Handler, Mem, Op},
 };
 
 const RAX: u8 = 0;
@@ -93,7 +93,24 @@ fn mov_rr<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> R
 }
 
 fn mov_ri<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
-    set_register(cpu, BITS, op.dst, op.imm);
+    set_register(cpu, BITS, op.dst, op.imm());
+    Ok(())
+}
+
+/// MOV of 64 bits to a register: the only immediate that is longer than its place in [`Op`]. The upper half stands in
+/// the displacement.
+pub(super) fn with_wide_immediate<B: Bus>(i: &Instruction, shape: &Shape) -> Option<Op<B>> {
+    if i.mnemonic() != Mnemonic::Mov || shape.kinds != Kinds::Ri {
+        return None;
+    }
+    let mem = Mem { disp: (shape.imm >> 32) as i32, ..Mem::NONE };
+    let Shape { dst, imm, .. } = *shape;
+    Some(Op { run: mov_ri_wide, imm: imm as i32, mem, dst, src: 0, len: i.len() as u8, full: None })
+}
+
+fn mov_ri_wide<B: Bus>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let value = (op.mem.disp as u64) << 32 | u64::from(op.imm as u32);
+    set_register(cpu, 64, op.dst, value);
     Ok(())
 }
 
@@ -109,7 +126,7 @@ fn mov_mr<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) ->
 }
 
 fn mov_mi<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
-    write::<B, BITS>(cpu, bus, &op.mem, op.imm)
+    write::<B, BITS>(cpu, bus, &op.mem, op.imm())
 }
 
 fn zero_extending<B: Bus>(shape: &Shape) -> Option<Handler<B>> {
@@ -188,7 +205,7 @@ fn push_r<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault
 }
 
 fn push_i<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
-    push(cpu, bus, op.imm)
+    push(cpu, bus, op.imm())
 }
 
 fn push_m<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {

@@ -21,8 +21,7 @@ fn decode(bytes: &[u8]) -> Instruction {
 }
 
 fn general_op(i: &Instruction) -> Op<TestBus> {
-    let mem = Mem { base: 16, index: 16, scale: 0, segment: None, disp: 0 };
-    Op { run: execute, imm: 0, mem, dst: 0, src: 0, len: i.len() as u8, full: Some(Box::new((*i).into())) }
+    Op { run: execute, imm: 0, mem: Mem::NONE, dst: 0, src: 0, len: i.len() as u8, full: Some(Box::new((*i).into())) }
 }
 
 /// Executes one instruction on a machine whose RSI and RDI point to `DATA` unless `prepare` moves them.
