@@ -115,16 +115,25 @@ impl<B: Bus> Cpu<B> {
     /// Reads `N` bytes at a linear address with the current privilege. Faults before anything is visible.
     #[inline(always)]
     pub(crate) fn read<const N: usize>(&mut self, bus: &mut B, linear: u64) -> Result<[u8; N], Fault> {
-        let entry = self.tlb.read.entry(linear, self.privilege);
-        // The last byte's page is compared with the first byte's entry: an access across a border never matches,
-        // because neighbours have different slots.
-        if entry.tag == linear.wrapping_add(N as u64 - 1) & !0xfff {
-            // SAFETY: an entry without slow bits maps its whole page to host memory that lives as long as the bus.
-            return Ok(unsafe { (linear.wrapping_add(entry.addend) as *const [u8; N]).read() });
+        if let Some(bytes) = self.read_fast(linear) {
+            return Ok(bytes);
         }
         let mut bytes = [0; N];
         self.read_slow(bus, linear, &mut bytes)?;
         Ok(bytes)
+    }
+
+    /// As [`Cpu::read`] if nothing stands in the way: the translation is at hand, and it is memory in one page.
+    #[inline(always)]
+    pub(crate) fn read_fast<const N: usize>(&self, linear: u64) -> Option<[u8; N]> {
+        let entry = self.tlb.read.entry(linear, self.privilege);
+        // The last byte's page is compared with the first byte's entry: an access across a border never matches,
+        // because neighbours have different slots.
+        if entry.tag != linear.wrapping_add(N as u64 - 1) & !0xfff {
+            return None;
+        }
+        // SAFETY: an entry without slow bits maps its whole page to host memory that lives as long as the bus.
+        Some(unsafe { (linear.wrapping_add(entry.addend) as *const [u8; N]).read() })
     }
 
     /// Writes `N` bytes at a linear address. Either all bytes are written or none and a fault is returned.
@@ -141,6 +150,18 @@ impl<B: Bus> Cpu<B> {
             unsafe { (linear.wrapping_add(entry.addend) as *mut [u8; N]).write(value) };
             return Ok(());
         }
+        self.write_value_slow(bus, linear, value)
+    }
+
+    /// Takes the value in registers, so that those who call it last need no stack for it.
+    #[cold]
+    #[inline(never)]
+    fn write_value_slow<const N: usize>(
+        &mut self,
+        bus: &mut B,
+        linear: u64,
+        value: [u8; N],
+    ) -> Result<(), Fault> {
         self.write_slow(bus, linear, &value, StoreKind::Cached)
     }
 

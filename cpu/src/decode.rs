@@ -5,8 +5,7 @@ use iced_x86::{CpuidFeature, Decoder, DecoderError, DecoderOptions, FlowControl,
 use crate::{
     Bus, Cpu, Fault, integer, legacy,
     op::{Full, Handler, Mem, Op},
-    sse,
-    system, x87,
+    sse, system, x87,
 };
 
 /// Instructions that only newer processors read differently: CPUID offers neither BMI1, LZCNT nor WBNOINVD.

@@ -135,6 +135,17 @@ pub(super) fn load<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, bits: u32, linear: u64
     })
 }
 
+/// As [`load`] if nothing stands in the way, see [`Cpu::read_fast`].
+#[inline(always)]
+pub(super) fn load_fast<B: Bus>(cpu: &Cpu<B>, bits: u32, linear: u64) -> Option<u64> {
+    Some(match bits {
+        8 => cpu.read_fast::<1>(linear)?[0] as u64,
+        16 => u16::from_le_bytes(cpu.read_fast(linear)?) as u64,
+        32 => u32::from_le_bytes(cpu.read_fast(linear)?) as u64,
+        _ => u64::from_le_bytes(cpu.read_fast(linear)?),
+    })
+}
+
 /// Writes the low `bits` (8, 16, 32 or 64) of `value` at a linear address.
 #[inline(always)]
 pub(super) fn store<B: Bus>(

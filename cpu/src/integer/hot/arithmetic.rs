@@ -10,7 +10,7 @@ use super::{
         shift::{self, Shift},
     },
     Kinds, Shape, for_bits, for_wide_bits,
-    operands::{linear, modify, read},
+    operands::{linear, modify, read, read_then},
 };
 use crate::{
     Bus, Cpu, Fault,
@@ -122,9 +122,7 @@ fn binary_rm<B: Bus, const OP: u8, const BITS: u32>(
     bus: &mut B,
     op: &Op<B>,
 ) -> Result<(), Fault> {
-    let b = read::<B, BITS>(cpu, bus, &op.mem)?;
-    binary_into_register::<B, OP, BITS>(cpu, op.dst, b);
-    Ok(())
+    read_then::<B, BITS>(cpu, bus, op, |cpu, op, b| binary_into_register::<B, OP, BITS>(cpu, op.dst, b))
 }
 
 /// Computes with memory and stores there, except for CMP.
@@ -223,7 +221,9 @@ fn unary_m<B: Bus, const OP: u8, const LOCK: bool, const BITS: u32>(
     op: &Op<B>,
 ) -> Result<(), Fault> {
     let address = linear(cpu, &op.mem);
-    modify::<B, LOCK, BITS>(cpu, bus, address, |cpu, a| alu::unary(const { unary_of(OP) }, &mut cpu.flags, BITS, a))
+    modify::<B, LOCK, BITS>(cpu, bus, address, |cpu, a| {
+        alu::unary(const { unary_of(OP) }, &mut cpu.flags, BITS, a)
+    })
 }
 
 const fn shift_of(number: u8) -> Shift {

@@ -6,7 +6,7 @@ use super::{
     super::{
         branch::{call_target, canonical},
         data::condition_code,
-        operand::{load, register, set_register},
+        operand::{load, load_fast, register, set_register},
         stack::{RSP, stack_fault},
     },
     Kinds, Shape, for_condition,
@@ -88,7 +88,18 @@ fn call_m<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault
     call_to(cpu, bus, target)
 }
 
-fn ret<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, _: &Op<B>) -> Result<(), Fault> {
+fn ret<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let pointer = register(cpu, 64, RSP);
+    let target = load_fast(cpu, 64, pointer).filter(|target| canonical(*target).is_ok());
+    let Some(target) = target else { return ret_slow(cpu, bus, op) };
+    cpu.state.regs[REG_RIP] = target;
+    set_register(cpu, 64, RSP, pointer.wrapping_add(8));
+    Ok(())
+}
+
+#[cold]
+#[inline(never)]
+fn ret_slow<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, _: &Op<B>) -> Result<(), Fault> {
     let pointer = register(cpu, 64, RSP);
     let target = load(cpu, bus, 64, pointer).map_err(stack_fault)?;
     jump(cpu, target)?;

@@ -6,11 +6,11 @@ use super::{
     super::{
         data::condition_code,
         flags::sign_extend,
-        operand::{load, register, set_register, store},
+        operand::{load, load_fast, register, set_register, store},
         stack::{RBP, RSP, stack_fault},
     },
     Kinds, Shape, for_bits, for_condition, for_wide_bits,
-    operands::{effective, read, write},
+    operands::{effective, read, read_then, write},
 };
 use crate::{
     Bus, Cpu, Fault,
@@ -115,9 +115,7 @@ fn mov_ri_wide<B: Bus>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fa
 }
 
 fn mov_rm<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
-    let value = read::<B, BITS>(cpu, bus, &op.mem)?;
-    set_register(cpu, BITS, op.dst, value);
-    Ok(())
+    read_then::<B, BITS>(cpu, bus, op, |cpu, op, value| set_register(cpu, BITS, op.dst, value))
 }
 
 fn mov_mr<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
@@ -147,9 +145,7 @@ fn movzx_rr<B: Bus, const FROM: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) ->
 }
 
 fn movzx_rm<B: Bus, const FROM: u32>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
-    let value = read::<B, FROM>(cpu, bus, &op.mem)?;
-    set_register(cpu, 64, op.dst, value);
-    Ok(())
+    read_then::<B, FROM>(cpu, bus, op, |cpu, op, value| set_register(cpu, 64, op.dst, value))
 }
 
 fn sign_extending<B: Bus>(shape: &Shape) -> Option<Handler<B>> {
@@ -179,9 +175,9 @@ fn movsx_rm<B: Bus, const FROM: u32, const BITS: u32>(
     bus: &mut B,
     op: &Op<B>,
 ) -> Result<(), Fault> {
-    let value = read::<B, FROM>(cpu, bus, &op.mem)?;
-    set_register(cpu, BITS, op.dst, sign_extend(FROM, value));
-    Ok(())
+    read_then::<B, FROM>(cpu, bus, op, |cpu, op, value| {
+        set_register(cpu, BITS, op.dst, sign_extend(FROM, value));
+    })
 }
 
 fn lea<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {
@@ -214,6 +210,16 @@ fn push_m<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault
 }
 
 fn pop_r<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
+    let pointer = register(cpu, 64, RSP);
+    let Some(value) = load_fast(cpu, 64, pointer) else { return pop_r_slow(cpu, bus, op) };
+    set_register(cpu, 64, RSP, pointer.wrapping_add(8));
+    set_register(cpu, 64, op.dst, value);
+    Ok(())
+}
+
+#[cold]
+#[inline(never)]
+fn pop_r_slow<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let pointer = register(cpu, 64, RSP);
     let value = load(cpu, bus, 64, pointer).map_err(stack_fault)?;
     set_register(cpu, 64, RSP, pointer.wrapping_add(8));

@@ -1,7 +1,10 @@
 //! Registers and memory of the specialised handlers.
 
-use super::super::operand::{load, store};
-use crate::{Bus, Cpu, Fault, op::Mem};
+use super::super::operand::{load, load_fast, store};
+use crate::{
+    Bus, Cpu, Fault,
+    op::{Mem, Op},
+};
 
 /// Linear address of a memory operand.
 #[inline(always)]
@@ -27,6 +30,39 @@ pub(super) fn effective<B: Bus>(cpu: &Cpu<B>, mem: &Mem) -> u64 {
 pub(super) fn read<B: Bus, const BITS: u32>(cpu: &mut Cpu<B>, bus: &mut B, mem: &Mem) -> Result<u64, Fault> {
     let address = linear(cpu, mem);
     load(cpu, bus, BITS, address)
+}
+
+/// Reads the memory operand, zero-extended, and does the rest of the instruction with it. What needs more than a look at
+/// the TLB is in a function of its own, so that the usual way saves no registers.
+#[inline(always)]
+pub(super) fn read_then<B: Bus, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    op: &Op<B>,
+    rest: impl Fn(&mut Cpu<B>, &Op<B>, u64),
+) -> Result<(), Fault> {
+    let address = linear(cpu, &op.mem);
+    match load_fast(cpu, BITS, address) {
+        Some(value) => {
+            rest(cpu, op, value);
+            Ok(())
+        }
+        None => read_slow_then::<B, BITS>(cpu, bus, op, address, rest),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn read_slow_then<B: Bus, const BITS: u32>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    op: &Op<B>,
+    address: u64,
+    rest: impl Fn(&mut Cpu<B>, &Op<B>, u64),
+) -> Result<(), Fault> {
+    let value = load(cpu, bus, BITS, address)?;
+    rest(cpu, op, value);
+    Ok(())
 }
 
 /// Writes the memory operand.

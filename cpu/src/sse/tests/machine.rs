@@ -21,7 +21,15 @@ fn decode(bytes: &[u8]) -> Instruction {
 }
 
 fn general_op(i: &Instruction) -> Op<TestBus> {
-    Op { run: execute, imm: 0, mem: Mem::NONE, dst: 0, src: 0, len: i.len() as u8, full: Some(Box::new((*i).into())) }
+    Op {
+        run: execute,
+        imm: 0,
+        mem: Mem::NONE,
+        dst: 0,
+        src: 0,
+        len: i.len() as u8,
+        full: Some(Box::new((*i).into())),
+    }
 }
 
 /// Executes one instruction on a machine whose RSI and RDI point to `DATA` unless `prepare` moves them.

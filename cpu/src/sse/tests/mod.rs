@@ -69,7 +69,10 @@ fn hot_forms_resolve_their_operands() {
     // movups xmm12, gs:[r13+rcx*8-4]
     let op = specialise::<NoBus>(&decode(&[0x65, 0x45, 0x0f, 0x10, 0x64, 0xcd, 0xfc])).unwrap();
     let mem = op.mem;
-    assert_eq!((mem.base, mem.index, mem.scale, mem.segment, mem.disp, op.dst), (13, 1, 3, Some(Based::Gs), -4, 12));
+    assert_eq!(
+        (mem.base, mem.index, mem.scale, mem.segment, mem.disp, op.dst),
+        (13, 1, 3, Some(Based::Gs), -4, 12)
+    );
     // pshufd xmm1, xmm2, 0x1b
     let op = specialise::<NoBus>(&decode(&[0x66, 0x0f, 0x70, 0xca, 0x1b])).unwrap();
     assert_eq!((op.dst, op.src, op.imm()), (1, 2, 0x1b));
