@@ -65,14 +65,13 @@ pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize, handlers: Handlers) -
         return match decoder.last_error() {
             DecoderError::NoMoreBytes if bytes.len() < LONGEST => Decoded::Incomplete,
             _ if is_too_long(bytes, bitness) => {
-                Decoded::Op { op: general(too_long, &instruction, size, handlers), ends_block: true }
+                Decoded::Op { op: refused(too_long, &instruction), ends_block: true }
             }
-            _ => Decoded::Op { op: general(undefined, &instruction, size, handlers), ends_block: true },
+            _ => Decoded::Op { op: refused(undefined, &instruction), ends_block: true },
         };
     }
     let ends_block = instruction.flow_control() != FlowControl::Next || repeats(&instruction);
-    let mut op = select(&instruction, size, handlers)
-        .unwrap_or_else(|| general(undefined, &instruction, size, handlers));
+    let mut op = select(&instruction, size, handlers).unwrap_or_else(|| refused(undefined, &instruction));
     if is_x87(&instruction) {
         op.imm = x87_opcode(bytes).into();
     }
@@ -150,6 +149,11 @@ fn general<B: Bus>(run: Handler<B>, i: &Instruction, size: CodeSize, handlers: H
 }
 
 /// SDM vol. 3, 6.15, interrupt 13: the limit of 15 bytes.
+/// What raises its exception without a look at operands.
+fn refused<B: Bus>(run: Handler<B>, i: &Instruction) -> Op<B> {
+    general(run, i, CodeSize::Bits64, Handlers::General)
+}
+
 fn too_long<B: Bus>(_: &mut Cpu<B>, _: &mut B, _: &Op<B>) -> Result<(), Fault> {
     Err(Fault::GP0)
 }

@@ -39,7 +39,8 @@ pub(crate) fn checked<B: Bus>(run: Handler<B>, i: &Instruction) -> Option<Checke
     let writes = match info.op_access(operand) {
         OpAccess::None | OpAccess::NoMemAccess => return None,
         OpAccess::Read | OpAccess::CondRead => false,
-        _ => true,
+        // It writes only what it changes.
+        _ => i.mnemonic() != Mnemonic::Arpl,
     };
     let len = match i.mnemonic() {
         Mnemonic::Bound => 2 * i.op0_register().size(),
@@ -65,7 +66,7 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
     if !is_roomy(&cpu.state.segments[*segment]) {
         let offset = operand_offset(cpu, full);
         if let Err(fault) = cpu.check_segment(*segment, offset, *len, *writes) {
-            // A unit that is switched off comes first.
+            // A unit that is switched off and an operand that is not aligned come first.
             sse::check_usable_by(cpu, full)?;
             x87::check_usable_by(cpu, full)?;
             return Err(fault);

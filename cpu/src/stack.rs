@@ -96,8 +96,7 @@ impl<B: Bus> Cpu<B> {
             64 => below(n),
             _ => below(n).wrapping_add(stack.segment.base) & 0xffff_ffff,
         };
-        // From the lowest: it is the one that reaches another page.
-        for n in (0..values.len()).rev() {
+        for n in 0..values.len() {
             if stack.bits != 64 && !fits(&stack.segment, below(n), size) {
                 return Err(stack.outside);
             }

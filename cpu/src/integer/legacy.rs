@@ -6,7 +6,7 @@ use super::{
     flags::sign_extend,
     operand::{Operand, full, load, set_register},
 };
-use crate::{Bus, Cpu, Fault, op::Op};
+use crate::{Bus, Cpu, Fault, op::Op, segments::segment_index};
 
 const RSP: usize = 4;
 
@@ -57,9 +57,15 @@ pub(super) fn adjust_privilege<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>
         return Err(Fault::UD);
     }
     let least = Operand::new(cpu, i, 1).read(cpu, bus)? & 3;
-    Operand::new(cpu, i, 0).modify(cpu, bus, false, |cpu, selector| {
-        let raised = selector & 3 < least;
-        cpu.flags.set_zf(raised);
-        if raised { selector & !3 | least } else { selector }
-    })
+    let destination = Operand::new(cpu, i, 0);
+    let selector = destination.read(cpu, bus)?;
+    let raised = selector & 3 < least;
+    if raised {
+        if destination.address().is_some() {
+            cpu.segment_linear(segment_index(i.memory_segment()), cpu.effective_address(i), 2, true)?;
+        }
+        destination.write(cpu, bus, selector & !3 | least)?;
+    }
+    cpu.flags.set_zf(raised);
+    Ok(())
 }
