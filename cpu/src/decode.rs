@@ -129,6 +129,11 @@ pub(crate) fn has_handler<B: Bus>(i: &Instruction, size: CodeSize) -> bool {
     select::<B>(i, size, Handlers::General).is_some()
 }
 
+/// An instruction that raises its fault whatever its operands are.
+fn refused<B: Bus>(run: Handler<B>, i: &Instruction) -> Op<B> {
+    general(run, i, CodeSize::Bits64, Handlers::General)
+}
+
 fn general<B: Bus>(run: Handler<B>, i: &Instruction, size: CodeSize, handlers: Handlers) -> Op<B> {
     let checked = if size == CodeSize::Bits64 { None } else { legacy::checked(run, i) };
     let run = if checked.is_some() { legacy::execute } else { run };

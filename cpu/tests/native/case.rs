@@ -31,6 +31,9 @@ pub const READ_ONLY_BYTE: u8 = 0xcc;
 /// A breakpoint: every byte of code but the instruction.
 pub const BREAKPOINT: u8 = 0xcc;
 
+/// Stands in [`Outcome::vector`] for a case that did not end.
+pub const ENDLESS: u8 = 0xff;
+
 impl Layout {
     /// What instructions may write, in the order in which [`Case::memory`] has it.
     pub fn writable(&self) -> [Range<u64>; 3] {

@@ -8,7 +8,7 @@ use cpu::{
 };
 
 use super::{
-    case::{BREAKPOINT, Case, Fx, LAYOUT, Outcome, READ_ONLY_BYTE},
+    case::{BREAKPOINT, Case, ENDLESS, Fx, LAYOUT, Outcome, READ_ONLY_BYTE},
     descriptors,
     features::Leaf,
 };
@@ -144,6 +144,9 @@ impl Guest {
         let exit = self.cpu.run(&mut self.ram, until);
         if let Exit::Unsupported { .. } = exit {
             return None;
+        }
+        if exit == Exit::Limit {
+            return Some(Outcome { vector: ENDLESS, ..Outcome::default() });
         }
         let state = self.cpu.state();
         assert_eq!(exit, Exit::Halted, "the processor stopped at {:#x}, not in a handler", state.rip());

@@ -8,7 +8,7 @@
 use std::{arch::asm, cell::UnsafeCell, ptr, sync::Once};
 
 use super::{
-    case::{BREAKPOINT, Case, Layout, Outcome},
+    case::{BREAKPOINT, Case, ENDLESS, Layout, Outcome},
     descriptors::{self, LDT, Local},
 };
 
@@ -68,6 +68,9 @@ struct Exchange {
     phase: Phase,
     case: *const Case,
     outcome: *mut Outcome,
+    /// Cases started, and how many there were when the timer last found one running.
+    started: u64,
+    started_at_tick: u64,
     /// The thread pointer.
     saved_fs: u64,
     saved_general: [libc::greg_t; 23],
@@ -82,6 +85,8 @@ static EXCHANGE: Shared = Shared(UnsafeCell::new(Exchange {
     phase: Phase::Idle,
     case: ptr::null(),
     outcome: ptr::null_mut(),
+    started: 0,
+    started_at_tick: 0,
     saved_fs: 0,
     saved_general: [0; 23],
     saved_frame: [0; FRAME],
@@ -141,6 +146,7 @@ impl Host {
         // registers as they were; the instruction between touches nothing but the case's memory.
         unsafe {
             arch_prctl(GET_FS, &raw mut (*exchange).saved_fs as u64);
+            (*exchange).started += 1;
             (*exchange).case = case;
             (*exchange).outcome = &mut outcome;
             (*exchange).phase = Phase::Start;
@@ -208,12 +214,34 @@ fn install_handlers() {
     // SAFETY: the stack is leaked, the handler has the signature that SA_SIGINFO asks for.
     unsafe {
         assert_eq!(libc::sigaltstack(&alternate, ptr::null_mut()), 0);
-        for signal in [libc::SIGTRAP, libc::SIGSEGV, libc::SIGFPE, libc::SIGILL, libc::SIGBUS] {
+        for signal in [libc::SIGTRAP, libc::SIGSEGV, libc::SIGFPE, libc::SIGILL, libc::SIGBUS, libc::SIGPROF]
+        {
             let mut action: libc::sigaction = std::mem::zeroed();
             action.sa_sigaction = entry as *const () as usize;
-            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
+            action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK | libc::SA_RESTART;
+            libc::sigaddset(&mut action.sa_mask, libc::SIGPROF);
             assert_eq!(libc::sigaction(signal, &action, ptr::null_mut()), 0);
         }
+        start_timer();
+    }
+}
+
+/// Sends this thread SIGPROF after each second of its processor time.
+///
+/// # Safety
+/// The handler of SIGPROF must be installed.
+unsafe fn start_timer() {
+    let second = libc::timespec { tv_sec: 1, tv_nsec: 0 };
+    let every_second = libc::itimerspec { it_interval: second, it_value: second };
+    // SAFETY: plain structures that live through the calls; the timer is never deleted.
+    unsafe {
+        let mut event: libc::sigevent = std::mem::zeroed();
+        event.sigev_notify = libc::SIGEV_THREAD_ID;
+        event.sigev_signo = libc::SIGPROF;
+        event.sigev_notify_thread_id = libc::gettid();
+        let mut timer = ptr::null_mut();
+        assert_eq!(libc::timer_create(libc::CLOCK_THREAD_CPUTIME_ID, &mut event, &mut timer), 0);
+        assert_eq!(libc::timer_settime(timer, 0, &every_second, ptr::null_mut()), 0);
     }
 }
 
@@ -237,6 +265,17 @@ extern "C" fn handler(signal: i32, _: *mut libc::siginfo_t, context: *mut libc::
     unsafe {
         let exchange = &mut *EXCHANGE.0.get();
         let context = &mut (*context.cast::<libc::ucontext_t>()).uc_mcontext;
+        if signal == libc::SIGPROF {
+            // A case that has had a second of processor time does not end by itself.
+            let stuck = exchange.phase == Phase::Running && exchange.started == exchange.started_at_tick;
+            exchange.started_at_tick = exchange.started;
+            if stuck {
+                take_down(exchange, context);
+                (*exchange.outcome).vector = ENDLESS;
+                exchange.phase = Phase::Idle;
+            }
+            return;
+        }
         match exchange.phase {
             Phase::Idle => {
                 // A crash of the test itself: let it happen again, unhandled.

@@ -93,6 +93,11 @@ enum Older {
     NewOnHost,
 }
 
+/// Whether a processor without the instruction executes another one in its place.
+pub fn has_older_meaning(mnemonic: Mnemonic) -> bool {
+    !matches!(reads_as_older(mnemonic), Older::No)
+}
+
 fn reads_as_older(mnemonic: Mnemonic) -> Older {
     use Mnemonic as M;
     match mnemonic {
