@@ -15,8 +15,8 @@ use super::{
 };
 use iced_x86::{Code, Mnemonic};
 
-/// Instances of a form until one does not raise #UD.
-const INSTANCES: usize = 200;
+/// Instances of a form that are tried.
+const INSTANCES: usize = 16;
 
 /// Where hardware of the two vendors differs, or the SDM leaves something open: what, and what this model does. Each
 /// has its exception in `cpu/tests/native/skips.rs` or `x87.rs`.
@@ -76,21 +76,26 @@ const DEVIATIONS: [(&str, &str); 22] = [
 ];
 
 /// Forms that the comparison never runs on the host, and the test that covers them instead.
-const OWN_TESTS: [(&str, &str); 4] = [
+const OWN_TESTS: [(&str, &str); 5] = [
     ("Syscall", "cpu/src/tests/traps.rs, cpu/src/tests/single_step.rs"),
     ("Sysenter", "cpu/src/tests/modes/compatibility.rs"),
     ("Smsw", "cpu/src/tests/modes/real.rs"),
-    ("Sgdt, Sidt, Sldt, Str", "none yet but the boot of the kernels, which use them"),
+    ("Str", "cpu/src/tests/control.rs"),
+    ("Sgdt, Sidt, Sldt", "none yet but the boot of the kernels, which use them"),
 ];
 
 fn offered(guest: &mut Guest) -> Offered {
     Offered::new(|leaf| guest.cpuid(leaf))
 }
 
-/// Raise #UD by definition: outside of system management mode, at CPL 3, always.
-fn is_undefined_here(code: Code) -> bool {
+/// Raises #UD by definition (outside of system management mode, at CPL 3, always), or calls a kernel, of which there
+/// is none here.
+fn is_not_tried(code: Code) -> bool {
     use Mnemonic as M;
-    matches!(code.mnemonic(), M::Ud0 | M::Ud1 | M::Ud2 | M::Rsm | M::Stac | M::Clac)
+    matches!(
+        code.mnemonic(),
+        M::Ud0 | M::Ud1 | M::Ud2 | M::Rsm | M::Stac | M::Clac | M::Syscall | M::Sysenter
+    )
 }
 
 /// Vectors that instances of a form end with.
@@ -109,9 +114,11 @@ fn every_form_that_cpuid_offers_executes_and_no_other_does() {
     let (mut missing, mut extra, mut checked) = (Vec::new(), Vec::new(), (0, 0));
     for code in Code::values().filter(|code| forms::is_valid(*code, 64)) {
         let form = Form { code, bits: 64 };
-        if offered.has(code) && !is_undefined_here(code) {
-            checked.0 += 1;
-            if vectors(&mut guest, form, &memory, &mut random).iter().all(|vector| *vector == 6) {
+        if offered.has(code) && !is_not_tried(code) {
+            let vectors = vectors(&mut guest, form, &memory, &mut random);
+            // None: a form that only processors of another vendor read, or an instruction with its WAIT.
+            checked.0 += !vectors.is_empty() as u32;
+            if !vectors.is_empty() && vectors.iter().all(|vector| *vector == 6) {
                 missing.push(code);
             }
         } else if !offered.has(code) && !skips::has_older_meaning(code.mnemonic()) {
