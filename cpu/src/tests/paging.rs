@@ -259,7 +259,7 @@ fn a_way_to_code_is_forgotten_with_the_translation_it_was_found_by() {
             let (mut again, mut skip) = (a.create_label(), a.create_label());
             a.mov(rdi, DATA)?;
             a.mov(rbx, entry_of(DATA))?;
-            a.mov(r9, DATA + 0x1000 | PRESENT)?;
+            a.mov(r9, (DATA + 0x1000) | PRESENT)?;
             a.xor(esi, esi)?;
             a.mov(ecx, 6)?;
             a.set_label(&mut again)?;

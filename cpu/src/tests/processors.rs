@@ -78,7 +78,8 @@ fn a_deadline_is_told_in_the_time_of_the_machine() {
 fn code_that_another_processor_executes_is_dropped_when_it_is_written() {
     // Processor 1: mov byte [DATA], 0x40 (the low byte of the immediate); then it is done.
     // Processor 0 at DATA: mov eax, imm32; jmp DATA
-    let store = [0xc6, 0x04, 0x25, (DATA + 1) as u8, (DATA + 1 >> 8) as u8, (DATA + 1 >> 16) as u8, 0, 0x40];
+    let store =
+        [0xc6, 0x04, 0x25, (DATA + 1) as u8, ((DATA + 1) >> 8) as u8, ((DATA + 1) >> 16) as u8, 0, 0x40];
     let store_twice = [store, store].concat();
     let (mut cpu, mut bus) = pair(&store_twice, CODE);
     bus.poke(DATA, &[0xb8, 0x11, 0, 0, 0, 0xeb, 0xf9]);
