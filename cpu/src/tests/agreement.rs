@@ -100,6 +100,10 @@ fn emit(a: &mut CodeAssembler, (what, first, second, number): Step, user: bool) 
         }
         12 => {
             a.lea(rdi, qword_ptr(memory))?;
+            if first > 250 {
+                // Over the program itself: NOPs, HLTs, anything.
+                a.mov(rdi, CODE + u64::from(number & 0x3ff))?;
+            }
             a.mov(ecx, small & 0x7f)?;
             if first & 1 == 0 { a.rep().stosb() } else { a.rep().stosq() }
         }
@@ -157,7 +161,8 @@ fn emit(a: &mut CodeAssembler, (what, first, second, number): Step, user: bool) 
         }
         30 => {
             let mut patched = a.create_label();
-            a.mov(byte_ptr(patched) + 1, small)?;
+            a.lea(rax, ptr(patched))?;
+            a.mov(byte_ptr(rax + 1), small)?;
             if first & 1 == 0 {
                 a.nop()?;
             }

@@ -195,3 +195,119 @@ fn slices_of_any_length_lead_to_the_same_state() {
         assert_eq!(cpu.state(), whole);
     }
 }
+
+/// Each string instruction over two pages: wherever the run stops, registers, memory and count say the same.
+#[test]
+fn every_repeated_instruction_stops_and_resumes_exactly() {
+    type Program = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+    let programs: [(Program, u64, bool); 9] = [
+        (|a| a.rep().movsb(), 1, true),
+        (|a| a.rep().movsq(), 8, true),
+        (|a| a.rep().stosb(), 1, false),
+        (|a| a.rep().stosd(), 4, false),
+        (|a| a.rep().lodsw(), 2, true),
+        (|a| a.repe().cmpsb(), 1, true),
+        (|a| a.repne().scasb(), 1, false),
+        (|a| a.repne().scasq(), 8, false),
+        (|a| a.repe().cmpsw(), 2, true),
+    ];
+    const COUNT: u64 = 700;
+    for (n, (program, size, uses_source)) in programs.into_iter().enumerate() {
+        let code = assemble(|a| {
+            program(a)?;
+            a.hlt()
+        });
+        for down in [false, true] {
+            let start = DATA + if down { 0x3000 } else { 0xf80 };
+            for stop in [1, 2, 63, 64, 65, 127, 128, 129, 300, 512, 699, 700] {
+                let (mut cpu, mut bus) = machine_with_traps(&code);
+                let mut state = cpu.state();
+                state.regs[0] = u64::MAX;
+                state.regs[1] = COUNT;
+                state.regs[6] = start + 0x8000;
+                state.regs[7] = start;
+                state.rflags |= if down { 0x400 } else { 0 };
+                cpu.set_state(state);
+                assert_eq!(cpu.run(&mut bus, stop), Exit::Limit);
+                let moved = (stop * size).wrapping_mul(if down { u64::MAX } else { 1 });
+                let state = cpu.state();
+                assert_eq!(state.regs[1], COUNT - stop, "program {n} stop {stop}");
+                // SCAS and CMPS find nothing different in zeros, STOS and SCAS use RDI only, LODS RSI only.
+                let source = if uses_source { moved } else { 0 };
+                assert_eq!(state.regs[6], (start + 0x8000).wrapping_add(source), "program {n}");
+                run_to_halt(&mut cpu, &mut bus);
+                assert_eq!((cpu.state().regs[1], cpu.state().retired), (0, COUNT + 1), "program {n}");
+            }
+        }
+    }
+}
+
+#[test]
+fn interrupts_between_iterations_resume_the_instruction() {
+    let code = assemble(|a| {
+        a.sti()?;
+        a.mov(rdi, DATA)?;
+        a.mov(ecx, 1000)?;
+        a.mov(al, 0x5a)?;
+        a.rep().stosb()?;
+        a.hlt()
+    });
+    let rep = CODE + code.len() as u64 - 3;
+    let (mut cpu, mut bus) = machine_with_traps(&code);
+    let at = HANDLERS + 0x40 * 16;
+    let handler = assemble_at(at, |a| {
+        a.inc(r15)?;
+        a.mov(r14, qword_ptr(rsp))?;
+        a.mov(r13, qword_ptr(rsp + 16))?;
+        a.iretq()
+    });
+    bus.poke(at, &handler);
+    for stop in [100, 105, 350, 700] {
+        assert_eq!(cpu.run(&mut bus, stop), Exit::Limit);
+        let left = cpu.state().regs[1];
+        bus.interrupts.push(0x40);
+        cpu.run(&mut bus, stop + 4);
+        let state = cpu.state();
+        assert_eq!((state.rip(), state.regs[1]), (rep, left));
+        // RF is in the saved flags: the instruction is not done.
+        assert_eq!((state.regs[14], state.regs[13] & 0x1_0200), (rep, 0x1_0200));
+    }
+    run_to_halt(&mut cpu, &mut bus);
+    assert_eq!((cpu.state().regs[15], cpu.state().retired), (4, 4 + 1000 + 4 * 4 + 1));
+    assert_eq!((bus.peek::<1>(DATA + 999), bus.peek::<1>(DATA + 1000)), ([0x5a], [0]));
+}
+
+#[test]
+fn a_page_fault_in_the_middle_of_a_copy_is_resumed_by_its_handler() {
+    // The destination's second page is mapped by the handler of #PF.
+    let code = assemble(|a| {
+        a.mov(rsi, DATA + 0x10_0000 - 0x8000)?;
+        a.mov(rdi, DATA + 0xf00)?;
+        a.mov(ecx, 0x400)?;
+        a.rep().movsb()?;
+        a.hlt()
+    });
+    let (mut cpu, mut bus) = machine_with_traps(&code);
+    let base = DATA & !0x1f_ffff;
+    for n in 0..512 {
+        bus.poke64(0x7000 + n * 8, (base + n * 0x1000) | 3);
+    }
+    let entry = 0x7000 + ((DATA >> 12 & 0x1ff) + 1) * 8;
+    bus.poke64(entry, (DATA + 0x1000) | 2);
+    bus.poke64(0x3000 + (DATA >> 21) * 8, 0x7003);
+    let at = HANDLERS + 14 * 16;
+    let handler = assemble_at(at, |a| {
+        a.or(dword_ptr(entry), 1)?;
+        a.mov(r14, rcx)?;
+        a.add(rsp, 8)?;
+        a.iretq()
+    });
+    bus.poke(at, &handler);
+    bus.poke(DATA + 0x10_0000 - 0x8000, &(0..=255).cycle().take(0x400).collect::<Vec<u8>>());
+    run_to_halt(&mut cpu, &mut bus);
+    let state = cpu.state();
+    assert_eq!((state.regs[14], state.regs[1], state.regs[7]), (0x300, 0, DATA + 0x1300));
+    assert_eq!(state.retired, 3 + 0x400 + 4 + 1);
+    assert_eq!(bus.peek::<2>(DATA + 0xfff), [0xff, 0]);
+    assert_eq!(bus.peek::<1>(DATA + 0x12ff), [0xff]);
+}

@@ -156,3 +156,154 @@ fn a_repeated_store_that_overwrites_itself_ends_with_the_iteration_that_does() {
     assert_eq!(cpu.state().regs[1], 98);
     assert_eq!(bus.peek(CODE + code.len() as u64 - 1), [0xf4]);
 }
+
+#[test]
+fn a_store_across_pages_changes_both_pages_of_code() {
+    // Two functions: one ends at the page's end, the other begins there. One store changes both.
+    let border = DATA + 0x1000;
+    let code = assemble(|a| {
+        a.mov(rdi, border - 2)?;
+        a.mov(rsi, border)?;
+        a.call(rdi)?;
+        a.call(rsi)?;
+        a.mov(rbx, border - 2)?;
+        a.mov(rcx, 0x90c3_c3ff_90c3_c8ffu64)?; // dec eax in the first, ret; nop in the second
+        a.mov(dword_ptr(rbx), ecx)?;
+        a.call(rdi)?;
+        a.hlt()
+    });
+    let (mut cpu, mut bus) = machine_with_traps(&code);
+    // inc eax falls through into the next page: inc eax, ret.
+    bus.poke(border - 2, &[0xff, 0xc0, 0xff, 0xc0, 0xc3]);
+    run_to_halt(&mut cpu, &mut bus);
+    // 2 + 1, then DEC and RET.
+    assert_eq!(cpu.state().regs[0], 2);
+}
+
+#[test]
+fn repeated_moves_and_stores_over_code_are_seen() {
+    let function = DATA + 0x10;
+    for stores in [false, true] {
+        let code = assemble(|a| {
+            a.mov(rdx, function)?;
+            a.call(rdx)?;
+            a.mov(rdi, function)?;
+            a.mov(rsi, DATA + 0x2000)?;
+            a.mov(ecx, 6)?;
+            if stores {
+                a.mov(al, 0x90)?;
+                a.mov(ecx, 2)?;
+                a.rep().stosb()?;
+            } else {
+                a.rep().movsb()?;
+            }
+            a.xor(eax, eax)?;
+            a.call(rdx)?;
+            a.hlt()
+        });
+        let (mut cpu, mut bus) = machine_with_traps(&code);
+        bus.poke(function, &[0xff, 0xc0, 0xb0, 7, 0xc3, 0x90]); // inc eax; mov al, 7; ret
+        bus.poke(DATA + 0x2000, &[0x90, 0x90, 0xb0, 9, 0xc3, 0x90]);
+        run_to_halt(&mut cpu, &mut bus);
+        assert_eq!(cpu.state().regs[0], if stores { 7 } else { 9 });
+    }
+}
+
+#[test]
+fn a_repeated_store_over_itself_goes_on_with_the_new_instruction() {
+    // REP STOSB walks over its own bytes; each iteration is an instruction boundary at which the new bytes count. What
+    // stands there then is HLT.
+    let code = assemble(|a| {
+        let mut rep = a.create_label();
+        a.lea(rdi, ptr(rep))?;
+        a.sub(rdi, 3)?;
+        a.mov(ecx, 64)?;
+        a.mov(al, 0xf4)?;
+        a.nop()?;
+        a.nop()?;
+        a.nop()?;
+        a.set_label(&mut rep)?;
+        a.rep().stosb()?;
+        a.nop()
+    });
+    let rep = CODE + code.len() as u64 - 3;
+    let (mut cpu, mut bus) = machine_with_traps(&code);
+    run_to_halt(&mut cpu, &mut bus);
+    let state = cpu.state();
+    // Three bytes before, and the prefix.
+    assert_eq!((state.rip(), state.regs[7], state.regs[1]), (rep + 1, rep + 1, 60));
+}
+
+#[test]
+fn an_instruction_may_change_itself_for_the_next_time() {
+    let code = assemble(|a| {
+        let mut again = a.create_label();
+        a.mov(ecx, 3)?;
+        a.lea(rbx, ptr(again))?;
+        a.set_label(&mut again)?;
+        // 80 43 03 ib: the immediate is the last of four bytes.
+        a.add(byte_ptr(rbx + 3), 16)?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+        a.hlt()
+    });
+    let (mut cpu, mut bus) = machine_with_traps(&code);
+    let immediate = CODE + code.len() as u64 - 6;
+    assert_eq!(bus.peek::<4>(immediate - 3), [0x80, 0x43, 3, 16]);
+    run_to_halt(&mut cpu, &mut bus);
+    // 16 doubles each time.
+    assert_eq!(bus.peek::<1>(immediate), [128]);
+}
+
+#[test]
+fn bits_that_the_page_walker_sets_in_code_are_seen() {
+    // A page table whose entry is at the same time an instruction: MOV EAX, imm32 with the accessed bit in its
+    // immediate. The function is called before and after the walk that sets it.
+    const TABLE: u64 = 0xd000;
+    const LINEAR: u64 = 0x800_0000_0000;
+    let code = assemble(|a| {
+        a.mov(rdi, TABLE - 1)?;
+        a.call(rdi)?;
+        a.mov(esi, eax)?;
+        a.mov(rbx, LINEAR)?;
+        a.mov(cl, byte_ptr(rbx))?;
+        a.call(rdi)?;
+        a.hlt()
+    });
+    let (mut cpu, mut bus) = machine_with_traps(&code);
+    bus.poke64(crate::testing::TABLES + (LINEAR >> 39) * 8, 0xe000 | 3);
+    bus.poke64(0xe000, 0xf000 | 3);
+    bus.poke64(0xf000, TABLE | 3);
+    bus.poke(TABLE - 1, &[0xb8]);
+    bus.poke64(TABLE, DATA | 3);
+    bus.poke(TABLE + 8, &[0xc3]);
+    // The entry's upper half is ADD [RAX], AL twice: what is read into EAX can be written to.
+    run_to_halt(&mut cpu, &mut bus);
+    let state = cpu.state();
+    assert_eq!((state.regs[6], state.regs[0]), (DATA | 3, DATA | 3 | 0x20));
+}
+
+#[test]
+fn a_page_that_is_mapped_elsewhere_is_other_code() {
+    // The same linear address, first one physical page, then another.
+    const LINEAR: u64 = 0x800_0000_0000;
+    let code = assemble(|a| {
+        a.mov(rdi, LINEAR)?;
+        a.call(rdi)?;
+        a.mov(esi, eax)?;
+        a.mov(ecx, 0xf000)?;
+        a.mov(qword_ptr(rcx), (DATA as i32 + 0x1000) | 3)?;
+        a.invlpg(byte_ptr(rdi))?;
+        a.call(rdi)?;
+        a.hlt()
+    });
+    let (mut cpu, mut bus) = machine_with_traps(&code);
+    bus.poke64(crate::testing::TABLES + (LINEAR >> 39) * 8, 0xd000 | 3);
+    bus.poke64(0xd000, 0xe000 | 3);
+    bus.poke64(0xe000, 0xf000 | 3);
+    bus.poke64(0xf000, DATA | 3);
+    bus.poke(DATA, &[0xb8, 1, 0, 0, 0, 0xc3]);
+    bus.poke(DATA + 0x1000, &[0xb8, 2, 0, 0, 0, 0xc3]);
+    run_to_halt(&mut cpu, &mut bus);
+    assert_eq!((cpu.state().regs[6], cpu.state().regs[0]), (1, 2));
+}
