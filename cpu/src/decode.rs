@@ -129,11 +129,6 @@ pub(crate) fn has_handler<B: Bus>(i: &Instruction, size: CodeSize) -> bool {
     select::<B>(i, size, Handlers::General).is_some()
 }
 
-/// An instruction that raises its fault whatever its operands are.
-fn refused<B: Bus>(run: Handler<B>, i: &Instruction) -> Op<B> {
-    general(run, i, CodeSize::Bits64, Handlers::General)
-}
-
 fn general<B: Bus>(run: Handler<B>, i: &Instruction, size: CodeSize, handlers: Handlers) -> Op<B> {
     let checked = if size == CodeSize::Bits64 { None } else { legacy::checked(run, i) };
     let run = if checked.is_some() { legacy::execute } else { run };
@@ -153,12 +148,12 @@ fn general<B: Bus>(run: Handler<B>, i: &Instruction, size: CodeSize, handlers: H
     }
 }
 
-/// SDM vol. 3, 6.15, interrupt 13: the limit of 15 bytes.
 /// What raises its exception without a look at operands.
 fn refused<B: Bus>(run: Handler<B>, i: &Instruction) -> Op<B> {
     general(run, i, CodeSize::Bits64, Handlers::General)
 }
 
+/// SDM vol. 3, 6.15, interrupt 13: the limit of 15 bytes.
 fn too_long<B: Bus>(_: &mut Cpu<B>, _: &mut B, _: &Op<B>) -> Result<(), Fault> {
     Err(Fault::GP0)
 }
