@@ -59,6 +59,8 @@ pub mod port {
     pub const KEYBOARD: u16 = 0x64;
     /// CMOS index, then data.
     pub const RTC: u16 = 0x70;
+    /// Debug console: every byte written comes out, without a device to set up.
+    pub const DEBUG_CONSOLE: u16 = 0xe9;
     /// isa-debug-exit.
     pub const DEBUG_EXIT: u16 = 0xf4;
     /// 16550, eight registers.
@@ -71,6 +73,9 @@ pub mod port {
     pub const SLEEP_CONTROL: u16 = 0x600;
     /// ACPI sleep status register.
     pub const SLEEP_STATUS: u16 = 0x601;
+    /// Upper byte of the PM1 control register where QEMU's PC has it. ACPI does not tell of it: bare payloads power off by
+    /// it without a look at the tables.
+    pub const PM1_CONTROL_HIGH: u16 = 0x605;
     /// PCI configuration address; 0xcf9 within it is [`RESET`].
     pub const PCI_ADDRESS: u16 = 0xcf8;
     /// Reset control register.

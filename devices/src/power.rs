@@ -9,10 +9,12 @@ pub(crate) const SLEEP_TYPE_S5: u8 = 5;
 /// Value that the FADT tells to write to the reset register: full reset.
 pub(crate) const RESET_VALUE: u8 = 0x06;
 
-/// SLP_EN of the sleep control register (ACPI 6.4 table 4.24).
+/// SLP_EN of the sleep control register (ACPI 6.4 table 4.24), and of the upper byte of the PM1 control register.
 const SLEEP_ENABLE: u8 = 1 << 5;
-/// SLP_TYPx of the sleep control register.
+/// SLP_TYPx of both.
 const SLEEP_TYPE_SHIFT: u8 = 2;
+/// SLP_TYP of the soft-off state in the PM1 control register of QEMU's PC.
+const PM1_SLEEP_TYPE_S5: u8 = 0;
 /// Bit of port 0xcf9 whose setting resets.
 const RESET_CPU: u8 = 1 << 2;
 /// Keyboard controller command that pulses the reset line: bit 0 of the output port low.
@@ -27,7 +29,7 @@ pub enum PowerEvent {
     Reset,
 }
 
-/// Ports 0x64, 0x600, 0x601 and 0xcf9.
+/// Ports 0x64, 0x600, 0x601, 0x605 and 0xcf9.
 ///
 /// The sleep registers are those of hardware-reduced ACPI (ACPI 6.4 4.8.3.7): two bytes, no SCI, no PM timer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,6 +54,10 @@ impl Power {
                 let sleeps = value & SLEEP_ENABLE != 0 && (value >> SLEEP_TYPE_SHIFT) & 7 == SLEEP_TYPE_S5;
                 sleeps.then_some(PowerEvent::PowerOff)
             }
+            port::PM1_CONTROL_HIGH => {
+                let sleep_type = value >> SLEEP_TYPE_SHIFT & 7;
+                (value & SLEEP_ENABLE != 0 && sleep_type == PM1_SLEEP_TYPE_S5).then_some(PowerEvent::PowerOff)
+            }
             port::RESET => {
                 let rises = value & !self.reset_control & RESET_CPU != 0;
                 self.reset_control = value & 0x0e & !RESET_CPU;
@@ -74,6 +80,14 @@ mod tests {
         assert_eq!(power.write(0x600, 5 << 2), None);
         assert_eq!(power.write(0x600, 3 << 2 | 1 << 5), None);
         assert_eq!(power.write(0x601, 0x80), None);
+    }
+
+    #[test]
+    fn the_power_management_register_of_a_pc_powers_off_too() {
+        let mut power = Power::default();
+        assert_eq!(power.write(0x605, 0x20), Some(PowerEvent::PowerOff));
+        assert_eq!(power.write(0x605, 0x00), None);
+        assert_eq!(power.write(0x605, 0x24), None);
     }
 
     #[test]

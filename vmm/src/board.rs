@@ -211,7 +211,12 @@ impl Board {
                 self.console.extend(sent);
                 self.update_serial_irq();
             }
-            map::port::KEYBOARD | map::port::SLEEP_CONTROL | map::port::SLEEP_STATUS | map::port::RESET => {
+            map::port::DEBUG_CONSOLE => self.console.push(value),
+            map::port::KEYBOARD
+            | map::port::SLEEP_CONTROL
+            | map::port::SLEEP_STATUS
+            | map::port::PM1_CONTROL_HIGH
+            | map::port::RESET => {
                 self.stop = match self.chips.power.write(port, value) {
                     Some(PowerEvent::PowerOff) => Some(Stop::PowerOff),
                     Some(PowerEvent::Reset) => Some(Stop::Reset),
