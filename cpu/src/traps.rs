@@ -92,8 +92,11 @@ impl<B: Bus> Cpu<B> {
         self.deliver(bus, Event { vector, code: None, software: true, restarts: false })
     }
 
-    /// INT1: like INT3, but its gate's DPL does not count.
+    /// INT1: like INT3, but its gate's DPL does not count. A data breakpoint that MOV SS held back is not raised any more:
+    /// processors do so (Linux: tools/testing/selftests/x86/mov_ss_trap.c), and a handler with a stack of its own would
+    /// lose its frame by a second #DB.
     pub(crate) fn debug_interrupt(&mut self, bus: &mut B) -> Result<(), Fault> {
+        self.state.debug_traps = 0;
         self.deliver(bus, Event { vector: 1, code: None, software: false, restarts: false })
     }
 

@@ -452,6 +452,18 @@ fn mov_ss_holds_a_data_breakpoint_back_and_hides_the_next_instruction_from_break
     let frame = debug_frame(&mut cpu, &mut bus);
     assert_eq!((frame.rip, triggered(&cpu)), (HANDLERS + 0x55 * 16, 1));
 
+    // INT1 raises #DB itself: only one comes.
+    let code = assemble(|a| {
+        a.mov(rbx, DATA)?;
+        a.mov(ss, word_ptr(rbx))?;
+        a.db(&[0xf1])
+    });
+    let (mut cpu, mut bus) = machine_with_traps(&code);
+    bus.poke64(DATA, KERNEL_DATA.into());
+    set_breakpoint(&mut cpu, 0, DATA, READ_WRITE, 1);
+    let frame = debug_frame(&mut cpu, &mut bus);
+    assert_eq!((frame.rip, cpu.state().debug_traps), (CODE + code.len() as u64, 0));
+
     // What faults discards it.
     let code = assemble(|a| {
         a.mov(rbx, DATA)?;
