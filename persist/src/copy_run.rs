@@ -12,8 +12,17 @@ pub(crate) struct RunStore {
     pub(crate) bytes: SmallVec<[u8; 16]>,
     pub(crate) event: u64,
     pub(crate) origin: Origin,
-    /// Whether the processor has drained since.
-    pub(crate) drained: bool,
+    /// The first drain of the processor since.
+    pub(crate) drained: Option<Drained>,
+}
+
+/// What a drain did for a store that is still part of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Drained {
+    /// It is durable once the run turns out not to fill its sector.
+    Durable,
+    /// It is handed over then, by the drain with this number.
+    HandedOver(u64),
 }
 
 /// Non-temporal stores of one call of a kernel flushcache copy that fill one sector from its first byte on, each
@@ -50,6 +59,19 @@ impl CopyRun {
         true
     }
 
+    /// Notes a drain of the run's own processor.
+    pub(crate) fn drained(&mut self, drained: Drained) {
+        self.stores.iter_mut().for_each(|store| {
+            store.drained.get_or_insert(drained);
+        });
+    }
+
+    /// Notes a fence of any processor: what was handed over before it is durable.
+    pub(crate) fn fenced(&mut self) {
+        let drained = self.stores.iter_mut().filter_map(|store| store.drained.as_mut());
+        drained.for_each(|drained| *drained = Drained::Durable);
+    }
+
     fn fits(&self, call: u32, store: &RunStore) -> bool {
         let end = store.addr + store.bytes.len() as u64;
         call == self.call && store.addr == self.next && end <= self.sector + SECTOR
@@ -73,7 +95,10 @@ impl CopyRun {
             EventKind::Store { path, .. } => *path != StorePath::Agent,
             EventKind::Flush { .. } | EventKind::FlushHint { .. } => true,
             EventKind::Drain(kind) => kind.is_fence(),
-            EventKind::Promise { .. } | EventKind::Marker { .. } | EventKind::Symbol { .. } => false,
+            EventKind::Promise { .. }
+            | EventKind::Marker { .. }
+            | EventKind::Symbol { .. }
+            | EventKind::Retired => false,
         };
         event.origin.cpl != 0 || acts_on_pmem
     }
@@ -83,20 +108,15 @@ impl CopyRun {
 fn copy_store(event: &Event) -> Option<RunStore> {
     let EventKind::Store { addr, bytes, path: StorePath::NonTemporal } = &event.kind else { return None };
     let in_copy = event.origin.cpl == 0 && event.origin.copy_call != 0;
-    let store = RunStore {
-        addr: *addr,
-        bytes: bytes.clone(),
-        event: event.seq,
-        origin: event.origin,
-        drained: false,
-    };
+    let store =
+        RunStore { addr: *addr, bytes: bytes.clone(), event: event.seq, origin: event.origin, drained: None };
     in_copy.then_some(store)
 }
 
 #[cfg(test)]
 mod tests {
     use crate::testing::Execution;
-    use crate::{DrainKind, Granularity, Origin, SECTOR, StorePath};
+    use crate::{DrainKind, Granularity, Origin, SECTOR, Settings, StorePath};
 
     const S: u64 = 0x2000;
 
@@ -162,6 +182,26 @@ mod tests {
         run.origin.cpl = 3;
         assert!(run.promise(), "the promise drains nothing, but it cannot be within the copy");
         assert_eq!(run.byte(S + 16), [1]);
+    }
+
+    #[test]
+    fn under_strict_fences_a_tail_is_durable_once_somebody_fenced_what_was_handed_over() {
+        for fenced in [false, true] {
+            let strict = Settings { strict_fences: true, ..Settings::default() };
+            let mut run = Execution::with(strict);
+            copy(&mut run, 1, S, 24);
+            run.drain(DrainKind::Locked);
+            if fenced {
+                run.origin.vcpu = 1;
+                assert!(!run.sfence(), "the copy may still go on");
+                run.origin.vcpu = 0;
+            }
+            run.origin.cpl = 3;
+            assert_eq!(run.promise(), fenced);
+            assert_eq!(run.point().handed_over().len(), if fenced { 0 } else { 3 });
+            assert_eq!(run.sfence(), !fenced);
+            assert!(run.point().in_flight().is_empty());
+        }
     }
 
     #[test]

@@ -132,6 +132,16 @@ impl CrashPoint {
         choice
     }
 
+    /// The parts in flight that have been handed over: with them, it is what is durable without
+    /// [`Settings::strict_fences`]. Empty when that is off.
+    pub fn handed_over(&self) -> Choice {
+        let mut choice = self.nothing();
+        for (index, part) in self.parts.iter().enumerate() {
+            choice.set(index, part.handed_over_by.is_some());
+        }
+        choice
+    }
+
     /// The smallest order-closed set that contains the parts with these indexes.
     pub fn closure(&self, wanted: impl IntoIterator<Item = usize>) -> Choice {
         let mut choice = self.nothing();

@@ -1,11 +1,11 @@
 //! The state of the model: follows the events.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
-use crate::copy_run::CopyRun;
+use crate::copy_run::{CopyRun, Drained, RunStore};
 use crate::crash_point::CrashPoint;
 use crate::durable::{DurableLines, Media};
 use crate::line::{Line, Source};
@@ -26,6 +26,8 @@ pub struct Domain {
     lines: BTreeMap<u64, Line>,
     processors: BTreeMap<u8, Processor>,
     epoch: u64,
+    /// Lines with parts that are handed over: under strict fences only.
+    handed_over: BTreeSet<u64>,
 }
 
 /// What a processor has asked for and no drain has covered yet.
@@ -49,7 +51,8 @@ impl Domain {
     /// A domain before the first event: nothing in flight, and `media` durable.
     pub fn new(settings: Settings, media: Arc<dyn Media>) -> Self {
         let durable = DurableLines::default();
-        Self { settings, media, durable, lines: BTreeMap::new(), processors: BTreeMap::new(), epoch: 0 }
+        let (lines, processors) = (BTreeMap::new(), BTreeMap::new());
+        Self { settings, media, durable, lines, processors, epoch: 0, handed_over: BTreeSet::new() }
     }
 
     /// Follows the next event. Returns whether it made something durable.
@@ -75,7 +78,8 @@ impl Domain {
             EventKind::FlushHint { .. }
             | EventKind::Promise { .. }
             | EventKind::Marker { .. }
-            | EventKind::Symbol { .. } => {}
+            | EventKind::Symbol { .. }
+            | EventKind::Retired => {}
         }
         self.epoch != epoch
     }
@@ -110,7 +114,7 @@ impl Domain {
             !completed
         });
         for (line, seq) in complete {
-            self.make_durable(vcpu, &[(line, seq)], 0);
+            self.make_durable(&Covered { vcpu, lines: vec![(line, seq)], non_temporal_before: 0 });
         }
     }
 
@@ -127,9 +131,8 @@ impl Domain {
         self.append(source, addr, bytes);
         if faults.stores_are_durable {
             let all = event.seq + 1;
-            let lines: Vec<_> =
-                cut(addr, bytes.len(), LINE).map(|(start, ..)| (line_of(start), all)).collect();
-            self.make_durable(event.origin.vcpu, &lines, all);
+            let lines = cut(addr, bytes.len(), LINE).map(|(start, ..)| (line_of(start), all)).collect();
+            self.make_durable(&Covered { vcpu: event.origin.vcpu, lines, non_temporal_before: all });
         }
     }
 
@@ -165,18 +168,21 @@ impl Domain {
         let Some(run) = self.processors.get_mut(&vcpu).and_then(|processor| processor.run.take()) else {
             return;
         };
-        let mut drained = Vec::new();
-        let mut before = 0;
+        let (mut durable, mut handed_over): (Vec<&RunStore>, Vec<(u64, &RunStore)>) = Default::default();
         for store in &run.stores {
             let source = Source { event: store.event, origin: store.origin, path: StorePath::NonTemporal };
             self.append(source, store.addr, &store.bytes);
-            if store.drained {
-                let lines = cut(store.addr, store.bytes.len(), LINE);
-                drained.extend(lines.map(|(start, ..)| (line_of(start), 0)));
-                before = store.event + 1;
+            match store.drained {
+                Some(Drained::Durable) => durable.push(store),
+                Some(Drained::HandedOver(drain)) => handed_over.push((drain, store)),
+                None => {}
             }
         }
-        self.make_durable(vcpu, &drained, before);
+        self.make_durable(&Covered::stores(vcpu, &durable));
+        for same in handed_over.chunk_by(|one, next| one.0 == next.0) {
+            let stores: Vec<&RunStore> = same.iter().map(|(_, store)| *store).collect();
+            self.hand_over(&Covered::stores(vcpu, &stores), same[0].0);
+        }
     }
 
     /// Cuts a store and appends its parts to their lines.
@@ -214,7 +220,17 @@ impl Domain {
 
     fn part(&self, source: Source, cut: u32, addr: u64, bytes: SmallVec<[u8; 16]>) -> Arc<Part> {
         let Source { event, origin, path } = source;
-        Arc::new(Part { addr, bytes, event, origin, path, epoch: self.epoch, flushed_by: None, cut })
+        Arc::new(Part {
+            addr,
+            bytes,
+            event,
+            origin,
+            path,
+            epoch: self.epoch,
+            flushed_by: None,
+            handed_over_by: None,
+            cut,
+        })
     }
 
     fn flush(&mut self, event: &Event, addr: u64, kind: FlushKind) {
@@ -231,39 +247,80 @@ impl Domain {
 
     fn drain(&mut self, event: &Event, kind: DrainKind) {
         let vcpu = event.origin.vcpu;
+        let hands_over = self.settings.strict_fences && !kind.is_fence();
         let processor = self.processor(event);
         if let Some(run) = &mut processor.run {
-            run.stores.iter_mut().for_each(|store| store.drained = true);
+            let drained = if hands_over { Drained::HandedOver(event.seq) } else { Drained::Durable };
+            run.drained(drained);
         }
         let mut targets: Vec<_> = std::mem::take(&mut processor.pending).into_iter().collect();
         if kind == DrainKind::WriteBackAll {
             let own = self.lines.iter().filter(|(_, line)| line.is_held_by(vcpu));
             targets.extend(own.map(|(&addr, _)| (addr, event.seq)));
-            targets.sort_unstable();
         }
-        self.make_durable(vcpu, &targets, event.seq);
+        let covered = Covered { vcpu, lines: targets, non_temporal_before: event.seq };
+        if hands_over {
+            self.hand_over(&covered, event.seq);
+        } else {
+            let mut lines = self.included(&covered);
+            self.include_handed_over(&mut lines);
+            self.write_back(lines);
+        }
     }
 
-    /// Makes durable, with everything that comes before: of each (line, `before`) in `targets`, sorted, the cached
-    /// parts of events before `before` and the non-temporal parts of `vcpu` of events before `non_temporal_before`.
-    fn make_durable(&mut self, vcpu: u8, targets: &[(u64, u64)], non_temporal_before: u64) {
-        let seeds = Seeds { vcpu, non_temporal_before, nt_evicts: self.settings.nt_evicts };
+    /// Marks what the drain with this number covers, with everything that comes before.
+    fn hand_over(&mut self, covered: &Covered, drain: u64) {
+        for (addr, included) in self.included(covered) {
+            let Some(line) = self.lines.get_mut(&addr) else { continue };
+            line.hand_over(&included, drain);
+            self.handed_over.insert(addr);
+        }
+    }
+
+    /// A fence of any processor makes durable what was handed over by whomever.
+    fn include_handed_over(&mut self, lines: &mut BTreeMap<u64, Vec<bool>>) {
+        for processor in self.processors.values_mut() {
+            processor.run.iter_mut().for_each(CopyRun::fenced);
+        }
+        for addr in std::mem::take(&mut self.handed_over) {
+            let Some(line) = self.lines.get(&addr) else { continue };
+            let included = lines.entry(addr).or_insert_with(|| vec![false; line.parts.len()]);
+            for (included, part) in included.iter_mut().zip(&line.parts) {
+                *included |= part.handed_over_by.is_some();
+            }
+        }
+    }
+
+    fn make_durable(&mut self, covered: &Covered) {
+        let included = self.included(covered);
+        self.write_back(included);
+    }
+
+    /// Which parts a drain or flush covers, with everything that comes before: lines with such parts, and a mark for
+    /// each of their parts.
+    fn included(&self, covered: &Covered) -> BTreeMap<u64, Vec<bool>> {
+        let seeds = Seeds { covered, nt_evicts: self.settings.nt_evicts };
         let mut lines: BTreeMap<u64, Durably> = BTreeMap::new();
-        for &(addr, before) in targets {
+        for &(addr, before) in &covered.lines {
             let line = lines.entry(addr).or_default();
             line.cached_before = line.cached_before.max(before);
         }
         if self.settings.granularity == Granularity::Sector {
             self.reach_sectors(&seeds, &mut lines);
         }
+        let included = lines.iter().filter_map(|(&addr, target)| {
+            let included = seeds.included(self.lines.get(&addr)?, target);
+            included.contains(&true).then_some((addr, included))
+        });
+        included.collect()
+    }
+
+    /// Moves the marked parts of the lines to the media.
+    fn write_back(&mut self, lines: BTreeMap<u64, Vec<bool>>) {
         let mut grown = false;
-        for (&addr, target) in &lines {
+        for (addr, included) in lines {
             let Some(line) = self.lines.get_mut(&addr) else { continue };
-            let included = seeds.included(line, target);
-            if !included.contains(&true) {
-                continue;
-            }
-            grown = true;
+            grown |= included.contains(&true);
             let initial = self.media.line(addr);
             let mut content = self.durable.get(addr).unwrap_or(initial);
             line.remove(&included, |part| part.write_to(addr, &mut content));
@@ -306,21 +363,38 @@ struct Durably {
     all_before: u64,
 }
 
-/// What becomes durable in every line.
-struct Seeds {
+/// What a drain or a completed flush covers.
+struct Covered {
     vcpu: u8,
+    /// Of each (line, `before`) the cached parts of events before `before`.
+    lines: Vec<(u64, u64)>,
+    /// The non-temporal parts of `vcpu` on these lines of events before this one.
     non_temporal_before: u64,
+}
+
+impl Covered {
+    /// The stores of a run, which are parts by now.
+    fn stores(vcpu: u8, stores: &[&RunStore]) -> Self {
+        let pieces = stores.iter().flat_map(|store| cut(store.addr, store.bytes.len(), LINE));
+        let lines = pieces.map(|(start, ..)| (line_of(start), 0)).collect();
+        Self { vcpu, lines, non_temporal_before: stores.last().map_or(0, |store| store.event + 1) }
+    }
+}
+
+/// What a drain or flush covers in every line, apart from what comes before it.
+struct Seeds<'a> {
+    covered: &'a Covered,
     nt_evicts: bool,
 }
 
-impl Seeds {
+impl Seeds<'_> {
     /// Which parts of the line become durable.
     fn included(&self, line: &Line, target: &Durably) -> Vec<bool> {
         let seed = |(entry, part): (&Entry, &Arc<Part>)| {
             let covered = match entry.kind {
                 Kind::Cached { .. } => part.event < target.cached_before,
                 Kind::NonTemporal | Kind::Sector => {
-                    part.origin.vcpu == self.vcpu && part.event < self.non_temporal_before
+                    part.origin.vcpu == self.covered.vcpu && part.event < self.covered.non_temporal_before
                 }
             };
             covered || part.event < target.all_before
@@ -388,6 +462,70 @@ mod tests {
         run.nop();
         assert!(!run.sfence());
         assert_eq!(run.byte(X), [0, 1]);
+    }
+
+    #[test]
+    fn a_processor_that_has_gone_on_has_completed_its_clflush() {
+        let mut run = line();
+        run.cached(X, 1);
+        run.flush(X, FlushKind::Clflush);
+        assert!(run.event(EventKind::Retired));
+        assert_eq!(run.byte(X), [1]);
+        run.cached(Y, 1);
+        run.flush(Y, FlushKind::Clflush);
+        run.origin.retired -= 1;
+        assert!(!run.event(EventKind::Retired), "it stopped right behind the CLFLUSH");
+    }
+
+    fn strict(granularity: Granularity) -> Execution {
+        Execution::with(Settings { granularity, strict_fences: true, ..Settings::default() })
+    }
+
+    #[test]
+    fn under_strict_fences_a_lock_hands_over_and_a_fence_anywhere_makes_durable() {
+        let mut run = strict(Granularity::Line);
+        run.cached(X, 1);
+        run.clwb(X);
+        run.store(Y, &[1; 8], StorePath::NonTemporal);
+        assert!(!run.drain(DrainKind::Locked));
+        let point = run.point();
+        assert!(point.handed_over().iter().eq([0, 1]));
+        assert_eq!(point.in_flight()[0].handed_over_by, Some(3));
+        run.cached(X, 2);
+        run.origin.vcpu = 1;
+        assert!(run.sfence());
+        assert_eq!((run.byte(X), run.byte(Y)), (vec![1, 2], vec![1]));
+    }
+
+    #[test]
+    fn under_strict_fences_what_was_not_handed_over_waits_for_its_own_processor() {
+        let mut run = strict(Granularity::Line);
+        run.cached(X, 1);
+        run.clwb(X);
+        run.drain(DrainKind::Serialising);
+        run.cached(Y, 1);
+        run.clwb(Y);
+        run.origin.vcpu = 1;
+        assert!(run.drain(DrainKind::Mfence));
+        assert_eq!((run.byte(X), run.byte(Y)), (vec![1], vec![0, 1]));
+    }
+
+    #[test]
+    fn strict_fences_leave_clflush_alone() {
+        let mut run = strict(Granularity::Line);
+        run.cached(X, 1);
+        run.flush(X, FlushKind::Clflush);
+        assert!(run.cached(Y, 1));
+        assert_eq!(run.byte(X), [1]);
+    }
+
+    #[test]
+    fn under_strict_fences_wbinvd_hands_over() {
+        let mut run = strict(Granularity::Line);
+        run.cached(X, 1);
+        assert!(!run.drain(DrainKind::WriteBackAll));
+        assert!(run.sfence());
+        assert!(run.point().in_flight().is_empty());
     }
 
     #[test]

@@ -83,6 +83,10 @@ pub enum EventKind {
         /// Index into the recording's list of watched symbols.
         index: u32,
     },
+    /// The processor has gone on without an event, as `retired` of the origin tells: a CLFLUSH before it is complete.
+    /// Whoever records several processors says so when one stops behind a CLFLUSH and another goes on. Not an event
+    /// of the machine: it changes nothing else.
+    Retired,
 }
 
 /// By which path a store leaves the processor.

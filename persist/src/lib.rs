@@ -15,10 +15,13 @@
 //! - CLFLUSHOPT and CLWB make all C parts of the line, whoever stored them, targets of the processor that executes
 //!   them; a drain of that processor makes its targets and its N parts durable, with everything that comes before.
 //!   A drain is whatever is told as one: the caller knows which instructions are.
-//! - CLFLUSH is durable once its processor has executed one more instruction, which the next event with a higher
-//!   `retired` shows. The OUT of a promise or marker is no instruction of the machine and shows nothing, nor does
+//! - CLFLUSH is durable once its processor has executed one more instruction, which its next event with a higher
+//!   `retired` shows; [`EventKind::Retired`] is there to say so when another processor goes on (litmus test 35). The OUT of a promise or marker is no instruction of the machine and shows nothing, nor does
 //!   entering a watched symbol: there it takes another instruction in between.
 //! - WBINVD makes the C parts of the lines durable whose newest C part this processor stored.
+//! - Under [`Settings::strict_fences`] only SFENCE and MFENCE make durable. What any other drain covers is *handed
+//!   over*, and the next SFENCE or MFENCE of any processor makes that durable, too. CLFLUSH needs no drain, so it is
+//!   what it was. [`CrashPoint::handed_over`] tells the two readings apart.
 //! - Agents (devices, the host, page walks) store C parts that any processor can flush and drain.
 //!
 //! In [`Granularity::Sector`] a whole aligned sector that one call of a kernel flushcache copy writes at CPL 0, from
@@ -30,9 +33,8 @@
 //! drains it, its words still count as old, until one of those events.
 //!
 //! # What is not
-//! The platforms `eadr`, `adr-lost` and `virtio-pmem`; strict fences; torn words. Uncached, write-combining and
-//! write-through stores have no [`StorePath`]. A CLFLUSH whose processor goes on without an event is not known to be
-//! complete when another processor acts on what it did afterwards (litmus test 35).
+//! The platforms `eadr`, `adr-lost` and `virtio-pmem`; torn words. Uncached, write-combining and write-through stores
+//! have no [`StorePath`].
 //!
 //! # Cost
 //! [`Domain::apply`] takes time in proportion to the parts in flight of the lines that the event touches,

@@ -70,6 +70,15 @@ impl Line {
         cached
     }
 
+    /// Marks the parts in `included` as handed over by this drain.
+    pub(crate) fn hand_over(&mut self, included: &[bool], drain: u64) {
+        for (part, _) in self.parts.iter_mut().zip(included).filter(|(_, included)| **included) {
+            if part.handed_over_by.is_none() {
+                Arc::make_mut(part).handed_over_by = Some(drain);
+            }
+        }
+    }
+
     pub(crate) fn is_held_by(&self, vcpu: u8) -> bool {
         self.newest.as_ref().is_some_and(|newest| newest.writer == Some(vcpu))
     }

@@ -21,6 +21,10 @@ pub struct Part {
     pub epoch: u64,
     /// `seq` of the first flush that asked for it to be written back, for cached parts.
     pub flushed_by: Option<u64>,
+    /// `seq` of the drain that made it durable, had that been a fence: under [`Settings::strict_fences`] only.
+    ///
+    /// [`Settings::strict_fences`]: crate::Settings::strict_fences
+    pub handed_over_by: Option<u64>,
     /// Position among the parts of one event.
     pub(crate) cut: u32,
 }

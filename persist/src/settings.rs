@@ -36,6 +36,10 @@ pub struct Settings {
     /// Whether a non-temporal store comes after every earlier cached store of its line, because it evicts the line.
     /// A forgotten flush of an unaligned head is invisible then.
     pub nt_evicts: bool,
+    /// Whether only SFENCE and MFENCE make durable. What any other drain covers is *handed over* then: the next
+    /// SFENCE or MFENCE of any processor makes it durable. (Linux copies on one processor and fences on another; the
+    /// hand-off passes a lock.)
+    pub strict_fences: bool,
     /// Ways to break the model on purpose; all off for every real run.
     pub faults: ModelFaults,
 }

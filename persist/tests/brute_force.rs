@@ -74,7 +74,11 @@ fn event() -> impl Strategy<Value = EventKind> {
         }),
         2 => (0_u64..2, flush).prop_map(|(line, kind)| EventKind::Flush { addr: BASE + line * 64, kind }),
         1 => drain.prop_map(EventKind::Drain),
-        1 => prop_oneof![Just(EventKind::Promise { id: 0 }), Just(EventKind::Marker { id: 0 })],
+        1 => prop_oneof![
+            Just(EventKind::Promise { id: 0 }),
+            Just(EventKind::Marker { id: 0 }),
+            Just(EventKind::Retired),
+        ],
     ]
 }
 
@@ -145,8 +149,7 @@ fn events(steps: Vec<Step>) -> Vec<Event> {
     events
 }
 
-fn run(events: &[Event], granularity: Granularity, nt_evicts: bool) -> CrashPoint {
-    let settings = Settings { granularity, nt_evicts, ..Settings::default() };
+fn run(events: &[Event], settings: Settings) -> CrashPoint {
     let mut domain = Domain::new(settings, Arc::new(Zeros));
     for event in events {
         domain.apply(event);
@@ -156,6 +159,15 @@ fn run(events: &[Event], granularity: Granularity, nt_evicts: bool) -> CrashPoin
 
 fn granularity() -> impl Strategy<Value = Granularity> {
     prop_oneof![Just(Granularity::Sector), Just(Granularity::Line), Just(Granularity::Word)]
+}
+
+fn settings(granularity: impl Strategy<Value = Granularity>) -> impl Strategy<Value = Settings> {
+    (granularity, any::<bool>(), any::<bool>()).prop_map(|(granularity, nt_evicts, strict_fences)| Settings {
+        granularity,
+        nt_evicts,
+        strict_fences,
+        ..Settings::default()
+    })
 }
 
 /// The bytes of a content that are not zero.
@@ -190,10 +202,10 @@ proptest! {
 
     #[test]
     fn every_crash_state_is_found_once_and_none_else(
-        events in small_execution(), granularity in granularity(), nt_evicts in any::<bool>(),
+        events in small_execution(), settings in settings(granularity()),
     ) {
-        let point = run(&events, granularity, nt_evicts);
-        let reference = Reference::run(&events, granularity, nt_evicts);
+        let point = run(&events, settings);
+        let reference = Reference::run(&events, settings);
         let in_flight = reference.in_flight();
         prop_assert_eq!(in_flight.len(), point.in_flight().len());
         prop_assume!(in_flight.len() <= 12);
@@ -236,11 +248,11 @@ proptest! {
     #[test]
     fn parts_and_orders_are_those_of_the_words(
         events in prop_oneof![copying_execution(), small_execution()],
-        granularity in prop_oneof![3 => Just(Granularity::Sector), 1 => granularity()],
-        nt_evicts in any::<bool>(), seed in any::<u64>(),
+        settings in settings(prop_oneof![3 => Just(Granularity::Sector), 1 => granularity()]),
+        seed in any::<u64>(),
     ) {
-        let point = run(&events, granularity, nt_evicts);
-        let reference = Reference::run(&events, granularity, nt_evicts);
+        let point = run(&events, settings);
+        let reference = Reference::run(&events, settings);
         let in_flight = reference.in_flight();
         let expected: Vec<BTreeMap<u64, u8>> =
             in_flight.iter().map(|&number| reference.parts[number].bytes.clone()).collect();
@@ -274,11 +286,11 @@ proptest! {
 
     #[test]
     fn sets_are_closed_exactly_when_the_reference_says_so(
-        events in prop_oneof![copying_execution(), small_execution()], granularity in granularity(),
-        nt_evicts in any::<bool>(), chosen in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        events in prop_oneof![copying_execution(), small_execution()], settings in settings(granularity()),
+        chosen in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
     ) {
-        let point = run(&events, granularity, nt_evicts);
-        let reference = Reference::run(&events, granularity, nt_evicts);
+        let point = run(&events, settings);
+        let reference = Reference::run(&events, settings);
         let in_flight = reference.in_flight();
         // An index must have something to point at.
         let chosen = if in_flight.is_empty() { Vec::new() } else { chosen };
@@ -295,13 +307,32 @@ proptest! {
     }
 
     #[test]
-    fn something_becomes_durable_exactly_when_told(events in small_execution(), granularity in granularity()) {
-        let settings = Settings { granularity, ..Settings::default() };
+    fn what_is_handed_over_is_what_is_durable_without_strict_fences(
+        events in prop_oneof![copying_execution(), small_execution()], settings in settings(granularity()),
+    ) {
+        let strict = run(&events, Settings { strict_fences: true, ..settings });
+        let plain = run(&events, Settings { strict_fences: false, ..settings });
+        let handed_over = strict.handed_over();
+        prop_assert!(strict.is_closed(&handed_over));
+        prop_assert_eq!(strict.content(&handed_over), plain.content(&plain.nothing()));
+        let left: Vec<_> = strict.in_flight().iter().enumerate()
+            .filter(|(index, _)| !handed_over.contains(*index)).map(|(_, part)| (part.event, part.addr)).collect();
+        let in_flight: Vec<_> = plain.in_flight().iter().map(|part| (part.event, part.addr)).collect();
+        prop_assert_eq!(left, in_flight);
+        let reference = Reference::run(&events, Settings { strict_fences: true, ..settings });
+        let expected = reference.handed_over.difference(&reference.durable).copied().collect();
+        prop_assert_eq!(numbers(&reference.in_flight(), &handed_over), expected);
+    }
+
+    #[test]
+    fn something_becomes_durable_exactly_when_told(
+        events in small_execution(), settings in settings(granularity()),
+    ) {
         let mut domain = Domain::new(settings, Arc::new(Zeros));
         let mut durable = BTreeSet::new();
         for (index, event) in events.iter().enumerate() {
             let grown = domain.apply(event);
-            let reference = Reference::run(&events[..=index], granularity, false);
+            let reference = Reference::run(&events[..=index], settings);
             prop_assert!(durable.is_subset(&reference.durable));
             prop_assert_eq!(grown, durable != reference.durable, "at {:?}", event);
             durable = reference.durable;

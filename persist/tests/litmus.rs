@@ -2,7 +2,7 @@
 //!
 //! Notation of a program: instructions separated by `;`, `CPU1:` switches the processor. `x=1` is an 8-byte store,
 //! `N x=1` a non-temporal one, `[x' x]=1` one 16-byte store over two words. m is in DRAM. x' and x are the last two
-//! words of a line, y is the first word of the next line.
+//! words of a line, y is the first word of the next line. `m?` reads m.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ struct Litmus {
     number: u32,
     modes: &'static [Granularity],
     nt_evicts: bool,
+    strict: bool,
     program: &'static str,
     /// Of which words each outcome gives the values.
     words: &'static str,
@@ -27,12 +28,16 @@ struct Litmus {
 }
 
 const fn litmus(number: u32, program: &'static str, words: &'static str, outcomes: &'static str) -> Litmus {
-    Litmus { number, modes: EVERY, nt_evicts: false, program, words, outcomes }
+    Litmus { number, modes: EVERY, nt_evicts: false, strict: false, program, words, outcomes }
 }
 
 impl Litmus {
     const fn only(self, modes: &'static [Granularity]) -> Self {
         Self { modes, ..self }
+    }
+
+    const fn strict(self) -> Self {
+        Self { strict: true, ..self }
     }
 
     const fn nt_evicts(self) -> Self {
@@ -67,6 +72,9 @@ const LITMUS: &[Litmus] = &[
     litmus(28, "x=1; clwb x; lfence; y=1", "x y", "00 10 01 11"),
     litmus(30, "CPU0: x=1; CPU1: wbinvd; y=1", "x y", "00 10 01 11"),
     litmus(31, "[x y]=1", "x y", "00 10 01 11"),
+    litmus(34, "CPU0: x=1; clwb x; lock inc m; CPU1: sfence; y=1", "x y", "10 11").strict(),
+    litmus(34, "CPU0: x=1; clwb x; lock inc m; CPU1: y=1", "x y", "00 10 01 11").strict(),
+    litmus(35, "CPU0: x=1; clflush x; m=1; CPU1: m?; y=1", "x y", "10 11"),
 ];
 
 struct Zeros;
@@ -104,7 +112,8 @@ fn events_of(instruction: &str) -> Vec<EventKind> {
         "sfence" => drain(DrainKind::Sfence),
         "wbinvd" => drain(DrainKind::WriteBackAll),
         "lock inc m" => drain(DrainKind::Locked),
-        "lfence" => Vec::new(),
+        // Nothing that reaches persistent memory or drains: a store to DRAM, a load from it.
+        "lfence" | "m=1" | "m?" => Vec::new(),
         "promise" => vec![EventKind::Promise { id: 0 }],
         _ => {
             if let Some(word) = instruction.strip_prefix("clwb ") {
@@ -130,19 +139,24 @@ fn events_of(instruction: &str) -> Vec<EventKind> {
 }
 
 fn run(litmus: &Litmus, granularity: Granularity) -> CrashPoint {
-    let settings = Settings { granularity, nt_evicts: litmus.nt_evicts, ..Settings::default() };
+    let Litmus { nt_evicts, strict, .. } = *litmus;
+    let settings = Settings { granularity, nt_evicts, strict_fences: strict, ..Settings::default() };
     let mut domain = Domain::new(settings, Arc::new(Zeros));
     let (mut vcpu, mut seq) = (0, 0);
+    let mut apply = |vcpu, retired, kind| {
+        domain.apply(&Event { seq, origin: Origin { vcpu, retired, ..Origin::default() }, kind });
+        seq += 1;
+    };
     for (retired, instruction) in (0..).zip(litmus.program.split(';')) {
         let mut instruction = instruction.trim();
         if let Some((cpu, rest)) = instruction.strip_prefix("CPU").and_then(|rest| rest.split_once(": ")) {
+            // Whoever records says how far a processor came that another one takes over from.
+            apply(vcpu, retired, EventKind::Retired);
             vcpu = cpu.parse().expect("a processor number");
             instruction = rest;
         }
         for kind in events_of(instruction) {
-            let origin = Origin { vcpu, retired, ..Origin::default() };
-            domain.apply(&Event { seq, origin, kind });
-            seq += 1;
+            apply(vcpu, retired, kind);
         }
     }
     domain.crash_point()

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use persist::{DrainKind, Event, EventKind, FlushKind, Granularity, StorePath};
+use persist::{DrainKind, Event, EventKind, FlushKind, Granularity, Settings, StorePath};
 
 /// Which store a part belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -48,6 +48,8 @@ pub struct Reference {
     /// In coherence order.
     pub parts: Vec<Part>,
     pub durable: BTreeSet<usize>,
+    /// Under strict fences: what any other drain than a fence has covered.
+    pub handed_over: BTreeSet<usize>,
 }
 
 /// What becomes of the store of an event in a kernel copy.
@@ -62,8 +64,10 @@ enum InCopy {
 }
 
 impl Reference {
-    pub fn run(events: &[Event], granularity: Granularity, nt_evicts: bool) -> Self {
-        let mut this = Self { nt_evicts, parts: Vec::new(), durable: BTreeSet::new() };
+    pub fn run(events: &[Event], settings: Settings) -> Self {
+        let Settings { granularity, nt_evicts, strict_fences, .. } = settings;
+        let mut this =
+            Self { nt_evicts, parts: Vec::new(), durable: BTreeSet::new(), handed_over: BTreeSet::new() };
         let copies = match granularity {
             Granularity::Sector => copies(events),
             Granularity::Line | Granularity::Word => vec![InCopy::Ordinary; events.len()],
@@ -106,7 +110,14 @@ impl Reference {
                     if *kind == DrainKind::WriteBackAll {
                         pending.extend(this.held_by(vcpu));
                     }
-                    this.make_durable(pending);
+                    if strict_fences && !matches!(kind, DrainKind::Sfence | DrainKind::Mfence) {
+                        let handed_over = this.with_predecessors(pending);
+                        this.handed_over.extend(handed_over);
+                    } else {
+                        this.make_durable(pending);
+                        let handed_over = this.handed_over.clone();
+                        this.make_durable(handed_over);
+                    }
                 }
                 _ => {}
             }
