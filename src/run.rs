@@ -25,6 +25,9 @@ pub struct Run {
     /// A non-temporal store waits for earlier cached stores of its line
     #[arg(long)]
     nt_evicts: bool,
+    /// Only SFENCE and MFENCE make durable: what relies on a LOCK or another drain is found, as relies-on-lock
+    #[arg(long)]
+    strict_fences: bool,
     /// Everything random comes from here, instead of from the scenario
     #[arg(long)]
     seed: Option<u64>,
@@ -72,6 +75,7 @@ impl Run {
         RunOptions {
             granularity: self.granularity,
             nt_evicts: self.nt_evicts,
+            strict_fences: self.strict_fences,
             seed: self.seed,
             budget: self.budget,
             jobs: self.jobs.map_or(processors, usize::from),

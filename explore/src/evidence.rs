@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use persist::{Event, EventKind, Part, StorePath};
+use persist::{DrainKind, Event, EventKind, Part, StorePath};
 
 use crate::findings::Found;
 use crate::record::{drive, prepared};
@@ -70,6 +70,9 @@ fn is_next(last: &StoreReport, store: &StoreReport) -> bool {
 
 fn of_part<L: Laboratory>(run: &Run<L>, part: &Part) -> StoreReport {
     let lacked = match (part.path, part.flushed_by) {
+        _ if let Some(drain) = part.handed_over_by => {
+            format!("drained by {}, but by no fence", drained_by(run, drain))
+        }
         (StorePath::NonTemporal, _) => "non-temporal and not fenced".to_owned(),
         (_, Some(event)) => format!("flushed by event {event} but not fenced"),
         (_, None) => "never flushed".to_owned(),
@@ -85,6 +88,18 @@ fn of_part<L: Laboratory>(run: &Run<L>, part: &Part) -> StoreReport {
         step: run.step_at(part.event + 1),
         stack: Vec::new(),
     }
+}
+
+/// A drain that is no fence, in words.
+fn drained_by<L: Laboratory>(run: &Run<L>, seq: u64) -> String {
+    let kind = by_seq(&run.recording.events, seq, seq + 1).first().map(|event| &event.kind);
+    let what = match kind {
+        Some(EventKind::Drain(DrainKind::Locked)) => "a locked instruction",
+        Some(EventKind::Drain(DrainKind::WriteBackAll)) => "WBINVD",
+        Some(EventKind::Drain(DrainKind::Uncached)) => "an uncached access",
+        _ => "a serialising instruction",
+    };
+    format!("{what} (event {seq})")
 }
 
 /// An instruction: a function of the kernel or of the agent and the offset in it, or an address.

@@ -17,6 +17,8 @@ use crate::verdict::Class;
 pub(crate) struct Instance {
     /// State and place in [`State::at`]; `None` when it happened while recording.
     pub state: Option<(usize, usize)>,
+    /// Whether the state exists only under strict fences.
+    pub only_strict: bool,
     /// Parts in flight that the state lacks.
     pub lost: usize,
     pub fault: Fault,
@@ -54,7 +56,11 @@ pub(crate) fn explain<L: Laboratory>(
     let mut worker = Worker::new(run.scenario, run.laboratory)?;
     let mut findings = Vec::new();
     let mut found = Vec::new();
-    for (number, group) in groups.into_values().enumerate() {
+    for (number, mut group) in groups.into_values().enumerate() {
+        // What is found without strict fences stays what it is.
+        if group.iter().any(|instance| !instance.only_strict) {
+            group.retain(|instance| !instance.only_strict);
+        }
         let states_of: BTreeSet<usize> =
             group.iter().filter_map(|instance| instance.state.map(|(state, _)| state)).collect();
         let points: BTreeSet<usize> = group
@@ -73,6 +79,9 @@ pub(crate) fn explain<L: Laboratory>(
         };
         let (point, choice) = states[state].at[place].clone();
         let mut one = Found { fault: first.fault, point, choice };
+        if run.points.points[point].is_only_strict(&one.choice) {
+            look_without_strict(run, &mut worker, &mut one)?;
+        }
         let is_window_rule = one.fault.subject.starts_with("fault ");
         if number < EXPLAINED && one.fault.class != Class::GuestWarning && !is_window_rule {
             shrink(run, &mut worker, &mut one)?;
@@ -85,6 +94,22 @@ pub(crate) fn explain<L: Laboratory>(
         finding.stores = stores;
     }
     Ok(findings)
+}
+
+/// Looks for the fault in the next state that exists without strict fences.
+fn look_without_strict<L: Laboratory>(
+    run: &Run<L>,
+    worker: &mut Worker<L>,
+    found: &mut Found,
+) -> Result<(), HostError> {
+    let point = &run.points.points[found.point];
+    let choice = point.with_handed_over(&found.choice);
+    let outcome = torn::recover(worker, &point.media, &choice)?.outcome;
+    let wanted = key(&found.fault);
+    if let Some(fault) = run.faults(&outcome, found.point).into_iter().find(|fault| key(fault) == wanted) {
+        (found.choice, found.fault) = (choice, fault);
+    }
+    Ok(())
 }
 
 /// Adds lost parts back while the fault stays: halves first, then smaller pieces.
@@ -163,10 +188,18 @@ fn write_down<L: Laboratory>(
             event: run.recording.timeline.promises.get(&id).map_or(0, |events| events - 1),
         }
     });
+    let class = point.class_of(&found.fault, &found.choice);
+    let text = &found.fault.text;
+    let text = match class {
+        Class::ReliesOnLock => {
+            format!("{} if only SFENCE and MFENCE made durable: {text}", found.fault.class)
+        }
+        _ => text.clone(),
+    };
     Ok(Finding {
         id: format!("{}-{state}", point.events),
-        class: found.fault.class,
-        text: found.fault.text.clone(),
+        class,
+        text,
         promise,
         states: states as u64,
         points: points as u64,

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use persist::{CrashPoint, Domain, EventKind, Media, Settings, StateId};
+use persist::{Choice, CrashPoint, Domain, Event, EventKind, Media, Settings, StateId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::oracle::expectation::{Expectation, expect};
+use crate::oracle::judge::Fault;
 use crate::record::Recording;
 use crate::scenario::{PointRule, Scenario};
 use crate::target::Region;
-use crate::windows::{self, Fault};
+use crate::verdict::Class;
+use crate::windows;
 
 /// The images of all regions, as the persistence model asks for them.
 pub(crate) struct Images {
@@ -38,9 +40,37 @@ pub(crate) struct Point {
     /// The rules that chose it.
     pub reasons: BTreeSet<String>,
     pub media: CrashPoint,
+    /// Under strict fences, what could be on the media without them.
+    pub without_strict: Option<CrashPoint>,
     pub expectation: Arc<Expectation>,
     /// The fault, by index, and the window of it in which the point lies.
     pub window: Option<(usize, u8)>,
+}
+
+impl Point {
+    /// Whether the state lacks something that is durable unless only SFENCE and MFENCE count.
+    pub fn is_only_strict(&self, choice: &Choice) -> bool {
+        self.without_strict.is_some() && self.media.handed_over().iter().any(|index| !choice.contains(index))
+    }
+
+    /// The class of a fault that the state shows.
+    pub fn class_of(&self, fault: &Fault, choice: &Choice) -> Class {
+        if self.is_only_strict(choice) { Class::ReliesOnLock } else { fault.class }
+    }
+
+    /// The state with everything that is durable unless only SFENCE and MFENCE count.
+    pub fn with_handed_over(&self, choice: &Choice) -> Choice {
+        self.media.closure(choice.iter().chain(self.media.handed_over().iter()))
+    }
+
+    /// A choice of [`Point::without_strict`] as one of [`Point::media`].
+    pub fn under_strict(&self, choice: &Choice) -> Choice {
+        let handed_over = self.media.handed_over();
+        // What is handed over is in flight under strict fences only; the rest is the same, in the same order.
+        let others = (0..self.media.in_flight().len()).filter(|index| !handed_over.contains(*index));
+        let chosen = others.enumerate().filter(|(other, _)| choice.contains(*other)).map(|(_, index)| index);
+        self.media.closure(chosen.chain(handed_over.iter()))
+    }
 }
 
 /// What a recording offers to be explored.
@@ -48,7 +78,7 @@ pub(crate) struct Points {
     pub points: Vec<Point>,
     /// Crash points that are the same as another in all that matters.
     pub equal: usize,
-    pub faults: Vec<Fault>,
+    pub faults: Vec<windows::Fault>,
     /// Rules that lead nowhere.
     pub unresolved: Vec<String>,
 }
@@ -63,6 +93,7 @@ pub(crate) fn find(
     let faults = windows::faults(&recording.watched, &recording.events);
     let (wanted, unresolved) = wanted(scenario, recording, &faults, media, settings);
     let mut domain = Domain::new(settings, media.clone());
+    let mut plain = settings.strict_fences.then(|| Domain::new(without_strict(settings), media.clone()));
     let mut points: Vec<Point> = Vec::new();
     let mut seen: BTreeMap<Key, usize> = BTreeMap::new();
     let mut equal = 0;
@@ -70,6 +101,9 @@ pub(crate) fn find(
     for (events, reasons) in wanted {
         while let Some(event) = happened.next_if(|event| event.seq < events) {
             domain.apply(event);
+            plain.iter_mut().for_each(|domain| {
+                domain.apply(event);
+            });
         }
         let media = domain.crash_point();
         let expectation = expect(&scenario.history, &recording.timeline, events);
@@ -82,7 +116,15 @@ pub(crate) fn find(
             continue;
         }
         seen.insert(key, points.len());
-        points.push(Point { events, reasons, media, expectation: Arc::new(expectation), window });
+        let without_strict = plain.as_ref().map(Domain::crash_point);
+        points.push(Point {
+            events,
+            reasons,
+            media,
+            without_strict,
+            expectation: Arc::new(expectation),
+            window,
+        });
     }
     Points { points, equal, faults, unresolved }
 }
@@ -95,6 +137,7 @@ fn key(media: &CrashPoint, expectation: &Expectation, window: Option<(usize, u8)
     for part in media.in_flight() {
         hash.update(&part.event.to_le_bytes());
         hash.update(&part.addr.to_le_bytes());
+        hash.update(&[u8::from(part.handed_over_by.is_some())]);
     }
     hash.update(format!("{expectation:?} {window:?}").as_bytes());
     (media.durable_id(), *hash.finalize().as_bytes())
@@ -106,7 +149,7 @@ type Wanted = BTreeMap<u64, BTreeSet<String>>;
 fn wanted(
     scenario: &Scenario,
     recording: &Recording,
-    faults: &[Fault],
+    faults: &[windows::Fault],
     media: &Arc<dyn Media>,
     settings: Settings,
 ) -> (Wanted, Vec<String>) {
@@ -126,17 +169,27 @@ fn wanted(
     (wanted, unresolved)
 }
 
-/// Events that make something durable.
+fn without_strict(settings: Settings) -> Settings {
+    Settings { strict_fences: false, ..settings }
+}
+
+/// Events that make something durable; under strict fences also those that would without them.
 fn growth(recording: &Recording, media: &Arc<dyn Media>, settings: Settings) -> Vec<u64> {
-    let mut domain = Domain::new(settings, media.clone());
-    recording.events.iter().filter(|event| domain.apply(event)).map(|event| event.seq).collect()
+    let mut readings = vec![Domain::new(without_strict(settings), media.clone())];
+    if settings.strict_fences {
+        readings.push(Domain::new(settings, media.clone()));
+    }
+    let grows = |event: &&Event| {
+        readings.iter_mut().map(|domain| domain.apply(event)).fold(false, |any, one| any | one)
+    };
+    recording.events.iter().filter(grows).map(|event| event.seq).collect()
 }
 
 fn of_rule(
     rule: &PointRule,
     scenario: &Scenario,
     recording: &Recording,
-    faults: &[Fault],
+    faults: &[windows::Fault],
     grows: &[u64],
 ) -> Result<Vec<u64>, String> {
     let events = &recording.events;

@@ -60,6 +60,7 @@ pub fn replay<L: Laboratory>(
     let options = RunOptions {
         granularity: report.settings.granularity,
         nt_evicts: report.settings.nt_evicts,
+        strict_fences: report.settings.strict_fences,
         seed: Some(report.settings.seed),
         ..RunOptions::default()
     };
@@ -94,7 +95,10 @@ pub fn replay<L: Laboratory>(
     let faults = run.faults(&recovered.outcome, point);
     let outcome = recovered.outcome.words().to_owned();
     Ok(Replayed {
-        faults: faults.into_iter().map(|fault| format!("{}: {}", fault.class, fault.text)).collect(),
+        faults: faults
+            .into_iter()
+            .map(|fault| format!("{}: {}", run.points.points[point].class_of(&fault, &choice), fault.text))
+            .collect(),
         outcome,
         console: recovered.console,
         image: Some(image),

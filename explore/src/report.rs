@@ -79,6 +79,9 @@ pub struct Settings {
     pub granularity: Granularity,
     /// Whether a non-temporal store waits for earlier cached ones of its line.
     pub nt_evicts: bool,
+    /// Whether only SFENCE and MFENCE make durable.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub strict_fences: bool,
     /// Seed of the machine and of all choices.
     pub seed: u64,
     /// States to recover in all, at most.

@@ -30,6 +30,8 @@ pub struct RunOptions {
     pub granularity: Granularity,
     /// Whether a non-temporal store waits for earlier cached ones of its line.
     pub nt_evicts: bool,
+    /// Whether only SFENCE and MFENCE make durable, also when the scenario does not say so.
+    pub strict_fences: bool,
     /// Instead of the scenario's seed.
     pub seed: Option<u64>,
     /// Instead of the scenario's budget of states.
@@ -122,13 +124,13 @@ pub(crate) fn prepare<'a, L: Laboratory>(
     }
     let regions = laboratory.start()?.regions();
     let media: Arc<dyn Media> = Arc::new(Images { regions, images: laboratory.images().to_vec() });
-    let points = points::find(scenario, &recording, &media, model(options));
+    let points = points::find(scenario, &recording, &media, model(scenario, options));
     inconclusive.extend(points.unresolved.iter().cloned());
     Ok(Run { scenario, laboratory, options, recording, dropped: dropped.unwrap_or_default(), media, points })
 }
 
 /// The settings of the persistence model.
-fn model(options: &RunOptions) -> persist::Settings {
+fn model(scenario: &Scenario, options: &RunOptions) -> persist::Settings {
     let mut faults = ModelFaults::default();
     match options.sabotage {
         Some(Sabotage::StoresAreDurable) => faults.stores_are_durable = true,
@@ -139,6 +141,7 @@ fn model(options: &RunOptions) -> persist::Settings {
     persist::Settings {
         granularity: options.granularity,
         nt_evicts: options.nt_evicts,
+        strict_fences: options.strict_fences || scenario.crash.strict_fences,
         faults,
         ..persist::Settings::default()
     }
@@ -206,6 +209,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
             platform: "adr".to_owned(),
             granularity: self.options.granularity,
             nt_evicts: self.options.nt_evicts,
+            strict_fences: self.options.strict_fences || self.scenario.crash.strict_fences,
             seed: self.seed(),
             budget: self.budget(),
             states_per_point: self.scenario.crash.states,
@@ -256,10 +260,8 @@ impl<'a, L: Laboratory> Run<'a, L> {
     fn choose(&self, counts: &mut Counts) -> Vec<State> {
         let points = &self.points.points;
         let limit = self.scenario.crash.states as usize;
-        let chosen: Vec<Vec<Choice>> = points
-            .iter()
-            .map(|point| states::choose(&point.media, self.seed() ^ point.events, limit))
-            .collect();
+        let chosen: Vec<Vec<Choice>> =
+            points.iter().map(|point| states::of_point(point, self.seed() ^ point.events, limit)).collect();
         let order = self.order();
         let mut states: Vec<State> = Vec::new();
         let mut known: BTreeMap<StateId, usize> = BTreeMap::new();
@@ -270,8 +272,11 @@ impl<'a, L: Laboratory> Run<'a, L> {
                 let id = points[number].media.state_id(choice);
                 if let Some(&known) = known.get(&id) {
                     counts.states_equal += 1;
-                    if states[known].at.iter().all(|(point, _)| *point != number) {
-                        states[known].at.push((number, choice.clone()));
+                    match states[known].at.iter_mut().find(|(point, _)| *point == number) {
+                        // The same content without strict fences says more.
+                        Some((_, at)) if points[number].is_only_strict(at) => *at = choice.clone(),
+                        Some(_) => (),
+                        None => states[known].at.push((number, choice.clone())),
                     }
                 } else if (states.len() as u64) < self.budget() {
                     known.insert(id, states.len());
@@ -284,7 +289,8 @@ impl<'a, L: Laboratory> Run<'a, L> {
         counts.states_distinct = states.len() as u64;
         let complete = |(point, choices): (&Point, &Vec<Choice>)| {
             let count = point.media.count();
-            count.exact && count.states == choices.len() as u128
+            let distinct: BTreeSet<&Choice> = choices.iter().collect();
+            count.exact && count.states == distinct.len() as u128
         };
         counts.exhaustive = counts.states_left_out == 0 && points.iter().zip(&chosen).all(complete);
         states
@@ -402,9 +408,10 @@ impl<'a, L: Laboratory> Run<'a, L> {
         let places = states
             .iter()
             .zip(judged)
-            .flat_map(|(state, judged)| state.at.iter().map(move |(point, _)| (*point, judged)));
+            .flat_map(|(state, judged)| state.at.iter().map(move |(point, choice)| (*point, choice, judged)));
         places
-            .filter_map(|(point, judged)| {
+            .filter(|(point, choice, _)| !self.points.points[*point].is_only_strict(choice))
+            .filter_map(|(point, _, judged)| {
                 let (_, window) = self.points.points[point].window.filter(|(of, _)| *of == fault)?;
                 Some((window, judged.shape.clone()?))
             })
@@ -460,8 +467,10 @@ impl<'a, L: Laboratory> Run<'a, L> {
             for (place, faults) in judged.faults.iter().enumerate() {
                 let (point, choice) = &states[number].at[place];
                 let lost = self.points.points[*point].media.in_flight().len() - choice.len();
+                let only_strict = self.points.points[*point].is_only_strict(choice);
                 instances.extend(faults.iter().map(|fault| Instance {
                     state: Some((number, place)),
+                    only_strict,
                     lost,
                     fault: fault.clone(),
                 }));
@@ -474,7 +483,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
                         range: None,
                         text: warning.clone(),
                     };
-                    Instance { state: Some((number, place)), lost, fault }
+                    Instance { state: Some((number, place)), only_strict, lost, fault }
                 }));
             }
         }
@@ -486,7 +495,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
                 range: None,
                 text: format!("while recording: {why}"),
             };
-            instances.push(Instance { state: None, lost: 0, fault });
+            instances.push(Instance { state: None, only_strict: false, lost: 0, fault });
         }
         instances
     }
@@ -495,10 +504,11 @@ impl<'a, L: Laboratory> Run<'a, L> {
         let mut reports: Vec<PointReport> =
             self.points.points.iter().map(|point| self.point_report(point)).collect();
         for (state, judged) in states.iter().zip(judged) {
-            for ((point, _), faults) in state.at.iter().zip(&judged.faults) {
+            for ((point, choice), faults) in state.at.iter().zip(&judged.faults) {
                 let report = &mut reports[*point];
                 report.judged += 1;
-                report.found.extend(faults.iter().map(|fault| fault.class));
+                let at = &self.points.points[*point];
+                report.found.extend(faults.iter().map(|fault| at.class_of(fault, choice)));
                 report.found.sort();
                 report.found.dedup();
                 let outcome = judged.shape.as_ref().map_or("nothing came back".to_owned(), describe);

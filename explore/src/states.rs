@@ -4,11 +4,29 @@ use persist::{Choice, CrashPoint, Group};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::points::Point;
+
 /// A crash point with this many states or fewer is tried in full.
 const FEW: u128 = 16;
 
+/// States of one crash point; under strict fences those that exist without them, too, in turn.
+pub(crate) fn of_point(point: &Point, seed: u64, limit: usize) -> Vec<Choice> {
+    let strict = choose(&point.media, seed, limit);
+    let Some(plain) = &point.without_strict else { return strict };
+    if point.media.handed_over().is_empty() {
+        return strict;
+    }
+    let plain = choose(plain, seed, limit);
+    let mut both = Vec::new();
+    for at in 0..plain.len().max(strict.len()) {
+        both.extend(plain.get(at).map(|choice| point.under_strict(choice)));
+        both.extend(strict.get(at).cloned());
+    }
+    both
+}
+
 /// States of one crash point, the most telling first; at most `limit`. Two may have equal content.
-pub(crate) fn choose(media: &CrashPoint, seed: u64, limit: usize) -> Vec<Choice> {
+fn choose(media: &CrashPoint, seed: u64, limit: usize) -> Vec<Choice> {
     let count = media.count();
     if count.exact && count.states <= FEW.min(limit as u128) {
         return media.all().collect();

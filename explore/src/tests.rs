@@ -47,11 +47,12 @@ fn the_scenarios_keep_their_promises() {
 
 #[test]
 fn every_control_is_found_and_its_repaired_twin_is_fine() {
-    for name in ["no-clwb", "no-fence", "no-map-sync", "barrier0", "skipped-zeroing"] {
+    for name in ["no-clwb", "no-fence", "no-map-sync", "barrier0", "skipped-zeroing", "relies-on-lock"] {
         let control = shipped(&format!("controls/{name}"));
         let report = explore(&control);
         assert_eq!(report.verdict, Verdict::Expected, "{report}");
-        let unexpected = explore(&Scenario { expect: Vec::new(), ..control });
+        let denied = RunOptions { jobs: 2, deny: control.expect.clone(), ..RunOptions::default() };
+        let unexpected = run_with(&Scenario { expect: Vec::new(), ..control }, &denied);
         assert_eq!(unexpected.verdict, Verdict::Violated, "{unexpected}");
         let repaired = explore(&shipped(&format!("controls/repaired/{name}-repaired")));
         assert_eq!(repaired.verdict, Verdict::Kept, "{repaired}");
@@ -68,6 +69,43 @@ fn a_finding_names_the_store_that_was_not_flushed_with_its_stack() {
     assert!(!finding.stores[0].stack.is_empty(), "{report}");
     let report = explore(&shipped("controls/no-fence"));
     assert!(report.findings[0].stores[0].lacked.contains("not fenced"), "{report}");
+}
+
+#[test]
+fn what_only_strict_fences_find_relies_on_a_lock_and_is_not_lost() {
+    let mut control = shipped("controls/relies-on-lock");
+    let report = explore(&control);
+    assert!(report.findings.iter().all(|finding| finding.class == Class::ReliesOnLock), "{report}");
+    assert!(report.findings[0].text.starts_with("lost if only SFENCE and MFENCE made durable"), "{report}");
+    assert!(
+        report.findings[0].stores[0].lacked.starts_with("drained by a locked instruction (event "),
+        "{report}"
+    );
+    assert!(report.points.iter().flat_map(|point| &point.found).all(|class| *class == Class::ReliesOnLock));
+    control.expect.clear();
+    assert_eq!(explore(&control).verdict, Verdict::Kept, "it is reported, and no violation");
+    control.crash.strict_fences = false;
+    let plain = explore(&control);
+    assert!(plain.verdict == Verdict::Kept && plain.findings.is_empty(), "{plain}");
+    let asked = run_with(&control, &RunOptions { strict_fences: true, ..RunOptions::default() });
+    assert_eq!(asked.findings, report.findings);
+}
+
+#[test]
+fn what_is_found_without_strict_fences_stays_what_it_is() {
+    for name in ["no-clwb", "no-fence", "no-map-sync", "barrier0", "skipped-zeroing"] {
+        let control = shipped(&format!("controls/{name}"));
+        let strict = RunOptions { jobs: 2, strict_fences: true, budget: Some(1000), ..RunOptions::default() };
+        let strict = run_with(&control, &strict);
+        let plain = run_with(&control, &RunOptions { jobs: 2, budget: Some(1000), ..RunOptions::default() });
+        let classes = |report: &Report| -> std::collections::BTreeSet<_> {
+            let others = report.findings.iter().filter(|finding| finding.class != Class::ReliesOnLock);
+            others
+                .map(|finding| (finding.class, finding.promise.as_ref().map(|promise| promise.text.clone())))
+                .collect()
+        };
+        assert_eq!(classes(&strict), classes(&plain), "{strict}");
+    }
 }
 
 #[test]
@@ -102,7 +140,9 @@ fn reports_do_not_depend_on_the_number_of_jobs() {
 
 #[test]
 fn a_finding_can_be_replayed() {
-    for name in ["controls/no-clwb", "controls/barrier0", "controls/skipped-zeroing"] {
+    for name in
+        ["controls/no-clwb", "controls/barrier0", "controls/skipped-zeroing", "controls/relies-on-lock"]
+    {
         let report = explore(&shipped(name));
         let scenario = crate::replay::scenario_of(&report).expect("the report carries its scenario");
         for finding in &report.findings {

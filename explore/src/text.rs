@@ -46,7 +46,8 @@ impl Report {
     fn write_counts(&self, f: &mut Formatter) -> fmt::Result {
         let counts = &self.counts;
         let settings = &self.settings;
-        writeln!(f, "  {} {:?}, seed {}", settings.platform, settings.granularity, settings.seed)?;
+        let strict = if settings.strict_fences { ", strict fences" } else { "" };
+        writeln!(f, "  {} {:?}{strict}, seed {}", settings.platform, settings.granularity, settings.seed)?;
         writeln!(
             f,
             "  {} events, {} promises, {} crash points ({} more equal to one of them)",

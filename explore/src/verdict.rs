@@ -19,6 +19,9 @@ pub enum Class {
     GuestCrash,
     /// A checksummed block was torn, which only happens below sector granularity.
     TornSector,
+    /// Only what a locked instruction, or another drain that is no fence, has drained keeps it: what strict fences
+    /// find beyond what is found without them.
+    ReliesOnLock,
     /// The kernel warned, or the file system wrote an error to the log.
     GuestWarning,
 }
@@ -38,6 +41,7 @@ impl Class {
             Class::Corrupt => "corrupt",
             Class::GuestCrash => "guest-crash",
             Class::TornSector => "torn-sector",
+            Class::ReliesOnLock => "relies-on-lock",
             Class::GuestWarning => "guest-warning",
         }
     }

@@ -1,7 +1,7 @@
 //! Mistakes that must be found, and the same programs without the mistake.
 
 use explore::verdict::Class;
-use explore::{Report, Verdict};
+use explore::{Report, RunOptions, Verdict};
 
 use crate::support::{jobs, run, scenario};
 
@@ -56,4 +56,17 @@ fn without_barriers_the_commit_record_can_overtake_the_journal() {
 #[test]
 fn blocks_that_are_not_zeroed_show_stale_data() {
     judge("skipped-zeroing", Class::Stale);
+}
+
+#[test]
+fn what_only_a_locked_instruction_drains_relies_on_it_and_is_not_lost() {
+    let mut control = scenario("controls/relies-on-lock");
+    let report = run(&control, &jobs(2));
+    assert_eq!(report.verdict, Verdict::Expected, "{report}");
+    assert!(blames(&report, Class::ReliesOnLock, "drained by a locked instruction", AGENT_STORE), "{report}");
+    control.expect.clear();
+    let denied = RunOptions { deny: vec![Class::ReliesOnLock], ..jobs(2) };
+    assert_eq!(run(&control, &denied).verdict, Verdict::Violated);
+    let repaired = run(&scenario("controls/repaired/relies-on-lock-repaired"), &jobs(2));
+    assert!(repaired.verdict == Verdict::Kept && repaired.findings.is_empty(), "{repaired}");
 }

@@ -80,6 +80,8 @@ pub struct CrashOptions {
     pub budget: u64,
     /// States of one crash point, at most.
     pub states: u64,
+    /// Whether only SFENCE and MFENCE make durable.
+    pub strict_fences: bool,
     /// Seed of everything chosen by chance.
     pub seed: u64,
 }
@@ -90,6 +92,7 @@ impl Default for CrashOptions {
             points: vec![PointRule::Durable, PointRule::Promises],
             budget: 1000,
             states: 64,
+            strict_fences: false,
             seed: 1,
         }
     }
@@ -261,6 +264,7 @@ fn check_crash(source: &Source, raw: &schema::RawCrash) -> Result<CrashOptions, 
     }
     crash.budget = raw.budget.unwrap_or(crash.budget);
     crash.states = raw.states.unwrap_or(crash.states);
+    crash.strict_fences = raw.strict_fences;
     crash.seed = raw.seed.unwrap_or(crash.seed);
     for (key, value) in [("budget", crash.budget), ("states", crash.states)] {
         if value == 0 {

@@ -130,6 +130,8 @@ pub(super) struct RawCrash {
     pub budget: Option<u64>,
     pub states: Option<u64>,
     pub seed: Option<u64>,
+    #[serde(default)]
+    pub strict_fences: bool,
 }
 
 /// `[limits]`: when a guest counts as hung or flooding, while recording and while recovering.

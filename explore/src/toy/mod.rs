@@ -179,6 +179,7 @@ impl State {
                 Op::Fence(Fence::Sfence) => bus.user(EventKind::Drain(DrainKind::Sfence)),
                 Op::Fence(Fence::Mfence) => bus.user(EventKind::Drain(DrainKind::Mfence)),
                 Op::Fence(Fence::Lfence) => (),
+                Op::Fence(Fence::Lock) => bus.user(EventKind::Drain(DrainKind::Locked)),
                 Op::Promise(id) => bus.user(EventKind::Promise { id: *id }),
                 Op::Marker(id) => bus.user(EventKind::Marker { id: *id }),
             }

@@ -300,6 +300,8 @@ pub enum Fence {
     Mfence,
     /// LFENCE
     Lfence,
+    /// A LOCK-prefixed instruction on DRAM.
+    Lock,
 }
 
 /// How a command ended.
