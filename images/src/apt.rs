@@ -16,6 +16,32 @@ use crate::watched;
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 const RELEASE: &str = "bookworm";
 
+/// A processor architecture that Debian has packages for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Architecture {
+    #[default]
+    Amd64,
+    I386,
+}
+
+impl Architecture {
+    /// Debian's name.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Architecture::Amd64 => "amd64",
+            Architecture::I386 => "i386",
+        }
+    }
+
+    /// Where its shared libraries are.
+    pub(crate) fn libraries(self) -> &'static str {
+        match self {
+            Architecture::Amd64 => "usr/lib/x86_64-linux-gnu",
+            Architecture::I386 => "usr/lib/i386-linux-gnu",
+        }
+    }
+}
+
 /// A package of Debian in one version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Package {
@@ -29,20 +55,34 @@ pub struct Package {
 
 pub(crate) struct Apt<'a> {
     cache: &'a Cache,
+    architecture: Architecture,
     root: PathBuf,
     mirror: String,
 }
 
 impl<'a> Apt<'a> {
     pub(crate) fn new(cache: &'a Cache) -> Apt<'a> {
+        Apt::of(cache, Architecture::Amd64)
+    }
+
+    /// Each architecture has a root of its own: nobody pays for an index that is not asked for.
+    pub(crate) fn of(cache: &'a Cache, architecture: Architecture) -> Apt<'a> {
         let mirror =
             variable("PMEMSIM_DEBIAN_MIRROR").unwrap_or_else(|| "http://deb.debian.org/debian".into());
-        Apt { cache, root: cache.root().join("apt"), mirror }
+        let root = match architecture {
+            Architecture::Amd64 => cache.root().join("apt"),
+            other => cache.root().join("apt").join(other.name()),
+        };
+        Apt { cache, architecture, root, mirror }
     }
 
     /// The package as it was resolved the first time; kept until [`Apt::forget`], so that runs repeat.
     pub(crate) fn resolve(&self, name: &str) -> Result<Package> {
-        self.resolve_with(name, || self.candidate(name))
+        let known = match self.architecture {
+            Architecture::Amd64 => name.to_owned(),
+            other => format!("{name}:{}", other.name()),
+        };
+        self.resolve_with(&known, || self.candidate(name))
     }
 
     /// The same for a name that is not a package's: `find` says what it means today.
@@ -69,11 +109,14 @@ impl<'a> Apt<'a> {
         Ok(found)
     }
 
-    /// Forgets what names were resolved to, and gets Debian's index anew.
+    /// Forgets what names were resolved to, and gets Debian's index anew; those of other architectures when they
+    /// have been used.
     pub(crate) fn refresh(&self) -> Result<()> {
         self.cache.remove("resolved")?;
         let _lock = self.cache.lock("apt")?;
-        self.update()
+        self.update()?;
+        let other = Apt::of(self.cache, Architecture::I386);
+        if other.updated().exists() { other.update() } else { Ok(()) }
     }
 
     /// Every package whose name begins with `prefix`, each in its newest version.
@@ -157,7 +200,11 @@ impl<'a> Apt<'a> {
 
     fn update(&self) -> Result<()> {
         self.configure()?;
-        self.cache.say(&format!("getting the package index of Debian {RELEASE} from {}", self.mirror));
+        self.cache.say(&format!(
+            "getting the package index of Debian {RELEASE} {} from {}",
+            self.architecture.name(),
+            self.mirror
+        ));
         let mut apt = self.command("apt-get");
         apt.arg("update");
         let output = self.run(apt, false)?;
@@ -237,7 +284,10 @@ impl<'a> Apt<'a> {
             .unwrap_or_else(|| "http://deb.debian.org/debian-security".into());
         let mut sources = String::new();
         for (mirror, suite) in [(&self.mirror, ""), (&self.mirror, "-updates"), (&security, "-security")] {
-            sources += &format!("deb [arch=amd64 signed-by={KEYRING}] {mirror} {RELEASE}{suite} main\n");
+            sources += &format!(
+                "deb [arch={} signed-by={KEYRING}] {mirror} {RELEASE}{suite} main\n",
+                self.architecture.name()
+            );
         }
         for (name, text) in
             [("state/status", ""), ("etc/sources.list", &sources), ("apt.conf", &self.settings())]
@@ -269,8 +319,10 @@ impl<'a> Apt<'a> {
         ] {
             text += &format!("{name} \"{root}/{value}\";\n");
         }
-        text +=
-            "APT::Architecture \"amd64\";\nAPT::Architectures { \"amd64\"; };\nAPT::Sandbox::User \"\";\n";
+        let architecture = self.architecture.name();
+        text += &format!(
+            "APT::Architecture \"{architecture}\";\nAPT::Architectures {{ \"{architecture}\"; }};\nAPT::Sandbox::User \"\";\n"
+        );
         text += "Acquire::Languages \"none\";\nAcquire::Retries \"2\";\nDebug::NoLocking \"true\";\n";
         text + &host_network_settings()
     }

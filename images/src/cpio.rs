@@ -2,6 +2,14 @@
 //! (Documentation/driver-api/early-userspace/buffer-format.rst). The same entries give the same bytes.
 
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::Path;
+
+use crate::cache::create_dir;
+use crate::error::{Error, Result};
 
 /// A tree of files in the making; parents are added by themselves. Paths have no leading slash.
 #[derive(Clone, Debug, Default)]
@@ -44,6 +52,26 @@ impl Archive {
             self.entries.entry(path[..at].to_string()).or_insert(directory);
         }
         self.entries.insert(path.to_string(), Entry { mode, device, data });
+    }
+
+    /// Writes files, links and directories below `root`.
+    pub(crate) fn unpack(&self, root: &Path) -> Result<()> {
+        for (path, entry) in &self.entries {
+            let place = root.join(path);
+            let fail = Error::io("write", &place);
+            match entry.mode & 0o170_000 {
+                DIRECTORY => create_dir(&place)?,
+                SYMLINK => symlink(OsStr::from_bytes(&entry.data), &place).map_err(fail)?,
+                FILE => {
+                    let permissions = fs::Permissions::from_mode(entry.mode & 0o7777);
+                    fs::write(&place, &entry.data)
+                        .and_then(|()| fs::set_permissions(&place, permissions))
+                        .map_err(fail)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     /// The archive: entries in byte order of their paths, so that a directory stands before what is in it.

@@ -8,10 +8,11 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::apt::Architecture;
 use crate::apt::Package;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::programs::{LIBRARIES, Programs};
+use crate::programs::Programs;
 
 /// 2024-01-01 00:00:00 UTC: every time stamp that mke2fs writes.
 const TIME: &str = "1704067200";
@@ -40,7 +41,7 @@ impl Tools {
     }
 
     fn command(&self, program: &str) -> Command {
-        let libraries = self.root.join(LIBRARIES);
+        let libraries = self.root.join(Architecture::Amd64.libraries());
         let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
         command.arg("--library-path").arg(&libraries).arg(self.root.join("usr/sbin").join(program));
         // Nothing of the host's environment changes what they do.

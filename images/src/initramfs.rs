@@ -42,8 +42,9 @@ impl Initramfs {
         Initramfs { archive, modules: Vec::new() }
     }
 
-    /// Adds Debian programs with the libraries they need: `PACKAGE`, or `PACKAGE/PROGRAM` for one of the package's
-    /// programs. Returns the package. Scripts bring no interpreter along.
+    /// Adds Debian programs with the libraries they need: `PACKAGE`, `PACKAGE/PROGRAM` for one of the package's
+    /// programs, `PACKAGE/usr/PATH` for a file of it or all below a directory. `PACKAGE:i386` is the package for
+    /// 32-bit processors. Returns the package. Scripts bring no interpreter along.
     ///
     /// # Errors
     /// [`Error::BadProgram`], [`Error::NoSuchPackage`], and all that fetching can meet.
@@ -97,6 +98,15 @@ impl Initramfs {
             return Err(bad("its path in the guest is taken"));
         }
         Ok(inner)
+    }
+
+    /// Writes files, links and directories below `root`, which must exist: what the guest sees, for comparing with
+    /// the host. Devices and modules are left out.
+    ///
+    /// # Errors
+    /// [`Error::Io`]
+    pub fn unpack(&self, root: &Path) -> Result<()> {
+        self.archive.unpack(root)
     }
 
     /// The newc archive. The same contents give the same bytes.

@@ -1,24 +1,21 @@
 //! Programs of Debian with the libraries they need, unpacked in the cache.
 //!
-//! `PACKAGE` means every file of the package and of the packages it depends on; `PACKAGE/PROGRAM` only that program.
-//! Of packages that bring shared libraries only the libraries that are needed (DT_NEEDED, in full) come along.
+//! `PACKAGE` means every file of the package and of the packages it depends on; `PACKAGE/PROGRAM` only that program,
+//! `PACKAGE/usr/DIRECTORY` only what lies there. `PACKAGE:i386` is the package for 32-bit processors. Of packages that bring shared libraries only the libraries that are needed (DT_NEEDED, in full) come along.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use object::elf::FileHeader64;
+use object::elf::{FileHeader32, FileHeader64};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
 use object::{Endianness, elf};
 
-use crate::apt::{Apt, Package};
+use crate::apt::{Apt, Architecture, Package};
 use crate::cache::{Cache, Tree, create_dir, entries};
 use crate::deb::{self, Content, Member};
 use crate::error::{Error, Result};
-
-/// Where Debian's shared libraries are.
-pub(crate) const LIBRARIES: &str = "usr/lib/x86_64-linux-gnu";
 
 /// Dependencies for installing and configuring, not for running.
 const NOT_NEEDED: [&str; 9] = [
@@ -54,23 +51,29 @@ pub(crate) struct Programs {
 }
 
 impl Programs {
-    /// `name` is `PACKAGE` or `PACKAGE/PROGRAM`.
+    /// `name` is `PACKAGE`, `PACKAGE/PROGRAM` or `PACKAGE/usr/PATH`; `PACKAGE:i386` instead of `PACKAGE`.
     pub(crate) fn get(cache: &Cache, name: &str) -> Result<Programs> {
-        let (package, program) =
-            name.split_once('/').map_or((name, None), |(package, program)| (package, Some(program)));
+        let (package, part) =
+            name.split_once('/').map_or((name, None), |(package, part)| (package, Some(part)));
+        let (package, architecture) = match package.split_once(':') {
+            None | Some((_, "amd64")) => (package.trim_end_matches(":amd64"), Architecture::Amd64),
+            Some((package, "i386")) => (package, Architecture::I386),
+            Some(_) => return Err(bad(name, "the architectures are amd64 and i386")),
+        };
         let tame = |text: &str| {
             text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')
                 && text.chars().all(|c| c.is_ascii_alphanumeric() || "+-._[".contains(c))
         };
-        if !tame(package) || !program.is_none_or(tame) {
-            return Err(bad(name, "give the name of a Debian package, or PACKAGE/PROGRAM"));
+        let tame_part = |part: &str| tame(part) || part.starts_with("usr/") && part.split('/').all(tame);
+        if !tame(package) || !part.is_none_or(tame_part) {
+            return Err(bad(name, "give the name of a Debian package, PACKAGE/PROGRAM or PACKAGE/usr/PATH"));
         }
-        let apt = Apt::new(cache);
+        let apt = Apt::of(cache, architecture);
         let package = apt.resolve(package)?;
         let key = format!("{}-{}", name.replace('/', "-"), &package.sha256[..16]);
         let tree = cache.tree("programs", &key, |dir| {
-            let mut closure = Closure::new(&apt);
-            closure.collect(&package, program)?;
+            let mut closure = Closure::new(&apt, architecture);
+            closure.collect(&package, part)?;
             closure.files.iter().try_for_each(|(path, member)| put(&dir.join(path), member))
         })?;
         Ok(Programs { tree, package })
@@ -133,6 +136,7 @@ fn links_below(dir: &Path) -> Result<Vec<PathBuf>> {
 /// What is taken, and where more can come from.
 struct Closure<'a> {
     apt: &'a Apt<'a>,
+    architecture: Architecture,
     files: BTreeMap<PathBuf, Member>,
     /// Files of packages that bring libraries.
     libraries: BTreeMap<PathBuf, Member>,
@@ -145,10 +149,11 @@ struct Closure<'a> {
 }
 
 impl<'a> Closure<'a> {
-    fn new(apt: &'a Apt<'a>) -> Closure<'a> {
+    fn new(apt: &'a Apt<'a>, architecture: Architecture) -> Closure<'a> {
         let (files, libraries) = (BTreeMap::new(), BTreeMap::new());
         Closure {
             apt,
+            architecture,
             files,
             libraries,
             seen: BTreeSet::new(),
@@ -157,14 +162,22 @@ impl<'a> Closure<'a> {
         }
     }
 
-    fn collect(&mut self, package: &Package, program: Option<&str>) -> Result<()> {
+    fn collect(&mut self, package: &Package, part: Option<&str>) -> Result<()> {
         self.seen.insert(package.name.clone());
         let deb = self.apt.fetch(package)?;
         self.files = unpack(&deb)?;
-        if let Some(program) = program {
-            self.keep_only(&package.name, program)?;
+        match part {
+            // Not a program: of what its package depends on only libraries can be needed.
+            Some(path) if path.contains('/') => {
+                self.keep_below(&package.name, path)?;
+                self.further.extend(depends(&deb)?);
+            }
+            Some(program) => {
+                self.keep_only(&package.name, program)?;
+                self.wanted.extend(depends(&deb)?);
+            }
+            None => self.wanted.extend(depends(&deb)?),
         }
-        self.wanted.extend(depends(&deb)?);
         while let Some(name) = self.wanted.pop_front() {
             self.look_at(&name, true)?;
         }
@@ -178,19 +191,29 @@ impl<'a> Closure<'a> {
         }
     }
 
-    /// Unpacks another package: a library waits until it is needed, anything else is taken when `whole`.
+    /// Unpacks another package: a library waits until it is needed, anything else is taken when `whole`. What a
+    /// compiler needs of a library (`-dev`) is no library.
     fn look_at(&mut self, name: &str, whole: bool) -> Result<()> {
         if NOT_NEEDED.contains(&name) || !self.seen.insert(name.into()) {
             return Ok(());
         }
         let deb = self.apt.fetch(&self.apt.resolve(name)?)?;
         let files = unpack(&deb)?;
-        if files.keys().any(|path| is_library(path)) {
+        if !name.ends_with("-dev") && files.keys().any(|path| is_library(path, self.architecture)) {
             self.libraries.extend(files);
             self.further.extend(depends(&deb)?);
         } else if whole {
             self.files.extend(files);
             self.wanted.extend(depends(&deb)?);
+        }
+        Ok(())
+    }
+
+    /// Drops everything but the file or directory at `path`.
+    fn keep_below(&mut self, package: &str, path: &str) -> Result<()> {
+        self.files.retain(|file, _| file.starts_with(path));
+        if self.files.is_empty() {
+            return Err(bad(package, format!("the package has nothing at {path}")));
         }
         Ok(())
     }
@@ -250,9 +273,9 @@ fn names(path: &Path, wanted: &BTreeSet<String>) -> bool {
     path.file_name().and_then(|name| name.to_str()).is_some_and(|name| wanted.contains(name))
 }
 
-fn is_library(path: &Path) -> bool {
+fn is_library(path: &Path, architecture: Architecture) -> bool {
     let shared = |name: &std::ffi::OsStr| name.to_string_lossy().contains(".so");
-    path.parent() == Some(Path::new(LIBRARIES)) && path.file_name().is_some_and(shared)
+    path.parent() == Some(Path::new(architecture.libraries())) && path.file_name().is_some_and(shared)
 }
 
 /// Where a symbolic link at `path` leads: without a leading slash, with a merged /usr.
@@ -308,7 +331,16 @@ pub(crate) fn needed(member: &Member) -> Vec<String> {
 }
 
 fn libraries_of(data: &[u8]) -> object::read::Result<Vec<String>> {
-    let header = FileHeader64::<Endianness>::parse(data)?;
+    match object::FileKind::parse(data)? {
+        object::FileKind::Elf32 => libraries_of_class::<FileHeader32<Endianness>>(data),
+        _ => libraries_of_class::<FileHeader64<Endianness>>(data),
+    }
+}
+
+fn libraries_of_class<Header: FileHeader<Endian = Endianness>>(
+    data: &[u8],
+) -> object::read::Result<Vec<String>> {
+    let header = Header::parse(data)?;
     let endian = header.endian()?;
     let mut names = Vec::new();
     for segment in header.program_headers(endian, data)? {
@@ -349,7 +381,9 @@ mod tests {
     fn names_that_are_no_packages_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let cache = Cache::at(dir.path()).unwrap();
-        for name in ["", "../x", "a b", "-o", "dash/../x", "dash/"] {
+        for name in
+            ["", "../x", "a b", "-o", "dash/../x", "dash/", "dash:arm64", "dash/usr/../x", "dash/etc/x"]
+        {
             assert!(matches!(Programs::get(&cache, name), Err(Error::BadProgram { .. })), "{name}");
         }
     }

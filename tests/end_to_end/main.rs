@@ -1,5 +1,6 @@
 //! The main job on real kernels: boot, record, cut, recover, judge.
 
+mod comparison;
 mod controls;
 mod inside_the_fault;
 mod map_sync;
