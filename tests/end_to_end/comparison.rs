@@ -48,10 +48,13 @@ impl Comparison {
     pub fn agrees(&self, kernel: &str, memory: u64) {
         let expected = self.on_host();
         let found = self.in_guest(kernel, memory);
+        let mut different = String::new();
         for ((script, expected), found) in self.scripts.iter().zip(&expected).zip(&found) {
             assert!(expected.lines().count() > 10, "{} prints nothing: {expected}", script.name);
-            same(script.name, expected, found);
+            keep(script.name, kernel, expected, found);
+            different += &difference(script.name, expected, found);
         }
+        assert!(different.is_empty() && expected.len() == found.len(), "{different}");
     }
 
     fn on_host(&self) -> Vec<String> {
@@ -71,6 +74,7 @@ impl Comparison {
         let console = boot(MachineConfig {
             kernel: kernel.vmlinux,
             initrd: initramfs.finish(),
+            modules: Vec::new(),
             command_line: "console=ttyS0 cryptomgr.notests=1 reboot=acpi quiet loglevel=1".to_owned(),
             memory,
             nvdimms: Vec::new(),
@@ -82,7 +86,8 @@ impl Comparison {
 }
 
 fn argv(command: &str) -> Vec<String> {
-    let command = format!("exec 2>&1; {command}");
+    // Some programs write otherwise to a terminal.
+    let command = format!("exec 2>&1; {{ {command}; }} | cat");
     ["/bin/dash", "-c", &command].map(str::to_owned).to_vec()
 }
 
@@ -143,14 +148,24 @@ fn sections(console: &str) -> Vec<String> {
     panic!("the agent did not come to the end: {console}");
 }
 
-/// Tells the first lines that differ.
-fn same(name: &str, expected: &str, found: &str) {
-    let found: Vec<&str> = found.lines().collect();
-    let expected: Vec<&str> = expected.lines().collect();
-    let different = expected.iter().zip(&found).filter(|(expected, found)| expected != found);
-    let different: Vec<String> =
-        different.map(|(expected, found)| format!("host:  {expected}\nguest: {found}\n")).take(20).collect();
-    assert!(different.is_empty(), "{name}:\n{}", different.concat());
-    assert_eq!(expected.len(), found.len(), "{name}");
+/// Leaves both in a file, to be looked at.
+fn keep(name: &str, kernel: &str, expected: &str, found: &str) {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for (of, text) in [("host", expected), ("guest", found)] {
+        std::fs::write(place.join(format!("{name}-{kernel}.{of}")), text).expect("it can be written");
+    }
 }
 
+/// The first lines that differ; empty when none do.
+fn difference(name: &str, expected: &str, found: &str) -> String {
+    let (expected, found): (Vec<&str>, Vec<&str>) = (expected.lines().collect(), found.lines().collect());
+    let different = expected.iter().zip(&found).filter(|(expected, found)| expected != found);
+    let mut told: String = different
+        .map(|(expected, found)| format!("{name}:\nhost:  {expected}\nguest: {found}\n"))
+        .take(20)
+        .collect();
+    if expected.len() != found.len() {
+        told += &format!("{name}: {} lines on the host, {} in the guest\n", expected.len(), found.len());
+    }
+    told
+}
