@@ -283,7 +283,12 @@ impl<'a> Apt<'a> {
         let security = variable("PMEMSIM_DEBIAN_SECURITY_MIRROR")
             .unwrap_or_else(|| "http://deb.debian.org/debian-security".into());
         let mut sources = String::new();
-        for (mirror, suite) in [(&self.mirror, ""), (&self.mirror, "-updates"), (&security, "-security")] {
+        let mut suites = vec![(&self.mirror, ""), (&self.mirror, "-updates")];
+        // Nobody serves anything with 32-bit programs in a guest: the releases themselves are enough.
+        if self.architecture == Architecture::Amd64 {
+            suites.push((&security, "-security"));
+        }
+        for (mirror, suite) in suites {
             sources += &format!(
                 "deb [arch={} signed-by={KEYRING}] {mirror} {RELEASE}{suite} main\n",
                 self.architecture.name()
