@@ -77,6 +77,7 @@ impl Comparison {
             modules: Vec::new(),
             command_line: "console=ttyS0 cryptomgr.notests=1 reboot=acpi quiet loglevel=1".to_owned(),
             memory,
+            cpus: 1,
             nvdimms: Vec::new(),
             seed: 1,
             protocol: BootProtocol::default(),
