@@ -8,6 +8,11 @@ impl<B: Bus> Cpu<B> {
         self.state.retired
     }
 
+    /// RIP of the selected processor.
+    pub fn rip(&self) -> u64 {
+        self.state.rip()
+    }
+
     /// Time of the machine, in TSC ticks: see [`crate::State::time`].
     pub fn time(&self) -> u64 {
         self.state.time()

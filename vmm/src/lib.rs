@@ -12,6 +12,7 @@ mod processors;
 mod recorder;
 mod schedule;
 mod symbols;
+mod trace_hash;
 mod translate;
 pub mod unwind;
 

@@ -12,6 +12,7 @@ use crate::boot;
 use crate::memory::{Memory, Region};
 use crate::processors::Processors;
 use crate::schedule::Schedule;
+use crate::trace_hash::TraceHash;
 use crate::translate::translate;
 use crate::{Error, MachineConfig, Unmapped, file, layout};
 
@@ -84,6 +85,7 @@ impl Skips {
 struct Level {
     processors: Processors,
     board: BoardState,
+    hash: TraceHash,
     recorded: usize,
 }
 
@@ -149,9 +151,10 @@ impl Machine {
             self.board.expire(self.cpu.time());
             self.act_on_signals();
             let exit = match self.take_turn() {
-                Some(slice) => self.run_slice(slice.min(end.saturating_sub(self.retired()))),
-                None if self.retired() >= end => Exit::Limit,
-                None => Exit::Halted,
+                Err(stop) => return stop,
+                Ok(Some(slice)) => self.run_slice(slice.min(end.saturating_sub(self.retired()))),
+                Ok(None) if self.retired() >= end => Exit::Limit,
+                Ok(None) => Exit::Halted,
             };
             if let Some(stop) = self.board.take_stop() {
                 return stop;
@@ -168,6 +171,7 @@ impl Machine {
                 Exit::Halted => match self.board.deadline() {
                     Some(deadline) if skips.again(self.retired()) => {
                         self.cpu.advance_time(deadline.saturating_sub(self.cpu.time()));
+                        self.board.recorder.hash.waited(deadline);
                     }
                     _ => return Stop::Idle,
                 },
@@ -179,18 +183,24 @@ impl Machine {
 
     /// Selects the processor whose turn it is. Returns how many instructions it may retire, `None` if every processor
     /// is halted.
-    fn take_turn(&mut self) -> Option<u64> {
+    fn take_turn(&mut self) -> Result<Option<u64>, Stop> {
         let (current, count) = (self.cpu.current(), self.cpu.processors());
         let can_run = |vcpu| self.cpu.can_run(vcpu, self.board.interrupts(vcpu));
-        let turn = self.schedule.turn(current, count, can_run)?;
+        let Some(turn) = self.schedule.turn(current, count, can_run) else { return Ok(None) };
         if count == 1 {
-            return Some(u64::MAX);
+            return Ok(Some(u64::MAX));
         }
         if turn != current {
+            let view = self.cpu.view();
+            let seq = self.board.recorder.next();
+            if self.board.recorder.stops(&view) {
+                return Err(Stop::Event(seq));
+            }
+            self.board.recorder.hash.turn(turn, view.retired, self.cpu.rip());
             self.cpu.select(turn);
             self.board.select(turn);
         }
-        Some(self.schedule.slice(turn != current))
+        Ok(Some(self.schedule.slice(turn != current)))
     }
 
     /// Lets the selected processor go on for `count` instructions, or until the next timer goes off.
@@ -271,6 +281,7 @@ impl Machine {
         self.levels.push(Level {
             processors: Processors::of(&self.cpu, &self.schedule),
             board: self.board.state(),
+            hash: self.board.recorder.hash.clone(),
             recorded: self.board.recorder.recorded(),
         });
     }
@@ -281,6 +292,7 @@ impl Machine {
         let pages = self.board.memory.rewind();
         self.board.set_state(level.board.clone());
         level.processors.restore(&mut self.cpu, &mut self.board, &mut self.schedule);
+        self.board.recorder.hash.clone_from(&level.hash);
         self.board.recorder.truncate(level.recorded);
         self.tell_cpu_what_changed();
         self.cpu.forget_writable();
@@ -309,6 +321,16 @@ impl Machine {
     /// Records events from now on, or stops doing so.
     pub fn set_tracing(&mut self, on: bool) {
         self.board.recorder.on = on;
+    }
+
+    /// Hashes what the machine does from now on: which processor executed how far, how time was skipped, the events.
+    pub fn start_trace_hash(&mut self) {
+        self.board.recorder.hash.start();
+    }
+
+    /// The hash since [`Machine::start_trace_hash`], in hexadecimal: two machines with the same one did the same.
+    pub fn trace_hash(&self) -> Option<String> {
+        self.board.recorder.hash.value(&self.cpu).map(|hash| hash.to_hex().to_string())
     }
 
     /// The events recorded since the last call.

@@ -8,6 +8,7 @@ use persist::{DrainKind, Event, EventKind, FlushKind, Origin, StorePath};
 use rustc_hash::FxHashMap;
 
 use crate::config::MAX_CPUS;
+use crate::trace_hash::TraceHash;
 
 /// Bytes of a kernel stack (THREAD_SIZE of x86-64): a copy is told from an interrupting one by its stack.
 const STACK: u64 = 16 << 10;
@@ -21,6 +22,8 @@ pub(crate) struct RecorderState {
     next: u64,
     next_copy: u32,
     next_rep: u64,
+    /// Retired count in front of the last CLFLUSH of each processor, until it is known to be complete.
+    clflushes: [Option<u64>; MAX_CPUS as usize],
     /// Number of the REP execution that each processor began last.
     reps: [u64; MAX_CPUS as usize],
     /// Copy in progress on each kernel stack.
@@ -32,6 +35,7 @@ pub(crate) struct RecorderState {
 pub(crate) struct Recorder {
     pub(crate) on: bool,
     pub(crate) state: RecorderState,
+    pub(crate) hash: TraceHash,
     events: Vec<Event>,
     copy_functions: Vec<Range<u64>>,
     watched: FxHashMap<u64, u32>,
@@ -94,7 +98,9 @@ impl Recorder {
     fn push(&mut self, origin: Origin, kind: EventKind) -> bool {
         let seq = self.state.next;
         self.state.next += 1;
-        self.events.push(Event { seq, origin, kind });
+        let event = Event { seq, origin, kind };
+        self.hash.event(&event);
+        self.events.push(event);
         self.stop_at == Some(seq)
     }
 
@@ -137,7 +143,28 @@ impl Recorder {
             cpu::FlushKind::Clflushopt => FlushKind::Clflushopt,
             cpu::FlushKind::Clwb => FlushKind::Clwb,
         };
-        self.on && self.push(self.origin(view), EventKind::Flush { addr, kind })
+        if !self.on {
+            return false;
+        }
+        if kind == FlushKind::Clflush
+            && let Some(clflush) = self.state.clflushes.get_mut(usize::from(view.vcpu))
+        {
+            *clflush = Some(view.retired);
+        }
+        self.push(self.origin(view), EventKind::Flush { addr, kind })
+    }
+
+    /// A processor stops and another one goes on. If it has executed CLFLUSH and something behind it, that is told: the
+    /// next event is another processor's, perhaps because of what this one did (litmus test 35).
+    pub(crate) fn stops(&mut self, view: &CpuView) -> bool {
+        let Some(clflush) = self.state.clflushes.get_mut(usize::from(view.vcpu)) else { return false };
+        // `view` is that of an instruction which has not been executed yet.
+        let last = view.retired.saturating_sub(1);
+        if !self.on || clflush.is_none_or(|retired| last <= retired) {
+            return false;
+        }
+        *clflush = None;
+        self.push(Origin { retired: last, ..self.origin(view) }, EventKind::Retired)
     }
 
     /// A drain.
@@ -226,6 +253,34 @@ mod tests {
             })
             .collect();
         assert_eq!(paths, [StorePath::CachedRep(1), StorePath::CachedRep(1), StorePath::CachedRep(2)]);
+    }
+
+    #[test]
+    fn executions_of_two_processors_keep_their_own_numbers() {
+        let mut recorder = Recorder { on: true, ..Recorder::default() };
+        for (vcpu, first) in [(0, true), (1, true), (0, false), (1, false)] {
+            let view = CpuView { vcpu, ..view(0, 0) };
+            recorder.store(&view, 0, &[0], cpu::StoreKind::CachedRep { first });
+        }
+        let numbers = recorder.take().into_iter().map(|event| match event.kind {
+            EventKind::Store { path: StorePath::CachedRep(number), .. } => number,
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(numbers.collect::<Vec<_>>(), [1, 2, 1, 2]);
+    }
+
+    #[test]
+    fn a_processor_that_stops_tells_once_that_it_has_gone_beyond_a_clflush() {
+        let mut recorder = Recorder { on: true, ..Recorder::default() };
+        let at = |retired| CpuView { retired, ..view(0, 0) };
+        recorder.flush(&at(7), 0, cpu::FlushKind::Clflush);
+        for retired in [8, 9, 10] {
+            recorder.stops(&at(retired));
+        }
+        recorder.stops(&CpuView { vcpu: 1, ..at(100) });
+        let told = recorder.take();
+        assert_eq!(told.len(), 2, "{told:?}");
+        assert_eq!((told[1].origin.retired, &told[1].kind), (8, &EventKind::Retired));
     }
 
     #[test]

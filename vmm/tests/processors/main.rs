@@ -1,0 +1,5 @@
+//! Machines with several processors, by small guests.
+
+mod guest;
+mod litmus;
+mod machine;
