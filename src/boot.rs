@@ -60,6 +60,10 @@ pub struct Boot {
     /// Stop after so many instructions
     #[arg(long)]
     timeout: Option<u64>,
+    /// Say at the end, on the standard error output, a hash of what the machine did: the order of the processors and
+    /// every event of persistent memory
+    #[arg(long)]
+    trace_hash: bool,
     /// Exit with the value that the guest writes to port 0xf4: 2 * value + 1
     #[arg(long)]
     debug_exit: bool,
@@ -76,6 +80,18 @@ impl Boot {
             vmm::Error::Payload(_) => anyhow::Error::from(error).context(format!("--kernel {}", self.kernel)),
             other => other.into(),
         })?;
+        if self.trace_hash {
+            machine.set_tracing(true);
+            machine.start_trace_hash();
+        }
+        let outcome = self.until_the_end(&mut machine);
+        if let Some(hash) = machine.trace_hash() {
+            eprintln!("trace hash {hash} after {} instructions", machine.retired());
+        }
+        outcome
+    }
+
+    fn until_the_end(&self, machine: &mut Machine) -> anyhow::Result<u8> {
         let input = keyboard();
         let mut left = self.timeout.unwrap_or(u64::MAX);
         loop {
@@ -83,6 +99,8 @@ impl Boot {
             let before = machine.retired();
             let stop = machine.run(slice);
             left -= machine.retired() - before;
+            // They are in the hash.
+            machine.take_events();
             std::io::stdout().write_all(&machine.take_console())?;
             std::io::stdout().flush()?;
             while let Ok(bytes) = input.try_recv() {
