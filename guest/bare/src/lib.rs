@@ -7,6 +7,8 @@
 #![no_std]
 
 mod boot;
+mod cases;
+mod harness;
 mod memory;
 mod ports;
 mod start;
@@ -14,6 +16,7 @@ mod start;
 use core::panic::PanicInfo;
 
 use boot::Given;
+use harness::report::Report;
 use ports::print;
 
 /// What the payload exits with when it could not do what it was told.
@@ -27,6 +30,20 @@ extern "C" fn bare_main(magic: u32, info: u32) -> ! {
     let status = match words.next() {
         None | Some("given") => given.tell(),
         Some("exit") => words.next().and_then(|word| word.parse().ok()).unwrap_or(FAILED),
+        Some("privileged") => {
+            let mut report = Report { only: "", detail: false, all: false };
+            for word in words {
+                match word.strip_prefix("only=") {
+                    Some(name) => report.only = name,
+                    None => {
+                        report.detail |= word == "detail";
+                        report.all |= word == "all";
+                    }
+                }
+            }
+            cases::run(&report);
+            0
+        }
         Some(word) => {
             print!("there is no program {word}\n");
             FAILED

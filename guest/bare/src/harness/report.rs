@@ -1,0 +1,166 @@
+//! Tells the outcomes of cases: a line for each, or a digest of many.
+
+use core::fmt::{self, Write};
+
+use super::entry::{Entry, Outcome};
+use super::tables::{DONE, Targets, stack_of_ist, tables, select};
+use super::{arena, reset, run};
+use crate::ports::{Serial, print};
+
+const NAMES: [&str; 16] =
+    ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+const RSP: usize = 4;
+
+/// Which groups run, and how much they tell.
+pub struct Report<'a> {
+    /// Only groups whose name begins with this.
+    pub only: &'a str,
+    /// Every case of the groups that usually tell a digest only.
+    pub detail: bool,
+    /// Also what QEMU 7.2 does not survive, because it checks less than the SDM says.
+    pub all: bool,
+}
+
+impl Report<'_> {
+    /// A group of cases, a line each.
+    pub fn group(&self, name: &str, cases: impl FnOnce(&mut Group)) {
+        self.run(name, true, cases);
+    }
+
+    /// A group of so many cases that their number and a digest of their lines must do.
+    pub fn grid(&self, name: &str, cases: impl FnOnce(&mut Group)) {
+        self.run(name, self.detail, cases);
+    }
+
+    fn run(&self, name: &str, lines: bool, cases: impl FnOnce(&mut Group)) {
+        if !name.starts_with(self.only) {
+            return;
+        }
+        let mut group = Group { name, lines, digest: Digest(0xcbf2_9ce4_8422_2325), count: 0, all: self.all };
+        cases(&mut group);
+        if !lines {
+            print!("{name}: {} cases, digest {:016x}\n", group.count, group.digest.0);
+        }
+    }
+}
+
+/// The cases of a group.
+pub struct Group<'a> {
+    name: &'a str,
+    lines: bool,
+    digest: Digest,
+    count: u32,
+    all: bool,
+}
+
+/// FNV-1a of the text written to it.
+struct Digest(u64);
+
+impl Write for Digest {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        Ok(())
+    }
+}
+
+impl Group<'_> {
+    /// Runs a case on freshly made tables and memory.
+    pub fn case(&mut self, what: fmt::Arguments, entry: Entry) {
+        self.with(what, entry, 0, |_| {}, |_| {});
+    }
+
+    /// A case that QEMU does not survive.
+    pub fn hard(&mut self, what: fmt::Arguments, entry: Entry) {
+        if self.all {
+            self.case(what, entry);
+        }
+    }
+
+    /// The same, with something set up before and something more told after.
+    pub fn with(
+        &mut self,
+        what: fmt::Arguments,
+        entry: Entry,
+        gate_target: u64,
+        before: impl FnOnce(&mut Entry),
+        after: impl FnOnce(&mut dyn Write),
+    ) {
+        reset(&Targets { gate: gate_target });
+        let mut entry = entry;
+        before(&mut entry);
+        let gdt = tables().gdt;
+        arena::flush();
+        let outcome = run(&entry);
+        self.count += 1;
+        let lines = self.lines;
+        let mut sink: &mut dyn Write = if lines { &mut Serial } else { &mut self.digest };
+        let told = write!(sink, "{} {what}: {}", self.name, Told { entry: &entry, outcome: &outcome, gdt: &gdt });
+        after(&mut sink);
+        let _ = told.and_then(|()| sink.write_str("\n"));
+    }
+}
+
+/// How a case ended, and what it changed.
+struct Told<'a> {
+    entry: &'a Entry,
+    outcome: &'a Outcome,
+    gdt: &'a [u64],
+}
+
+/// RF: cases that are about it tell it themselves.
+const RESUME: u64 = 1 << 16;
+
+impl fmt::Display for Told<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Told { entry, outcome, .. } = self;
+        let at = outcome.rip.wrapping_sub(entry.rip) as i64;
+        if outcome.vector == DONE as u64 {
+            write!(f, "done")?;
+        } else {
+            write!(f, "#{}({:x})", outcome.vector, outcome.code)?;
+        }
+        if (0..4096).contains(&at) { write!(f, " at {at}")? } else { write!(f, " at {:x}", outcome.rip)? };
+        for (index, name) in NAMES.iter().enumerate().filter(|(index, _)| *index != RSP) {
+            if outcome.regs[index] != entry.regs[index] {
+                write!(f, " {name}={:x}", outcome.regs[index])?;
+            }
+        }
+        let flags = outcome.rflags & !RESUME;
+        let page_fault = outcome.vector == 14;
+        for (name, now, before) in [
+            ("rsp", outcome.rsp, entry.regs[RSP]),
+            ("flags", flags, entry.rflags & !RESUME),
+            ("cs", outcome.cs, entry.cs),
+            ("ss", outcome.ss, entry.ss),
+            ("ds", outcome.ds, entry.ds),
+            ("es", outcome.es, entry.es),
+            ("fs", outcome.fs, entry.fs),
+            ("gs", outcome.gs, entry.gs),
+            ("stack", outcome.frame_end, stack_of_ist(1)),
+            ("cr0", outcome.cr0, 0x8001_0033),
+            ("cr2", if page_fault { outcome.cr2 } else { 0 }, 0),
+            ("cr4", outcome.cr4, 0x620),
+            ("dr6", outcome.dr6, 0xffff_0ff0),
+            ("dr7", outcome.dr7, 0x400),
+        ] {
+            if now != before {
+                write!(f, " {name}={now:x}")?;
+            }
+        }
+        self.tell_descriptors(f)
+    }
+}
+
+impl Told<'_> {
+    /// Descriptors that changed, but for the busy mark that loading the tables leaves.
+    fn tell_descriptors(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        for (index, (now, before)) in tables().gdt.iter().zip(self.gdt).enumerate() {
+            if now != before && index != usize::from(select::TSS >> 3) {
+                write!(f, " gdt[{:x}]={now:x}", index * 8)?;
+            }
+        }
+        Ok(())
+    }
+}
