@@ -41,6 +41,10 @@ extern "C" fn bare_main(magic: u32, info: u32) -> ! {
                     }
                 }
             }
+            // No interrupt of a device must come between.
+            for port in [0x21, 0xa1] {
+                ports::write(port, 0xff);
+            }
             cases::run(&report);
             0
         }

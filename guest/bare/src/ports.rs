@@ -17,7 +17,8 @@ pub fn read(port: u16) -> u8 {
     value
 }
 
-fn write(port: u16, value: u8) {
+/// OUT of a byte.
+pub fn write(port: u16, value: u8) {
     unsafe { asm!("out dx, al", in("dx") port, in("al") value, options(nomem, nostack)) };
 }
 

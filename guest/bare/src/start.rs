@@ -84,12 +84,14 @@ boot_gdt:
     .quad 0
     .quad 0x00af9b000000ffff
     .quad 0x00cf93000000ffff
+    .global boot_gdt_pointer
 boot_gdt_pointer:
     .word . - boot_gdt - 1
     .quad boot_gdt
 
     .section .bss.start, "aw", @nobits
     .balign 4096
+    .global boot_pml4
 boot_pml4:
     .skip 4096
 boot_directory_pointers:

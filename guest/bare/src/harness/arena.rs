@@ -4,16 +4,30 @@ use core::arch::asm;
 
 use super::entry::boot_pml4;
 
-/// Linear address of the pages.
+/// Linear address of the pages. Everything that cases see is at a fixed address in them, so that what they tell does not
+/// depend on how the payload was compiled.
 pub const ARENA: u64 = 0x4000_0000;
-/// Linear address of the payload itself for user code: this plus its own.
-pub const ALIAS: u64 = 0x4020_0000;
 /// Pages there are.
-pub const PAGES: usize = 32;
+pub const PAGES: usize = 48;
+/// The code of the case.
+pub const CODE: u64 = ARENA;
+/// Where cases go: two NOPs and INT DONE. The same code is at its low 16 bits.
+pub const TARGET: u64 = ARENA + 0x1000;
+/// The code of the case once more, in a page that user code may not use.
+pub const SUPERVISOR_CODE: u64 = ARENA + 0x2000;
+const SUPERVISOR_PAGE: usize = 2;
 /// Top of the stack of cases.
-pub const STACK: u64 = ARENA + 8 * 4096;
-/// Data for cases.
-pub const DATA: u64 = ARENA + 16 * 4096;
+pub const STACK: u64 = ARENA + 0x8000;
+/// Data for cases: two pages.
+pub const DATA_PAGE: usize = 16;
+pub const DATA: u64 = ARENA + 0x1000 * DATA_PAGE as u64;
+/// The descriptor tables: three pages.
+const TABLES_PAGE: usize = 20;
+pub const TABLES: u64 = ARENA + 0x1000 * TABLES_PAGE as u64;
+/// Stacks of the TSS: ten pages.
+pub const STACKS: u64 = ARENA + 0x18000;
+/// Bytes that the code of a case may have.
+const LONGEST: usize = 128;
 
 pub const PRESENT: u64 = 1 << 0;
 pub const WRITABLE: u64 = 1 << 1;
@@ -32,25 +46,15 @@ static mut MEMORY: Page<[[u64; 512]; PAGES]> = Page([[0; 512]; PAGES]);
 static mut TABLE: Page<[u64; 512]> = Page([0; 512]);
 static mut DIRECTORY: Page<[u64; 512]> = Page([0; 512]);
 
-/// The entries of the page table, one a page of the arena.
-pub fn table() -> &'static mut [u64; 512] {
-    unsafe { &mut (*(&raw mut TABLE)).0 }
-}
-
-/// The page directory: entry 0 names the table, entry 1 maps the payload.
-pub fn directory() -> &'static mut [u64; 512] {
-    unsafe { &mut (*(&raw mut DIRECTORY)).0 }
-}
-
 /// The entry of the page-directory-pointer table that names the directory.
-pub fn directory_pointer() -> &'static mut u64 {
+fn directory_pointer() -> &'static mut u64 {
     let pml4 = &raw const boot_pml4 as u64;
     unsafe { &mut *((pml4 + 4096 + 8) as *mut u64) }
 }
 
-/// The first entry of the PML4.
-pub fn top() -> &'static mut u64 {
-    unsafe { &mut *(&raw const boot_pml4 as *mut u64) }
+/// An entry of the PML4.
+pub fn top_of(index: usize) -> &'static mut u64 {
+    unsafe { &mut *((&raw const boot_pml4 as u64 + 8 * index as u64) as *mut u64) }
 }
 
 /// Physical address of a page.
@@ -60,25 +64,39 @@ pub fn frame(page: usize) -> u64 {
 
 /// Maps everything as usual, and forgets what the processor remembers of it.
 pub fn reset() {
-    for (page, entry) in table().iter_mut().enumerate() {
-        *entry = if page < PAGES { frame(page) | USUAL } else { 0 };
+    let (table, directory) = unsafe { (&mut (*(&raw mut TABLE)).0, &mut (*(&raw mut DIRECTORY)).0) };
+    for (page, entry) in table.iter_mut().enumerate() {
+        // Processors read the tables with the rights of a supervisor, whom SMAP keeps from user pages.
+        let supervisor = page == SUPERVISOR_PAGE || page >= TABLES_PAGE;
+        let rights = if supervisor { USUAL & !USER } else { USUAL };
+        *entry = if page < PAGES { frame(page) | rights } else { 0 };
     }
-    directory().fill(0);
-    directory()[0] = &raw const TABLE as u64 | USUAL;
-    directory()[1] = USUAL | LARGE;
+    directory[0] = &raw const TABLE as u64 | USUAL;
     *directory_pointer() = &raw const DIRECTORY as u64 | PRESENT | WRITABLE | USER | ACCESSED;
-    *top() = *top() & !0xfff | PRESENT | WRITABLE | USER | ACCESSED;
+    *top_of(0) |= PRESENT | WRITABLE | USER | ACCESSED;
+    *top_of(1) = 0;
     flush();
 }
 
-/// Empties the data pages.
-pub fn clear() {
-    let at = DATA as *mut u64;
-    for word in 0..512 {
-        unsafe { at.add(word).write_volatile(0) };
+/// Empties data and stack, and puts the code of a case in place.
+pub fn fill(code: u64) {
+    let clear = |start: u64, words: u64| {
+        for at in (start..start + 8 * words).step_by(8) {
+            unsafe { (at as *mut u64).write_volatile(0) };
+        }
+    };
+    clear(DATA, 1024);
+    clear(STACK - 512, 64);
+    for at in 0..LONGEST as u64 {
+        let byte = unsafe { ((code + at) as *const u8).read_volatile() };
+        for page in [CODE, SUPERVISOR_CODE] {
+            unsafe { ((page + at) as *mut u8).write_volatile(byte) };
+        }
     }
-    for word in 1..=64 {
-        unsafe { ((STACK - 8 * word) as *mut u64).write_volatile(0) };
+    for (at, byte) in (0..).zip([0x90, 0x90, 0xcd, 0x81]) {
+        for page in [TARGET, TARGET & 0xffff] {
+            unsafe { ((page + at) as *mut u8).write_volatile(byte) };
+        }
     }
 }
 

@@ -16,6 +16,8 @@ pub struct Entry {
     pub es: u64,
     pub fs: u64,
     pub gs: u64,
+    /// Where the code is that is put at RIP.
+    pub code: u64,
 }
 
 /// What an exception or interrupt found when it ended a case. The assembly knows the offsets.
@@ -173,6 +175,7 @@ leave_case:
     movq %rax, %cr4
     movl $boot_pml4, %eax
     movq %rax, %cr3
+    lgdt boot_gdt_pointer(%rip)
     movl $0x10, %eax
     movl %eax, %ds
     movl %eax, %es

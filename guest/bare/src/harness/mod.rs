@@ -7,9 +7,9 @@ pub mod tables;
 
 use core::arch::asm;
 
-use arena::{ALIAS, STACK};
+use arena::{CODE, STACK};
 use entry::{Entry, OUTCOME, Outcome, enter_case};
-use tables::{Targets, select, tables};
+use tables::{select, tables};
 
 pub const RAX: usize = 0;
 pub const RCX: usize = 1;
@@ -99,7 +99,7 @@ impl Entry {
         regs[RAX] = 0xabab_abab_abab_abab;
         regs[RSP] = STACK;
         let [cs, ss, ds] = [cs, ss, ds].map(u64::from);
-        Entry { regs, rip: code + ALIAS, cs, rflags: FLAGS, ss, ds, es: ds, fs: ds, gs: ds }
+        Entry { regs, rip: CODE, cs, rflags: FLAGS, ss, ds, es: ds, fs: ds, gs: ds, code }
     }
 
     /// A case of 32-bit code, at privilege 0 or 3.
@@ -125,12 +125,12 @@ impl Entry {
     }
 }
 
-/// Puts everything back to where cases start.
-pub fn reset(targets: &Targets) {
+/// Puts everything back to where cases start, and the case's code in place.
+pub fn reset(case: &Entry) {
     reset_registers();
     arena::reset();
-    arena::clear();
-    tables().reset(targets);
+    arena::fill(case.code);
+    tables().reset();
 }
 
 /// Runs a case, on what [`reset`] and then the case itself set up.

@@ -3,7 +3,7 @@
 use core::fmt::{self, Write};
 
 use super::entry::{Entry, Outcome};
-use super::tables::{DONE, Targets, stack_of_ist, tables, select};
+use super::tables::{DONE, select, stack_of_ist, tables};
 use super::{arena, reset, run};
 use crate::ports::{Serial, print};
 
@@ -68,7 +68,7 @@ impl Write for Digest {
 impl Group<'_> {
     /// Runs a case on freshly made tables and memory.
     pub fn case(&mut self, what: fmt::Arguments, entry: Entry) {
-        self.with(what, entry, 0, |_| {}, |_| {});
+        self.with(what, entry, |_| {}, |_| {});
     }
 
     /// A case that QEMU does not survive.
@@ -83,11 +83,10 @@ impl Group<'_> {
         &mut self,
         what: fmt::Arguments,
         entry: Entry,
-        gate_target: u64,
         before: impl FnOnce(&mut Entry),
         after: impl FnOnce(&mut dyn Write),
     ) {
-        reset(&Targets { gate: gate_target });
+        reset(&entry);
         let mut entry = entry;
         before(&mut entry);
         let gdt = tables().gdt;

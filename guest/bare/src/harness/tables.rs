@@ -2,6 +2,7 @@
 
 use core::arch::asm;
 
+use super::arena::{self, TARGET};
 use super::entry::{STUB, handler_stubs};
 
 /// A table that instructions are pointed at.
@@ -30,26 +31,14 @@ pub const PORTS: usize = 65;
 /// Limit of the TSS.
 pub const TSS_LIMIT: u64 = (26 * 4 + PORTS - 1) as u64;
 
-pub static mut TABLES: Tables = Tables {
-    gdt: [0; GDT],
-    ldt: [0; LDT],
-    idt: [[0; 2]; 256],
-    tss: Tss { words: [0; 26], ports: [0; PORTS], behind: [0xff; 64] },
-};
-
-/// Stacks: one for each privilege below 3 and each entry of the IST.
-#[repr(C, align(4096))]
-struct Stacks([[u8; 4096]; 10]);
-static mut STACKS: Stacks = Stacks([[0; 4096]; 10]);
-
 /// The tables.
 pub fn tables() -> &'static mut Tables {
-    unsafe { &mut *(&raw mut TABLES) }
+    unsafe { &mut *(arena::TABLES as *mut Tables) }
 }
 
 /// Top of the stack that the TSS names for privilege 0 to 2.
 pub fn stack_of_privilege(privilege: usize) -> u64 {
-    &raw const STACKS as u64 + 4096 * (privilege as u64 + 1)
+    arena::STACKS + 4096 * (privilege as u64 + 1)
 }
 
 /// Top of stack 1 to 7 of the IST.
@@ -112,15 +101,10 @@ fn flat(rights: u64) -> u64 {
     0x000f_0000_0000_ffff | rights << 40
 }
 
-/// Where far transfers by a call gate go: replaced by the cases that use one.
-pub struct Targets {
-    pub gate: u64,
-}
-
 impl Tables {
     /// Everything as cases expect it, and loaded.
-    pub fn reset(&mut self, targets: &Targets) {
-        self.reset_gdt(targets.gate);
+    pub fn reset(&mut self) {
+        self.reset_gdt();
         self.ldt = [0, flat(0xc0f3), flat(0xa0fb), 0, 0, 0, 0, 0];
         for vector in 0..256 {
             self.set_handler(vector, 0, 1);
@@ -138,7 +122,8 @@ impl Tables {
         self.idt[vector] = gate(target, select::CODE, 0x8e | dpl << 5, ist);
     }
 
-    fn reset_gdt(&mut self, target: u64) {
+    fn reset_gdt(&mut self) {
+        let target = TARGET;
         let (ldt, tss) = (&raw const self.ldt as u64, &raw const self.tss as u64);
         let mut set = |selector: u16, descriptor: u64| self.gdt[usize::from(selector >> 3)] = descriptor;
         for selector in 0..GDT {
@@ -212,6 +197,7 @@ impl Tables {
         // Offset of the map of ports.
         self.tss.words[25] = (26 * 4) << 16;
         self.tss.ports = [0xff; PORTS];
+        self.tss.behind = [0xff; 64];
     }
 
     fn load(&mut self) {
