@@ -31,14 +31,11 @@ extern "C" fn bare_main(magic: u32, info: u32) -> ! {
         None | Some("given") => given.tell(),
         Some("exit") => words.next().and_then(|word| word.parse().ok()).unwrap_or(FAILED),
         Some("privileged") => {
-            let mut report = Report { only: "", detail: false, all: false };
+            let mut report = Report { only: "", all: false };
             for word in words {
                 match word.strip_prefix("only=") {
                     Some(name) => report.only = name,
-                    None => {
-                        report.detail |= word == "detail";
-                        report.all |= word == "all";
-                    }
+                    None => report.all |= word == "all",
                 }
             }
             // No interrupt of a device must come between.

@@ -33,7 +33,14 @@ pub fn run(report: &Report) {
         for value in [1u64 << 63, 1 << 52, 1 << 46] {
             group.hard(format_args!("{value:x}"), Entry::at(code, 0).set(RAX, value));
         }
-        let code = code!("mov rax, cr3", "or rax, 0x18", "mov cr3, rax", "mov rbx, cr3", "sub rax, rbx", "mov rbx, rax");
+        let code = code!(
+            "mov rax, cr3",
+            "or rax, 0x18",
+            "mov cr3, rax",
+            "mov rbx, cr3",
+            "sub rax, rbx",
+            "mov rbx, rax"
+        );
         group.case(format_args!("write-through"), Entry::at(code, 0).set(RAX, 0));
     });
     report.group("mov-cr4", |group| {
@@ -117,9 +124,15 @@ fn privilege(group: &mut Group) {
     for (name, code) in codes {
         for cpl in 0..4 {
             let entry = Entry::at(code, cpl).set(RDI, arena::DATA);
-            group.with(format_args!("{name} cpl {cpl}"), entry, |_| {}, |out| {
-                let _ = write!(out, " [{:x} {:x}]", arena::peek(arena::DATA), arena::peek(arena::DATA + 8));
-            });
+            group.with(
+                format_args!("{name} cpl {cpl}"),
+                entry,
+                |_| {},
+                |out| {
+                    let _ =
+                        write!(out, " [{:x} {:x}]", arena::peek(arena::DATA), arena::peek(arena::DATA + 8));
+                },
+            );
         }
     }
 }

@@ -13,7 +13,7 @@ const VECTOR: usize = 0x40;
 
 pub fn run(report: &Report) {
     report.group("int", software_interrupts);
-    report.grid("gate-type", |group| {
+    report.group("gate-type", |group| {
         let (int, ud) = (code!("int 0x40"), code!("ud2"));
         for rights in 0..=0xffu64 {
             for cpl in [0, 3] {
@@ -25,7 +25,7 @@ pub fn run(report: &Report) {
             }
         }
     });
-    report.grid("gate-selector", |group| {
+    report.group("gate-selector", |group| {
         let (int, fault) = (code!("int 0x40"), code!("mov rax, [rdi]"));
         for selector in selectors() {
             for cpl in [0, 3] {
@@ -101,7 +101,9 @@ fn stacks(group: &mut Group) {
             group.with(format_args!("ist {ist} cpl {cpl}"), entry, set, |_| {});
         }
     }
-    for (name, address) in [("not canonical", 0x8000_0000_0000u64), ("absent", 0x5000_0000), ("odd", STACK - 3)] {
+    for (name, address) in
+        [("not canonical", 0x8000_0000_0000u64), ("absent", 0x5000_0000), ("odd", STACK - 3)]
+    {
         for (ist, cpl) in [(0, 3), (2, 0), (2, 3)] {
             let set = |_: &mut Entry| {
                 tables().set_handler(VECTOR, 3, ist);
@@ -126,7 +128,12 @@ fn stacks(group: &mut Group) {
             tables().tss.words[3] = top as u32;
             tables().tss.words[4] = (top >> 32) as u32;
         };
-        group.with(format_args!("to privilege 1 from {cpl}"), Entry::at(code, cpl).set(RDI, STACK), set, |_| {});
+        group.with(
+            format_args!("to privilege 1 from {cpl}"),
+            Entry::at(code, cpl).set(RDI, STACK),
+            set,
+            |_| {},
+        );
     }
 }
 

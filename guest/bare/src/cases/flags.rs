@@ -10,7 +10,7 @@ pub fn run(report: &Report) {
         ("popfw", code!("push ax", "popfw", "pushfq", "pop rbx")),
     ];
     for (name, code) in pops {
-        report.grid(name, |group| {
+        report.group(name, |group| {
             for cpl in 0..4 {
                 for iopl in 0..4 {
                     // Each bit alone, but TF, and all of them.
@@ -24,10 +24,7 @@ pub fn run(report: &Report) {
             }
         });
     }
-    let changes = [
-        ("cli", code!("cli", "pushfq", "pop rbx")),
-        ("sti", code!("sti", "pushfq", "pop rbx")),
-    ];
+    let changes = [("cli", code!("cli", "pushfq", "pop rbx")), ("sti", code!("sti", "pushfq", "pop rbx"))];
     for (name, code) in changes {
         report.group(name, |group| {
             for cpl in 0..4 {
@@ -46,6 +43,7 @@ pub fn run(report: &Report) {
     });
     report.group("alignment", |group| {
         let on = code!("mov rcx, cr0", "bts rcx, 18", "mov cr0, rcx", "mov rax, [rdi + 1]");
-        group.case(format_args!("cpl 0"), Entry::at(on, 0).flags(1 << 18).set(7, crate::harness::arena::DATA));
+        group
+            .case(format_args!("cpl 0"), Entry::at(on, 0).flags(1 << 18).set(7, crate::harness::arena::DATA));
     });
 }

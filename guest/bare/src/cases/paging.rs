@@ -1,7 +1,8 @@
 //! Page walks: rights, accessed and dirty marks, reserved bits.
 
 use crate::harness::arena::{
-    ACCESSED, DATA_PAGE, DIRTY, LARGE, NO_EXECUTE, PRESENT, SUPERVISOR_CODE, USER, WRITABLE, flush, frame, top_of,
+    ACCESSED, DATA_PAGE, DIRTY, LARGE, NO_EXECUTE, PRESENT, SUPERVISOR_CODE, USER, WRITABLE, flush, frame,
+    top_of,
 };
 use crate::harness::entry::Entry;
 use crate::harness::report::{Group, Report};
@@ -43,7 +44,7 @@ pub fn run(report: &Report) {
         ("write", code!("mov [rdi], cl", "mov ecx, 0")),
         ("execute", code!("jmp rdi")),
     ];
-    report.grid("page-rights", |group| {
+    report.group("page-rights", |group| {
         for level in 0..4 {
             for bits in 0..16u64 {
                 let mut walk = [ALL; 4];
@@ -52,7 +53,12 @@ pub fn run(report: &Report) {
                     // Write protection, SMEP, SMAP, AC.
                     for mode in 0..16u64 {
                         let entry = supervisor(code, mode);
-                        try_walk(group, format_args!("{name} level {level} {bits:x} mode {mode:x}"), entry, walk);
+                        try_walk(
+                            group,
+                            format_args!("{name} level {level} {bits:x} mode {mode:x}"),
+                            entry,
+                            walk,
+                        );
                     }
                 }
                 for (name, code) in user_accesses {
@@ -103,10 +109,15 @@ fn supervisor(code: u64, mode: u64) -> Entry {
 
 /// Runs a case with the page mapped so, and tells the accessed and dirty marks.
 fn try_walk(group: &mut Group, what: core::fmt::Arguments, entry: Entry, walk: [u64; 4]) {
-    group.with(what, entry, |_| prepare_page(walk), |out| {
-        let marks = entries().map(|entry| *entry & (ACCESSED | DIRTY));
-        let _ = write!(out, " {marks:x?}");
-    });
+    group.with(
+        what,
+        entry,
+        |_| prepare_page(walk),
+        |out| {
+            let marks = entries().map(|entry| *entry & (ACCESSED | DIRTY));
+            let _ = write!(out, " {marks:x?}");
+        },
+    );
 }
 
 /// INT DONE in the page, which is then mapped.
@@ -124,9 +135,14 @@ fn large_pages(group: &mut Group) {
                 *entries()[level] = ALL | LARGE | 1 << bit;
                 flush();
             };
-            group.with(format_args!("level {level} bit {bit}"), Entry::at(read, 3).set(RDI, PAGE), prepare, |out| {
-                let _ = write!(out, " {:x}", *entries()[level] & (ACCESSED | DIRTY));
-            });
+            group.with(
+                format_args!("level {level} bit {bit}"),
+                Entry::at(read, 3).set(RDI, PAGE),
+                prepare,
+                |out| {
+                    let _ = write!(out, " {:x}", *entries()[level] & (ACCESSED | DIRTY));
+                },
+            );
         }
     }
     let entry = Entry::at(read, 3).set(RDI, PAGE);
@@ -172,11 +188,16 @@ fn crossings(group: &mut Group) {
         ("string", code!("mov ecx, 16", "add rdi, 0xff8", "rep stosb")),
     ] {
         let entry = Entry::at(code, 3).set(RDI, PAGE);
-        group.with(format_args!("{name}"), entry, |_| prepare_page([ALL; 4]), |out| {
-            let last = unsafe { ((frame(DATA_PAGE) + 0xff8) as *const u64).read_volatile() };
-            let marks = entries().map(|entry| *entry & (ACCESSED | DIRTY));
-            let _ = write!(out, " {marks:x?} {last:x}");
-        });
+        group.with(
+            format_args!("{name}"),
+            entry,
+            |_| prepare_page([ALL; 4]),
+            |out| {
+                let last = unsafe { ((frame(DATA_PAGE) + 0xff8) as *const u64).read_volatile() };
+                let marks = entries().map(|entry| *entry & (ACCESSED | DIRTY));
+                let _ = write!(out, " {marks:x?} {last:x}");
+            },
+        );
     }
 }
 
@@ -185,11 +206,38 @@ fn forgotten(group: &mut Group) {
     let table = &raw const WALK as u64 + 2 * 4096;
     for (name, code) in [
         ("invlpg", code!("mov cl, [rdi]", "mov qword ptr [rbx], 0", "invlpg [rdi]", "mov cl, [rdi]")),
-        ("invlpg in the page", code!("mov cl, [rdi]", "mov qword ptr [rbx], 0", "invlpg [rdi + 77]", "mov cl, [rdi]")),
-        ("mov cr3", code!("mov cl, [rdi]", "mov qword ptr [rbx], 0", "mov rax, cr3", "mov cr3, rax", "mov cl, [rdi]")),
-        ("cr4.pge", code!("mov cl, [rdi]", "mov qword ptr [rbx], 0", "mov eax, 0x6a0", "mov cr4, rax", "mov cl, [rdi]")),
-        ("cr0.wp", code!("mov cl, [rdi]", "mov qword ptr [rbx], 0", "mov eax, 0x80000033", "mov cr0, rax", "mov ecx, 0")),
-        ("more rights", code!("and qword ptr [rbx], -3", "invlpg [rdi]", "or qword ptr [rbx], 2", "mov [rdi], cl")),
+        (
+            "invlpg in the page",
+            code!("mov cl, [rdi]", "mov qword ptr [rbx], 0", "invlpg [rdi + 77]", "mov cl, [rdi]"),
+        ),
+        (
+            "mov cr3",
+            code!("mov cl, [rdi]", "mov qword ptr [rbx], 0", "mov rax, cr3", "mov cr3, rax", "mov cl, [rdi]"),
+        ),
+        (
+            "cr4.pge",
+            code!(
+                "mov cl, [rdi]",
+                "mov qword ptr [rbx], 0",
+                "mov eax, 0x6a0",
+                "mov cr4, rax",
+                "mov cl, [rdi]"
+            ),
+        ),
+        (
+            "cr0.wp",
+            code!(
+                "mov cl, [rdi]",
+                "mov qword ptr [rbx], 0",
+                "mov eax, 0x80000033",
+                "mov cr0, rax",
+                "mov ecx, 0"
+            ),
+        ),
+        (
+            "more rights",
+            code!("and qword ptr [rbx], -3", "invlpg [rdi]", "or qword ptr [rbx], 2", "mov [rdi], cl"),
+        ),
     ] {
         let entry = Entry::at(code, 0).set(RDI, PAGE).set(RBX, table);
         group.with(format_args!("{name}"), entry, |_| prepare_page([ALL; 4]), |_| {});

@@ -11,10 +11,11 @@ use crate::harness::{RDI, RDX, RSI, arena, code};
 const PORT: u64 = 0x1c0;
 
 pub fn run(report: &Report) {
+    // What ports that nobody has read as is not the same everywhere.
     let codes = [
-        ("in-byte", 1, code!("in al, dx")),
-        ("in-word", 2, code!("in ax, dx")),
-        ("in-dword", 4, code!("in eax, dx")),
+        ("in-byte", 1, code!("in al, dx", "mov eax, 0")),
+        ("in-word", 2, code!("in ax, dx", "mov eax, 0")),
+        ("in-dword", 4, code!("in eax, dx", "mov eax, 0")),
         ("out-byte", 1, code!("out dx, al")),
         ("out-word", 2, code!("out dx, ax")),
         ("out-dword", 4, code!("out dx, eax")),
@@ -32,7 +33,7 @@ pub fn run(report: &Report) {
             }
         }
     });
-    report.grid("io-map", |group| {
+    report.group("io-map", |group| {
         for (name, size, code) in codes {
             for first in 0..16u64 {
                 for allowed in [0u64, 1, 3, 7, 0xf, 0xe, 0xd, 0xb] {

@@ -30,9 +30,11 @@ fn steps(group: &mut Group) {
     }
     let set = code!("pushfq", "bts qword ptr [rsp], 8", "popfq", "nop", "nop");
     group.case(format_args!("set by popfq"), Entry::at(set, 0));
-    let shadow = code!("mov ecx, ss", "pushfq", "bts qword ptr [rsp], 8", "popfq", "mov ss, ecx", "nop", "nop");
+    let shadow =
+        code!("mov ecx, ss", "pushfq", "bts qword ptr [rsp], 8", "popfq", "mov ss, ecx", "nop", "nop");
     group.case(format_args!("set, then mov ss"), Entry::at(shadow, 0));
-    let shadow = code!("pushfq", "bts qword ptr [rsp], 8", "mov ecx, ss", "mov ss, ecx", "popfq", "nop", "nop");
+    let shadow =
+        code!("pushfq", "bts qword ptr [rsp], 8", "mov ecx, ss", "mov ss, ecx", "popfq", "nop", "nop");
     group.case(format_args!("set in the shadow of mov ss"), Entry::at(shadow, 0));
     let clear = code!("pushfq", "btr qword ptr [rsp], 8", "popfq", "nop", "nop");
     group.case(format_args!("cleared by popfq"), Entry::at(clear, 0));
@@ -72,7 +74,8 @@ fn breakpoints(group: &mut Group) {
         for (kind, kind_name) in [(1, "write"), (3, "access")] {
             for (length, bytes) in [(0, 1), (1, 2), (3, 4), (2, 8)] {
                 for offset in [0u64, 7, 8, 9, 15, 16] {
-                    let entry = arm(code).set(RAX, (DATA + offset) & !(bytes - 1)).set(RBX, control(kind, length));
+                    let entry =
+                        arm(code).set(RAX, (DATA + offset) & !(bytes - 1)).set(RBX, control(kind, length));
                     let what = format_args!("{name} {kind_name} of {bytes} at {}", offset & !(bytes - 1));
                     group.case(what, entry);
                 }

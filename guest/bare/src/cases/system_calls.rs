@@ -26,7 +26,9 @@ pub fn run(report: &Report) {
 fn syscall(group: &mut Group) {
     let (code, target) = (code!("syscall"), TARGET);
     for cpl in 0..4 {
-        for (flags, mask) in [(0u64, 0u64), (0xcd5, 0), (0x4_0cd5, 0x4_0600), (0xcd5, 0xffff_ffff), (0x3000, 0x1000)] {
+        for (flags, mask) in
+            [(0u64, 0u64), (0xcd5, 0), (0x4_0cd5, 0x4_0600), (0xcd5, 0xffff_ffff), (0x3000, 0x1000)]
+        {
             group.with(
                 format_args!("cpl {cpl} flags {flags:x} mask {mask:x}"),
                 Entry::at(code, cpl).flags(flags),

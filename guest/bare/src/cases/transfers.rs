@@ -19,7 +19,7 @@ pub fn run(report: &Report) {
         ("call-far-word", code!(".byte 0x66, 0xff, 0x1f")),
     ];
     for (name, code) in jumps {
-        report.grid(name, |group| {
+        report.group(name, |group| {
             for cpl in 0..4 {
                 for selector in selectors() {
                     far(group, format_args!("{selector:x} cpl {cpl}"), code, cpl, selector, TARGET);
@@ -35,7 +35,7 @@ pub fn run(report: &Report) {
         ("retf-release", 8, code!(".byte 0x48, 0xca, 0x10, 0")),
     ];
     for (name, size, code) in returns {
-        report.grid(name, |group| {
+        report.group(name, |group| {
             for cpl in 0..4 {
                 for selector in selectors() {
                     let frame = [TARGET, selector.into(), STACK, STACKS[usize::from(selector & 3)].into()];
@@ -44,7 +44,7 @@ pub fn run(report: &Report) {
             }
         });
     }
-    report.grid("retf-stack", |group| {
+    report.group("retf-stack", |group| {
         for (cs, stack_cpl) in [(select::USER_CODE, 3u16), (select::CODE_1, 1), (select::USER_CODE_32, 3)] {
             for selector in selectors() {
                 let frame = [TARGET, cs.into(), STACK, selector.into()];
@@ -107,12 +107,13 @@ fn call_gates(group: &mut Group) {
 }
 
 fn far_addresses(group: &mut Group) {
-    for (name, code) in [("jmp", code!(".byte 0x48, 0xff, 0x2f")), ("call", code!(".byte 0x48, 0xff, 0x1f"))] {
+    for (name, code) in [("jmp", code!(".byte 0x48, 0xff, 0x2f")), ("call", code!(".byte 0x48, 0xff, 0x1f"))]
+    {
         for target in [0x8000_0000_0000u64, u64::MAX, 0xffff_7fff_ffff_ffff] {
             far(group, format_args!("{name} {target:x}"), code, 0, select::CODE, target);
         }
         // Limits count in compatibility mode.
-            far(group, format_args!("{name} above a limit"), code, 0, select::CODE_16, TARGET);
+        far(group, format_args!("{name} above a limit"), code, 0, select::CODE_16, TARGET);
     }
     let code = code!(".byte 0x48, 0xcb");
     for target in [0x8000_0000_0000u64, u64::MAX] {
@@ -152,7 +153,7 @@ fn interrupt_returns(report: &Report) {
     let quad = code!("iretq");
     let codes = [("iretq", 8, quad), ("iretd", 4, code!("iretd")), ("iretw", 2, code!(".byte 0x66, 0xcf"))];
     for (name, size, code) in codes {
-        report.grid(name, |group| {
+        report.group(name, |group| {
             for cpl in 0..4 {
                 for selector in selectors() {
                     let stack = STACKS[usize::from(selector & 3)];
@@ -162,7 +163,7 @@ fn interrupt_returns(report: &Report) {
             }
         });
     }
-    report.grid("iretq-stack", |group| {
+    report.group("iretq-stack", |group| {
         for cs in [select::USER_CODE, select::CODE, select::CODE_1, select::USER_CODE_32, select::CODE_32] {
             for selector in selectors() {
                 let frame = [TARGET, cs.into(), 2, STACK, selector.into()];
@@ -170,14 +171,22 @@ fn interrupt_returns(report: &Report) {
             }
         }
     });
-    report.grid("iretq-flags", |group| {
-        for (cpl, cs) in [(0u16, select::CODE), (0, select::USER_CODE), (3, select::USER_CODE), (1, select::CODE_1)] {
+    report.group("iretq-flags", |group| {
+        for (cpl, cs) in
+            [(0u16, select::CODE), (0, select::USER_CODE), (3, select::USER_CODE), (1, select::CODE_1)]
+        {
             for iopl in 0..4 {
                 // Not TF, which steps, and not VM, which long mode refuses in its own way.
                 for bit in (0..64).filter(|bit| ![8, 17].contains(bit)) {
                     let frame = [TARGET, cs.into(), 1 << bit, STACK, STACKS[usize::from(cs & 3)].into()];
                     let entry = Entry::at(quad, cpl).flags(iopl << 12);
-                    pushed(group, format_args!("bit {bit} cpl {cpl} to {cs:x} iopl {iopl}"), entry, 8, &frame);
+                    pushed(
+                        group,
+                        format_args!("bit {bit} cpl {cpl} to {cs:x} iopl {iopl}"),
+                        entry,
+                        8,
+                        &frame,
+                    );
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! Tells the outcomes of cases: a line for each, or a digest of many.
+//! Tells the outcomes of cases, a line each.
 
 use core::fmt::{self, Write};
 
@@ -7,16 +7,16 @@ use super::tables::{DONE, select, stack_of_ist, tables};
 use super::{arena, reset, run};
 use crate::ports::{Serial, print};
 
-const NAMES: [&str; 16] =
-    ["rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"];
+const NAMES: [&str; 16] = [
+    "rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11", "r12", "r13", "r14",
+    "r15",
+];
 const RSP: usize = 4;
 
-/// Which groups run, and how much they tell.
+/// Which groups run.
 pub struct Report<'a> {
-    /// Only groups whose name begins with this.
+    /// Only those whose name begins with this.
     pub only: &'a str,
-    /// Every case of the groups that usually tell a digest only.
-    pub detail: bool,
     /// Also what QEMU 7.2 does not survive, because it checks less than the SDM says.
     pub all: bool,
 }
@@ -24,22 +24,8 @@ pub struct Report<'a> {
 impl Report<'_> {
     /// A group of cases, a line each.
     pub fn group(&self, name: &str, cases: impl FnOnce(&mut Group)) {
-        self.run(name, true, cases);
-    }
-
-    /// A group of so many cases that their number and a digest of their lines must do.
-    pub fn grid(&self, name: &str, cases: impl FnOnce(&mut Group)) {
-        self.run(name, self.detail, cases);
-    }
-
-    fn run(&self, name: &str, lines: bool, cases: impl FnOnce(&mut Group)) {
-        if !name.starts_with(self.only) {
-            return;
-        }
-        let mut group = Group { name, lines, digest: Digest(0xcbf2_9ce4_8422_2325), count: 0, all: self.all };
-        cases(&mut group);
-        if !lines {
-            print!("{name}: {} cases, digest {:016x}\n", group.count, group.digest.0);
+        if name.starts_with(self.only) {
+            cases(&mut Group { name, all: self.all });
         }
     }
 }
@@ -47,22 +33,7 @@ impl Report<'_> {
 /// The cases of a group.
 pub struct Group<'a> {
     name: &'a str,
-    lines: bool,
-    digest: Digest,
-    count: u32,
     all: bool,
-}
-
-/// FNV-1a of the text written to it.
-struct Digest(u64);
-
-impl Write for Digest {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-        Ok(())
-    }
 }
 
 impl Group<'_> {
@@ -78,7 +49,7 @@ impl Group<'_> {
         }
     }
 
-    /// The same, with something set up before and something more told after.
+    /// A case with something set up before and something more told after.
     pub fn with(
         &mut self,
         what: fmt::Arguments,
@@ -92,12 +63,10 @@ impl Group<'_> {
         let gdt = tables().gdt;
         arena::flush();
         let outcome = run(&entry);
-        self.count += 1;
-        let lines = self.lines;
-        let mut sink: &mut dyn Write = if lines { &mut Serial } else { &mut self.digest };
-        let told = write!(sink, "{} {what}: {}", self.name, Told { entry: &entry, outcome: &outcome, gdt: &gdt });
-        after(&mut sink);
-        let _ = told.and_then(|()| sink.write_str("\n"));
+        let told = Told { entry: &entry, outcome: &outcome, gdt: &gdt };
+        print!("{} {what}: {told}", self.name);
+        after(&mut Serial);
+        print!("\n");
     }
 }
 
@@ -120,7 +89,11 @@ impl fmt::Display for Told<'_> {
         } else {
             write!(f, "#{}({:x})", outcome.vector, outcome.code)?;
         }
-        if (0..4096).contains(&at) { write!(f, " at {at}")? } else { write!(f, " at {:x}", outcome.rip)? };
+        if (0..4096).contains(&at) {
+            write!(f, " at {at}")?
+        } else {
+            write!(f, " at {:x}", outcome.rip)?
+        };
         for (index, name) in NAMES.iter().enumerate().filter(|(index, _)| *index != RSP) {
             if outcome.regs[index] != entry.regs[index] {
                 write!(f, " {name}={:x}", outcome.regs[index])?;

@@ -220,7 +220,11 @@ pub const DONE: usize = 0x81;
 
 /// A gate of 16 bytes.
 pub fn gate(target: u64, selector: u16, rights: u64, ist: u64) -> [u64; 2] {
-    let low = target & 0xffff | u64::from(selector) << 16 | ist << 32 | rights << 40 | (target >> 16 & 0xffff) << 48;
+    let low = target & 0xffff
+        | u64::from(selector) << 16
+        | ist << 32
+        | rights << 40
+        | (target >> 16 & 0xffff) << 48;
     [low, target >> 32]
 }
 
