@@ -76,6 +76,31 @@ fn unreadable_images_are_refused() {
 }
 
 #[test]
+fn payloads_that_cannot_be_loaded_are_refused() {
+    let bench = Bench::new();
+    let multiboot = |flags: u32| {
+        let words = [0x1bad_b002u32, flags, 0x1bad_b002u32.wrapping_add(flags).wrapping_neg()];
+        bench.write("payload", words.map(u32::to_le_bytes).concat())
+    };
+    let boot = |path: &str, more: &[&str]| bench.pmemsim(&[&["boot", "--kernel", path], more].concat());
+    let path = multiboot(0);
+    boot(&path, &[]).refuses(&[&path, "no ELF file", "link it as an ELF executable"]);
+    boot(&path, &["--modules", "."]).refuses(&["--modules", "did you mean --module?"]);
+    boot(&path, &["--module", "missing.txt x"]).refuses(&["--module missing.txt", "No such file"]);
+    boot(&path, &["--initrd", "missing"]).refuses(&["--initrd missing", "No such file"]);
+    boot(&multiboot(0x100), &[]).refuses(&[&path, "flags 0x100", "only bits 0 to 2 and 16"]);
+    // Addresses, of which the file has none.
+    boot(&multiboot(1 << 16), &[]).refuses(&[&path, "not in what is loaded"]);
+    // An ELF file for a 32-bit ARM.
+    let mut elf = b"\x7fELF\x01\x01\x01".to_vec();
+    elf.resize(52, 0);
+    elf[16..20].copy_from_slice(&[2, 0, 40, 0]);
+    let path = bench.write("payload", &elf);
+    boot(&path, &[]).refuses(&[&path, "machine 40", "build it for i386"]);
+    bench.pmemsim(&["boot", "--module", "x"]).refuses(&["--module", "Linux takes no modules"]);
+}
+
+#[test]
 fn odd_sizes_on_the_command_line_are_refused() {
     let bench = Bench::new();
     let initrd = bench.write("initrd", "");

@@ -29,12 +29,18 @@ impl Given {
     }
 
     /// The command line.
-    pub fn command_line(&self) -> &'static str {
+    fn command_line(&self) -> &'static str {
         match *self {
             Given::Multiboot(info) => text(word(info + 16).into()),
             Given::Pvh(info) => text(quad(info + 24)),
             Given::Nothing => "",
         }
+    }
+
+    /// The words of the command line, without the name of the payload.
+    pub fn arguments(&self) -> impl Iterator<Item = &'static str> {
+        let named = usize::from(matches!(self, Given::Multiboot(_)));
+        self.command_line().split_ascii_whitespace().skip(named)
     }
 
     /// Prints everything, a thing a line. Returns the exit status.

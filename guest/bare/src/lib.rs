@@ -26,7 +26,7 @@ const FAILED: u32 = 1;
 #[unsafe(no_mangle)]
 extern "C" fn bare_main(magic: u32, info: u32) -> ! {
     let given = Given::read(magic, info);
-    let mut words = given.command_line().split(' ').filter(|word| !word.is_empty() && !word.contains('/'));
+    let mut words = given.arguments();
     let status = match words.next() {
         None | Some("given") => given.tell(),
         Some("exit") => words.next().and_then(|word| word.parse().ok()).unwrap_or(FAILED),

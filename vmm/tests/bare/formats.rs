@@ -52,7 +52,9 @@ fn module() -> Module {
 
 /// What the payload tells of what it was given.
 fn given(kernel: Vec<u8>, protocol: BootProtocol) -> String {
-    let config = payload::config(kernel, protocol, "bare.elf given to it", &[module(), Module::default()]);
+    // Only multiboot tells the name of the payload.
+    let line = if protocol == BootProtocol::Pvh { "given to it" } else { "bare.elf given to it" };
+    let config = payload::config(kernel, protocol, line, &[module(), Module::default()]);
     payload::output(&config, 0)
 }
 
@@ -110,7 +112,7 @@ fn pvh_loads_64_bit_and_32_bit_elf_files_by_their_note() {
             &given(file, BootProtocol::Pvh),
             &[
                 "PVH version 1",
-                "command line: bare.elf given to it",
+                "command line: given to it",
                 "RSDP: there",
                 MULTIBOOT[4],
                 MULTIBOOT[5],
@@ -147,6 +149,6 @@ fn the_payload_is_given_the_same_by_qemu() {
 
 #[test]
 fn the_value_at_the_debug_exit_port_ends_the_run() {
-    let config = payload::config(payload::bytes(), BootProtocol::Multiboot, "exit 21", &[]);
+    let config = payload::config(payload::bytes(), BootProtocol::Multiboot, "bare.elf exit 21", &[]);
     assert_eq!(payload::output(&config, 21), "");
 }
