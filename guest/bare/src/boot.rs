@@ -98,7 +98,7 @@ fn tell_pvh(info: u64) {
 /// Its content is told by the sum of its bytes.
 fn tell_module(start: u64, len: u64, line: &str) {
     let sum: u64 = (start..start + len).map(|at| u64::from(byte(at))).sum();
-    let aligned = if start % 4096 == 0 { "page-aligned" } else { "not page-aligned" };
+    let aligned = if start.is_multiple_of(4096) { "page-aligned" } else { "not page-aligned" };
     print!("module: {len} bytes of sum {sum}, {aligned}: {line}\n");
 }
 

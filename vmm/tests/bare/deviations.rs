@@ -223,7 +223,7 @@ const DEVIATIONS: &[Deviation] = &[
     },
     // Pages.
     Deviation {
-        cases: &["page-rights *", "page-reserved *", "page-marks *"],
+        cases: &["page-rights *", "page-reserved *", "page-marks *, read-only"],
         differ: InMarks,
         why: "QEMU sets accessed bits on the way to a fault; the SDM leaves it open (vol. 3, 4.8)",
     },

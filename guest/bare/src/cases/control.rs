@@ -48,7 +48,7 @@ pub fn run(report: &Report) {
         for bit in 0..64 {
             let entry = Entry::at(code, 0).set(RAX, 0x620 ^ 1 << bit);
             match bit {
-                0..5 | 6..11 | 16 | 20 | 21 => group.case(format_args!("bit {bit}"), entry),
+                0..=4 | 6..=10 | 16 | 20 | 21 => group.case(format_args!("bit {bit}"), entry),
                 _ => group.hard(format_args!("bit {bit}"), entry),
             }
         }

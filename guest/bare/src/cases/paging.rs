@@ -19,7 +19,8 @@ static mut WALK: Walk = Walk([[0; 512]; 3]);
 
 /// The entries on the way to the page, from the PML4 down.
 fn entries() -> [&'static mut u64; 4] {
-    let [pointers, directory, table] = unsafe { &mut (*(&raw mut WALK)).0 };
+    let walk = &raw mut WALK;
+    let [pointers, directory, table] = unsafe { &mut (*walk).0 };
     [top_of(1), &mut pointers[0], &mut directory[0], &mut table[0]]
 }
 
@@ -48,7 +49,7 @@ pub fn run(report: &Report) {
         for level in 0..4 {
             for bits in 0..16u64 {
                 let mut walk = [ALL; 4];
-                walk[level] = bits & ALL | (bits >> 3) * NO_EXECUTE;
+                walk[level] = (bits & ALL) | ((bits >> 3) * NO_EXECUTE);
                 for (name, code) in accesses {
                     // Write protection, SMEP, SMAP, AC.
                     for mode in 0..16u64 {

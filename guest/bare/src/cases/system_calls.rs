@@ -64,7 +64,7 @@ fn sysret(group: &mut Group) {
             group.case(format_args!("{name} cpl {cpl}"), Entry::at(code, cpl).set(RCX, target).set(R11, 2));
         }
     }
-    for flags in [0u64, 0xcd7, 0x3002, u64::MAX & !0x100, 0x3_0002, 0x4002] {
+    for flags in [0u64, 0xcd7, 0x3002, !0x100, 0x3_0002, 0x4002] {
         let entry = Entry::at(long, 0).set(RCX, target).set(R11, flags);
         group.case(format_args!("flags {flags:x}"), entry);
     }

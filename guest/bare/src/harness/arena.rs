@@ -64,7 +64,8 @@ pub fn frame(page: usize) -> u64 {
 
 /// Maps everything as usual, and forgets what the processor remembers of it.
 pub fn reset() {
-    let (table, directory) = unsafe { (&mut (*(&raw mut TABLE)).0, &mut (*(&raw mut DIRECTORY)).0) };
+    let (table, directory) = (&raw mut TABLE, &raw mut DIRECTORY);
+    let (table, directory) = unsafe { (&mut (*table).0, &mut (*directory).0) };
     for (page, entry) in table.iter_mut().enumerate() {
         // Processors read the tables with the rights of a supervisor, whom SMAP keeps from user pages.
         let supervisor = page == SUPERVISOR_PAGE || page >= TABLES_PAGE;

@@ -91,9 +91,6 @@ pub mod select {
     pub const CONFORMING_3: u16 = 0x1b3;
     pub const GATE_TO_1: u16 = 0x1b8;
     pub const GATE_TO_ABSENT: u16 = 0x1c8;
-    /// In the LDT.
-    pub const LDT_DATA: u16 = 0x0f;
-    pub const LDT_CODE: u16 = 0x17;
 }
 
 /// A code or data segment: flat, with these access rights (bytes 5 and 6 of the descriptor).
