@@ -33,7 +33,8 @@ impl<B: Bus> Cpu<B> {
         let is_task = matches!(kind, 1 | 3 | 5 | 9 | 0xb);
         let is_call_gate = kind == 0xc || kind == 4 && !self.long_mode();
         let hidden = descriptor.dpl() < self.state.cpl().max(selector as u8 & 3);
-        if !(is_call_gate || is_task && !self.long_mode()) || hidden {
+        let busy = matches!(kind, 3 | 0xb);
+        if !(is_call_gate || is_task && !busy && !self.long_mode()) || hidden {
             return Err(gp(selector));
         }
         if !descriptor.has(ACCESS_PRESENT) {

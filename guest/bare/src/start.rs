@@ -84,6 +84,7 @@ boot_gdt:
     .quad 0
     .quad 0x00af9b000000ffff
     .quad 0x00cf93000000ffff
+    .quad 0x00cf9b000000ffff
     .global boot_gdt_pointer
 boot_gdt_pointer:
     .word . - boot_gdt - 1

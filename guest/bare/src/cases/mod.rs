@@ -3,6 +3,7 @@
 mod control;
 mod delivery;
 mod flags;
+mod legacy;
 mod paging;
 mod ports;
 mod registers;
@@ -25,6 +26,7 @@ pub fn run(report: &Report) {
     delivery::run(report);
     steps::run(report);
     paging::run(report);
+    legacy::run(report);
 }
 
 /// Every selector of the tables, with every RPL, and some behind their ends.

@@ -2,6 +2,7 @@
 
 pub mod arena;
 pub mod entry;
+pub mod legacy;
 pub mod report;
 pub mod tables;
 
