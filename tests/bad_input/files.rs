@@ -79,7 +79,9 @@ fn unreadable_images_are_refused() {
 fn payloads_that_cannot_be_loaded_are_refused() {
     let bench = Bench::new();
     let multiboot = |flags: u32| {
-        let words = [0x1bad_b002u32, flags, 0x1bad_b002u32.wrapping_add(flags).wrapping_neg()];
+        // The header, and addresses whose entry is not in what they load.
+        let checksum = 0x1bad_b002u32.wrapping_add(flags).wrapping_neg();
+        let words = [0x1bad_b002, flags, checksum, 0x10_0000, 0x10_0000, 0, 0, 5];
         bench.write("payload", words.map(u32::to_le_bytes).concat())
     };
     let boot = |path: &str, more: &[&str]| bench.pmemsim(&[&["boot", "--kernel", path], more].concat());
@@ -89,7 +91,6 @@ fn payloads_that_cannot_be_loaded_are_refused() {
     boot(&path, &["--module", "missing.txt x"]).refuses(&["--module missing.txt", "No such file"]);
     boot(&path, &["--initrd", "missing"]).refuses(&["--initrd missing", "No such file"]);
     boot(&multiboot(0x100), &[]).refuses(&[&path, "flags 0x100", "only bits 0 to 2 and 16"]);
-    // Addresses, of which the file has none.
     boot(&multiboot(1 << 16), &[]).refuses(&[&path, "not in what is loaded"]);
     // An ELF file for a 32-bit ARM.
     let mut elf = b"\x7fELF\x01\x01\x01".to_vec();

@@ -21,8 +21,6 @@ const GDT: u64 = PLACE + 0x1_4000;
 const IDT: u64 = PLACE + 0x1_5000;
 const TSS: u64 = PLACE + 0x1_6000;
 const LDT: u64 = PLACE + 0x1_7000;
-/// Limit of the GDT.
-const GDT_LIMIT: u64 = 0x1ff;
 /// Bytes of the TSS, without a map of ports.
 const TSS_LIMIT: u64 = 0x67;
 
