@@ -69,6 +69,7 @@ pub fn config(
         command_line: command_line.to_owned(),
         memory: 256 << 20,
         nvdimms: Vec::new(),
+        cpus: 1,
         seed: 1,
         protocol,
     }
