@@ -49,3 +49,13 @@ unsafe extern "C" fn strlen(text: *const u8) -> usize {
     }
     len
 }
+
+/// Sets `words` words of 8 bytes to zero.
+pub fn clear(at: u64, words: u64) {
+    unsafe { asm!("rep stosq", inout("rcx") words => _, inout("rdi") at => _, in("rax") 0u64) };
+}
+
+/// Copies `words` words of 8 bytes.
+pub fn copy(to: u64, from: u64, words: u64) {
+    unsafe { asm!("rep movsq", inout("rcx") words => _, inout("rdi") to => _, inout("rsi") from => _) };
+}

@@ -244,6 +244,21 @@ const DEVIATIONS: &[Deviation] = &[
     },
     // Outside of long mode.
     Deviation {
+        cases: &["32-call-far d* cpl *", "32-jmp-far d* cpl *"],
+        differ: Anyhow,
+        why: "QEMU takes 32 bits of the offset in a 16-bit call gate (SDM vol. 2, CALL)",
+    },
+    Deviation {
+        cases: &[
+            "32-call-far e8 cpl *",
+            "32-call-far e9 cpl *",
+            "32-call-far ea cpl *",
+            "32-call-far eb cpl *",
+        ],
+        differ: Anyhow,
+        why: "QEMU leaves the RPL of CS 0 when a gate leads to a conforming segment, and the case takes that for CPL",
+    },
+    Deviation {
         cases: &["32-privilege mov-from-cr8 cpl *"],
         differ: Anyhow,
         why: "QEMU takes LOCK MOV CR0 for CR8, as AMD does: must be #UD",
@@ -323,13 +338,9 @@ fn gate_code(word: &str) -> String {
     let code =
         word.strip_prefix('#').and_then(|rest| rest.strip_suffix(')')).and_then(|rest| rest.split_once('('));
     match code {
-        Some((vector @ ("10" | "11" | "12" | "13"), code)) if code != "0" => {
+        Some((vector @ ("10" | "11" | "12" | "13"), code)) => {
             let code = u32::from_str_radix(code, 16).unwrap_or(0);
-            if code <= 1 || code & 2 != 0 {
-                format!("#{vector}")
-            } else {
-                format!("#{vector}({:x})", code & !1)
-            }
+            if code & 2 != 0 { format!("#{vector}") } else { format!("#{vector}({:x})", code & !1) }
         }
         _ => word.to_owned(),
     }

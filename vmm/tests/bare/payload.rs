@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use vmm::{BootProtocol, Machine, MachineConfig, Module, Stop};
 
 /// Instructions that no payload here needs.
-const BUDGET: u64 = 2_000_000_000;
+const BUDGET: u64 = 10_000_000_000;
 
 /// The payload, built once: an ELF64 file with a multiboot header that has addresses, and a PVH note.
 pub fn file() -> &'static Path {

@@ -3,6 +3,7 @@
 use core::arch::asm;
 
 use super::entry::boot_pml4;
+use crate::memory;
 
 /// Linear address of the pages. Everything that cases see is at a fixed address in them, so that what they tell does not
 /// depend on how the payload was compiled.
@@ -27,7 +28,7 @@ pub const TABLES: u64 = ARENA + 0x1000 * TABLES_PAGE as u64;
 /// Stacks of the TSS: ten pages.
 pub const STACKS: u64 = ARENA + 0x18000;
 /// Bytes that the code of a case may have.
-const LONGEST: usize = 128;
+const LONGEST: u64 = 128;
 
 pub const PRESENT: u64 = 1 << 0;
 pub const WRITABLE: u64 = 1 << 1;
@@ -81,18 +82,10 @@ pub fn reset() {
 
 /// Empties data and stack, and puts the code of a case in place.
 pub fn fill(code: u64) {
-    let clear = |start: u64, words: u64| {
-        for at in (start..start + 8 * words).step_by(8) {
-            unsafe { (at as *mut u64).write_volatile(0) };
-        }
-    };
-    clear(DATA, 1024);
-    clear(STACK - 512, 64);
-    for at in 0..LONGEST as u64 {
-        let byte = unsafe { ((code + at) as *const u8).read_volatile() };
-        for page in [CODE, SUPERVISOR_CODE] {
-            unsafe { ((page + at) as *mut u8).write_volatile(byte) };
-        }
+    memory::clear(DATA, 1024);
+    memory::clear(STACK - 512, 64);
+    for page in [CODE, SUPERVISOR_CODE] {
+        memory::copy(page, code, LONGEST / 8);
     }
     for (at, byte) in (0..).zip([0x90, 0x90, 0xcd, 0x81]) {
         for page in [TARGET, TARGET & 0xffff] {

@@ -4,6 +4,7 @@ use core::arch::global_asm;
 
 use super::entry::{Entry, OUTCOME, Outcome};
 use super::tables::select;
+use crate::memory;
 
 /// Everything that cases see is at a fixed physical address behind the payload.
 const PLACE: u64 = 0x20_0000;
@@ -21,6 +22,8 @@ const GDT: u64 = PLACE + 0x1_4000;
 const IDT: u64 = PLACE + 0x1_5000;
 const TSS: u64 = PLACE + 0x1_6000;
 const LDT: u64 = PLACE + 0x1_7000;
+/// The gates of the IDT as they are at the start of every case.
+const GATES: u64 = PLACE + 0x1_8000;
 /// Bytes of the TSS, without a map of ports.
 const TSS_LIMIT: u64 = 0x67;
 
@@ -93,18 +96,10 @@ fn segment(base: u64, limit: u64, rights: u64) -> u64 {
 
 /// The tables, memory and code of a case, as they are at its start.
 pub fn reset(case: &Entry) {
-    for at in (0..0x1000).step_by(8) {
-        put(DATA + at, 0);
-        put(GDT + at, 0);
-        put(TSS + at, 0);
-        put(LDT + at, 0);
+    for (table, words) in [(DATA, 512), (GDT, 64), (TSS, 16), (LDT, 8), (STACK - 512, 65)] {
+        memory::clear(table, words);
     }
-    for at in (0..512).step_by(8) {
-        put(STACK - 512 + at, 0);
-    }
-    for at in (0..128).step_by(8) {
-        put(CODE + at, unsafe { ((case.code + at) as *const u64).read_unaligned() });
-    }
+    memory::copy(CODE, case.code, 16);
     put(TARGET, 0x81cd_9090);
     for (selector, rights) in [
         (select::CODE, 0xc09b),
@@ -156,14 +151,23 @@ pub fn reset(case: &Entry) {
     }
     put(LDT + 8, segment(0, 0xf_ffff, 0xc0f3));
     put(LDT + 16, segment(0, 0xf_ffff, 0xc0fb));
-    for vector in 0..256 {
-        let rights = if [3, 4, 0x81].contains(&vector) { 0xee } else { 0x8e };
-        set_gate(vector, handler(vector), select::CODE, rights);
-    }
+    reset_gates();
     for (privilege, data) in [select::DATA, select::DATA_1, select::DATA_2].into_iter().enumerate() {
         put(TSS + 4 + 8 * privilege as u64, stack_of_privilege(privilege) | u64::from(data) << 32);
     }
     put(TSS + 0x64, 0x68 << 16);
+}
+
+/// The usual handlers. They are made once, and copied from then on.
+fn reset_gates() {
+    let made = |vector: u64| unsafe { ((GATES + 8 * vector) as *const u64).read_volatile() };
+    if made(0) == 0 {
+        for vector in 0..256 {
+            let rights = if [3, 4, 0x81].contains(&vector) { 0xee } else { 0x8e };
+            put(GATES + 8 * vector, gate(handler(vector), select::CODE, rights, 0));
+        }
+    }
+    memory::copy(IDT, GATES, 256);
 }
 
 /// A case of 32-bit code, which `code32!` made, at privilege `cpl`. Registers hold their own number.

@@ -4,6 +4,7 @@ use core::arch::asm;
 
 use super::arena::{self, TARGET};
 use super::entry::{STUB, handler_stubs};
+use crate::memory;
 
 /// A table that instructions are pointed at.
 #[repr(C, align(16))]
@@ -103,14 +104,23 @@ impl Tables {
     pub fn reset(&mut self) {
         self.reset_gdt();
         self.ldt = [0, flat(0xc0f3), flat(0xa0fb), 0, 0, 0, 0, 0];
-        for vector in 0..256 {
-            self.set_handler(vector, 0, 1);
-        }
-        for vector in [3, 4, DONE] {
-            self.set_handler(vector, 3, 1);
-        }
+        self.reset_idt();
         self.reset_tss();
         self.load();
+    }
+
+    /// The usual handlers. They are made once, and copied from then on.
+    fn reset_idt(&mut self) {
+        static mut MADE: [[u64; 2]; 256] = [[0; 2]; 256];
+        let made = &raw mut MADE;
+        if unsafe { (*made)[0][0] } == 0 {
+            for vector in 0..256 {
+                let dpl = if [3, 4, DONE].contains(&vector) { 3 } else { 0 };
+                self.set_handler(vector, dpl, 1);
+            }
+            unsafe { *made = self.idt };
+        }
+        memory::copy(&raw mut self.idt as u64, made as u64, 512);
     }
 
     /// An interrupt gate to the usual handler.
