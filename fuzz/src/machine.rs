@@ -143,18 +143,23 @@ pub fn machine_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// Snapshot files: byte 0 is 0 for a file as it comes; else the rest is a header's body, which gets a right checksum and
-/// the memory of the seeds' machine behind it.
+/// Snapshot files: byte 0 is 0 for a file as it comes; else it is the version, and the rest a header's body, which gets a
+/// right checksum and the memory of the seeds' machine behind it.
 pub fn snapshot(data: &[u8]) {
-    let (raw, body) = data.split_first().map_or((true, data), |(first, rest)| (*first == 0, rest));
+    loads(data);
+}
+
+/// Whether the file is a machine, which is run then.
+fn loads(data: &[u8]) -> bool {
+    let (version, body) = data.split_first().map_or((0, data), |(first, rest)| (*first, rest));
     let mut file = tempfile::NamedTempFile::new().expect("the host has room for temporary files");
-    let bytes = if raw { body.to_vec() } else { with_header(body) };
+    let bytes = if version == 0 { body.to_vec() } else { with_header(version, body) };
     file.write_all(&bytes).expect("the host has room for temporary files");
-    if !raw {
+    if version != 0 {
         let len = (bytes.len() as u64).next_multiple_of(vmm::PAGE) + MEMORY;
         file.as_file().set_len(len).expect("the host has room for temporary files");
     }
-    let Ok(mut machine) = Machine::load(file.path()) else { return };
+    let Ok(mut machine) = Machine::load(file.path()) else { return false };
     for region in machine.regions().to_vec() {
         machine.read_pmem(region.base, &mut [0; 64]);
     }
@@ -162,13 +167,14 @@ pub fn snapshot(data: &[u8]) {
     let _ = machine.run(SLICE);
     machine.rewind();
     let _ = machine.run(SLICE);
+    true
 }
 
 /// Bytes of memory in the file that seeds are made of.
 const MEMORY: u64 = 34 << 20;
 
-fn with_header(body: &[u8]) -> Vec<u8> {
-    let words = [1, body.len() as u32, crc32fast::hash(body)].map(u32::to_le_bytes);
+fn with_header(version: u8, body: &[u8]) -> Vec<u8> {
+    let words = [version.into(), body.len() as u32, crc32fast::hash(body)].map(u32::to_le_bytes);
     [&b"PMEMSIM\0"[..], &words.concat(), body].concat()
 }
 
@@ -183,7 +189,9 @@ pub fn snapshot_seeds() -> Vec<Vec<u8>> {
         machine.save(file.path()).unwrap_or_else(|why| panic!("{why}"));
         let bytes = std::fs::read(file.path()).expect("the file was just written");
         let body = u32::from_le_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]) as usize;
-        seeds.push([&[1], &bytes[20..20 + body]].concat());
+        let seed = [&bytes[8..9], &bytes[20..20 + body]].concat();
+        assert!(loads(&seed), "what is saved can be loaded");
+        seeds.push(seed);
         seeds.push([&[0], &bytes[..4096]].concat());
     }
     seeds

@@ -11,7 +11,7 @@ pub fn mutated(seeds: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
         return noise(random);
     }
     let mut data = seeds[random.below(seeds.len() as u64) as usize].clone();
-    for _ in 0..1 + random.below(8) {
+    for _ in 0..1 + random.below(8) * random.below(2) {
         change(&mut data, seeds, random);
     }
     data
@@ -24,8 +24,19 @@ fn noise(random: &mut Random) -> Vec<u8> {
 
 fn change(data: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
     let at = random.below(data.len() as u64 + 1) as usize;
-    match random.below(8) {
+    match random.below(9) {
         0 => data.truncate(at),
+        8 if at < data.len() => {
+            // One byte becomes a number of postcard's, seven bits a byte.
+            let mut value = random.pick(&[u64::MAX, u64::MAX >> 1, 1 << 63, u64::from(u32::MAX), 0xffff, 1 << 40]);
+            let mut bytes = Vec::new();
+            while value >= 0x80 {
+                bytes.push(value as u8 | 0x80);
+                value >>= 7;
+            }
+            bytes.push(value as u8);
+            data.splice(at..=at, bytes);
+        }
         1 => {
             if let Some(byte) = data.get_mut(at) {
                 *byte ^= 1 << random.below(8);
