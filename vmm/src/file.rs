@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Error;
 use crate::board::{BoardState, Wiring};
-use crate::memory::{BankKind, Memory, PAGE};
+use crate::memory::{BankKind, Memory, PAGE, Region};
 use crate::processors::Processors;
 
 const MAGIC: [u8; 8] = *b"PMEMSIM\0";
@@ -106,7 +106,7 @@ pub(crate) fn load(path: &Path) -> Result<(Body, Memory), Error> {
         return Err(format("header checksum does not match"));
     }
     let body: Body = postcard::from_bytes(&bytes).map_err(|error| format(&error.to_string()))?;
-    check_layout(&body).map_err(format)?;
+    check_layout(&body.banks, &body.wiring.regions).map_err(format)?;
     if !body.processors.fit(body.board.local_apics()) {
         return Err(format("processors that do not fit each other"));
     }
@@ -126,10 +126,10 @@ pub(crate) fn load(path: &Path) -> Result<(Body, Memory), Error> {
 
 /// Refuses memory that no machine has: everybody who reaches it later relies on whole pages, in one bank each, and on
 /// persistent memory where the regions are.
-fn check_layout(body: &Body) -> Result<(), &'static str> {
+fn check_layout(banks: &[(u64, u64, bool)], regions: &[Region]) -> Result<(), &'static str> {
     const HIGHEST: u64 = 1 << 46;
     let mut ranges: Vec<(u64, u64)> = Vec::new();
-    for &(base, size, _) in &body.banks {
+    for &(base, size, _) in banks {
         let end = base.checked_add(size).filter(|&end| end <= HIGHEST);
         let Some(end) = end.filter(|_| size > 0) else { return Err("a bank of memory of impossible size") };
         if !base.is_multiple_of(PAGE) || !size.is_multiple_of(PAGE) {
@@ -140,9 +140,35 @@ fn check_layout(body: &Body) -> Result<(), &'static str> {
         }
         ranges.push((base, end));
     }
-    let is_bank = |base, size| body.banks.contains(&(base, size, true));
-    if !body.wiring.regions.iter().all(|region| is_bank(region.base, region.size)) {
+    let is_bank = |base, size| banks.contains(&(base, size, true));
+    if !regions.iter().all(|region| is_bank(region.base, region.size)) {
         return Err("a region without memory");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_whole_pages_apart_from_each_other_are_memory() {
+        let refused = |banks: &[(u64, u64, bool)]| check_layout(banks, &[]).is_err();
+        assert!(!refused(&[(0, 2 * PAGE, false), (2 * PAGE, PAGE, true)]));
+        // A page at the end of such a bank would reach beyond its mapping.
+        assert!(refused(&[(8, PAGE, false)]));
+        assert!(refused(&[(0, PAGE + 8, false)]));
+        assert!(refused(&[(0, 0, false)]));
+        assert!(refused(&[(0, 2 * PAGE, false), (PAGE, PAGE, true)]));
+        assert!(refused(&[(u64::MAX - PAGE + 1, PAGE, false)]));
+        assert!(refused(&[(PAGE, u64::MAX - PAGE + 1, false)]));
+    }
+
+    #[test]
+    fn a_region_is_a_bank_of_persistent_memory() {
+        let region = Region { base: PAGE, size: PAGE, dimm: 1 };
+        assert!(check_layout(&[(PAGE, PAGE, true)], &[region]).is_ok());
+        assert!(check_layout(&[(PAGE, PAGE, false)], &[region]).is_err());
+        assert!(check_layout(&[(PAGE, 2 * PAGE, true)], &[region]).is_err());
+    }
 }
