@@ -24,7 +24,9 @@ pub fn kernel_seeds() -> Vec<Vec<u8>> {
     lz4.extend(block);
     payloads.push(lz4);
     let mut seeds: Vec<_> = payloads.iter().map(|payload| bzimage(payload)).collect();
-    seeds.extend([vmlinux, elf::sections()]);
+    seeds.push(vmlinux);
+    assert!(seeds.iter().all(|seed| images::fuzzing::kernel(seed)), "seeds are kernels");
+    seeds.push(elf::sections());
     seeds
 }
 
@@ -59,6 +61,7 @@ pub fn module_seeds() -> Vec<Vec<u8>> {
     let module = elf::sections();
     let mut seeds = packed(&module);
     seeds.push(module);
+    assert!(seeds.iter().all(|seed| images::fuzzing::module(seed)), "seeds are modules");
     seeds
 }
 

@@ -1,22 +1,21 @@
-//! The readers of this crate, for the fuzz targets in `fuzz/`: bytes in, nothing out, no panic. Not for other use.
+//! The readers of this crate, for the fuzz targets in `fuzz/`: bytes in, no panic. Not for other use.
 
 use std::path::Path;
 
 use crate::{apt, bzimage, deb, modules, programs, version};
 
-/// A kernel file: a vmlinux or a bzImage.
-pub fn kernel(file: &[u8]) {
-    if let Ok(vmlinux) = bzimage::vmlinux("kernel", file.to_vec()) {
-        version::release(&vmlinux);
-        version::build_id(&vmlinux);
-    }
+/// A kernel file: a vmlinux or a bzImage. Whether it is one.
+pub fn kernel(file: &[u8]) -> bool {
+    let Ok(vmlinux) = bzimage::vmlinux("kernel", file.to_vec()) else { return false };
+    version::release(&vmlinux);
+    version::build_id(&vmlinux);
+    true
 }
 
-/// A module, perhaps compressed.
-pub fn module(file: &[u8]) {
-    if let Ok(plain) = modules::plain("module.ko", file.to_vec()) {
-        let _ = modules::closure(&["module"], |name| Ok((name.len() < 16).then(|| plain.clone())));
-    }
+/// A module, perhaps compressed. Whether it is one that depends on nothing that cannot be had.
+pub fn module(file: &[u8]) -> bool {
+    let Ok(plain) = modules::plain("module.ko", file.to_vec()) else { return false };
+    modules::closure(&["a"], |name| Ok((name == "a").then(|| plain.clone()))).is_ok()
 }
 
 /// What comes out of a Debian package, a tar archive, and the programs in it.
