@@ -50,7 +50,7 @@ const DEVIATIONS: [(&str, &str); 22] = [
     ("SHLD, SHRD of a word by more than 16", "undefined (SDM): not compared"),
     ("LOOPE with F2, LOOPNE with F3", "the prefix is ignored; AMD takes it for the condition"),
     ("INT1", "reported behind the instruction (SDM); under a hypervisor in front of it"),
-    ("LOCK on VERR, VERW, LLDT, LTR, SLDT, STR", "#UD first; AMD reads the operand first"),
+    ("LOCK on VERR, VERW", "#UD (SDM vol. 2, LOCK); AMD executes them"),
     (
         "An unaligned operand on a page that is not there, with alignment checks",
         "#PF (SDM vol. 3, table 6-2); #AC on AMD",

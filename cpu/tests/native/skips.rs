@@ -59,6 +59,10 @@ pub fn verdict(made: &Made, bits: u32, ours: &Offered, hosts: &Offered) -> Verdi
             Older::No => Verdict::Undefined,
         };
     }
+    let (prefixes, opcode) = split(&case.code, bits);
+    if i.is_invalid() && prefixes.contains(&0xf0) && opcode.starts_with(&[0x0f, 0x00]) {
+        return Verdict::Skip("AMD lets LOCK stand before VERR and VERW");
+    }
     if i.is_invalid() {
         return Verdict::Compare;
     }
@@ -219,9 +223,6 @@ fn forgive_order(case: &Case, i: &Instruction, bits: u32, host: &mut Outcome, gu
     let too_long =
         i.is_invalid() && refused(host) && refused(guest) && is_undefined(&shortest(&case.code, bits), bits);
     let of_fetch = crosses && (fetched(host) && undefined(guest) || undefined(host) && fetched(guest));
-    // AMD reads the selector of VERR and its like before it refuses LOCK.
-    let (prefixes, opcode) = split(&case.code, bits);
-    let locked = prefixes.contains(&0xf0) && opcode.starts_with(&[0x0f, 0x00]) && undefined(guest);
     // The parts of something long are accessed in an order of the processor's own.
     let both_paged = host.vector == 14 && guest.vector == 14;
     let of_parts = both_paged && (has_long_operand(i) || is_far_transfer(i));
@@ -241,7 +242,7 @@ fn forgive_order(case: &Case, i: &Instruction, bits: u32, host: &mut Outcome, gu
     let unaligned = host.vector == 17 && guest.vector == 14
         // The SDM leaves it to the processor which of the two FXSAVE raises.
         || host.vector == 17 && guest.vector == 13 && has_long_operand(i);
-    if unaligned || of_fetch || too_long || locked || of_parts {
+    if unaligned || of_fetch || too_long || of_parts {
         (guest.vector, guest.error, guest.cr2) = (host.vector, host.error, host.cr2);
     }
 }
