@@ -37,7 +37,6 @@ fn packages(names: &str) -> Vec<&str> {
 }
 
 #[test]
-#[ignore = "not yet seen to pass on both kernels"]
 fn a_shell_python_a_database_and_openssl_print_what_they_print_on_the_host() {
     let tests = python_tests();
     let mut packages = packages("dash coreutils diffutils grep sed python3 sqlite3 openssl");
@@ -47,7 +46,6 @@ fn a_shell_python_a_database_and_openssl_print_what_they_print_on_the_host() {
 }
 
 #[test]
-#[ignore = "not yet seen to pass on both kernels"]
 fn programs_for_32_bit_processors_print_what_they_print_on_the_host() {
     let packages = packages(
         "dash:i386 coreutils:i386 diffutils:i386 grep:i386 sed:i386 sqlite3:i386 busybox-static:i386",

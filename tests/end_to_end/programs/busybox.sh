@@ -16,6 +16,6 @@ b od -A d -t x1 numbers | b head -n 3
 b sort -rn numbers | b head -n 3 | b tr '\n' ' '
 b printf '%e %f %g\n' 12345.678 0.1 1e100
 b expr 1073741824 '*' 4 + 7
-b factor 1000000016000000063
+b factor 1000000007 1099511627791
 b dd if=numbers bs=100 count=1 skip=7 2>/dev/stdout | b hexdump -C | b head -n 4
 i=0; while [ $i -lt 300 ]; do i=$((i + 1)); done; echo $i $((1 << 40)) $((-17 / 5)) $((0xffffffff * 0xffffffff))
