@@ -34,7 +34,8 @@ impl<B: Bus> Cpu<B> {
         let is_call_gate = kind == 0xc || kind == 4 && !self.long_mode();
         let hidden = descriptor.dpl() < self.state.cpl().max(selector as u8 & 3);
         let busy = matches!(kind, 3 | 0xb);
-        if !(is_call_gate || is_task && !busy && !self.long_mode()) || hidden {
+        let is_usable_task = is_task && !busy && !self.long_mode();
+        if hidden || !is_call_gate && !is_usable_task {
             return Err(gp(selector));
         }
         if !descriptor.has(ACCESS_PRESENT) {

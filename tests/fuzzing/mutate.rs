@@ -28,7 +28,8 @@ fn change(data: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
         0 => data.truncate(at),
         8 if at < data.len() => {
             // One byte becomes a number of postcard's, seven bits a byte.
-            let mut value = random.pick(&[u64::MAX, u64::MAX >> 1, 1 << 63, u64::from(u32::MAX), 0xffff, 1 << 40]);
+            let mut value =
+                random.pick(&[u64::MAX, u64::MAX >> 1, 1 << 63, u64::from(u32::MAX), 0xffff, 1 << 40]);
             let mut bytes = Vec::new();
             while value >= 0x80 {
                 bytes.push(value as u8 | 0x80);
