@@ -15,7 +15,8 @@ paste numbers shuffled | cut -f 2 | sort | join - numbers --nocheck-order | wc
 od -A d -t x8z -t d4 -t fF numbers | head -n 5
 printf '%.17g %a %e %x\n' 0.1 0.1 12345.6789 255
 expr 123456789012345678901234567890 '*' 987654321098765432109876543210
-factor 18446744073709551557 340282366920938463463374607431768211297 10000000000000000000001
+# Numbers of more than 128 bits go through another buffer: line by line the order is that of the terminal.
+for number in 18446744073709551557 340282366920938463463374607431768211297 10000000000000000000001; do factor $number; done
 seq -f %.3e 1 0.37 4
 split -b 1000 numbers piece. && cat piece.* | cmp - numbers && rm piece.*
 grep -n -E '(1|2)7+$' numbers | sed -E 's/([0-9])7/<\1>/g' | head -n 4
