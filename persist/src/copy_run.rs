@@ -95,7 +95,9 @@ impl CopyRun {
             EventKind::Store { path, .. } => *path != StorePath::Agent,
             EventKind::Flush { .. } | EventKind::FlushHint { .. } => true,
             EventKind::Drain(kind) => kind.is_fence(),
-            EventKind::Promise { .. }
+            EventKind::DeviceFlushSubmitted { .. }
+            | EventKind::DeviceFlushCompleted { .. }
+            | EventKind::Promise { .. }
             | EventKind::Marker { .. }
             | EventKind::Symbol { .. }
             | EventKind::Retired => false,

@@ -76,6 +76,8 @@ impl Domain {
                 self.drain(event, DrainKind::Sfence)
             }
             EventKind::FlushHint { .. }
+            | EventKind::DeviceFlushSubmitted { .. }
+            | EventKind::DeviceFlushCompleted { .. }
             | EventKind::Promise { .. }
             | EventKind::Marker { .. }
             | EventKind::Symbol { .. }

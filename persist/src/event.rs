@@ -68,6 +68,26 @@ pub enum EventKind {
         /// NFIT device handle of the DIMM.
         dimm: u32,
     },
+    /// A request to make a region durable was made available to its device: a virtio-pmem FLUSH, told when the doorbell
+    /// makes the device look at its queue. Nothing that becomes visible later is covered by it. A request that never
+    /// completes (injected fault, reset of the device, loss of power) has no [`EventKind::DeviceFlushCompleted`].
+    DeviceFlushSubmitted {
+        /// The region it covers, whole: index in the machine's list of regions.
+        region: u32,
+        /// Number of the request: different for every request of the recorded execution, of any device.
+        id: u64,
+    },
+    /// The device has answered such a request; whoever waits for it goes on behind this event. By
+    /// [`Origin::DEVICE`].
+    DeviceFlushCompleted {
+        /// The region that the request covers, as in [`EventKind::DeviceFlushSubmitted`].
+        region: u32,
+        /// Number of the request.
+        id: u64,
+        /// What the guest reads: 0 means that everything visible when the request was made available is durable,
+        /// anything else that nothing is known (VIRTIO 1.3, 5.19.6).
+        status: i32,
+    },
     /// The guest declared a promise. Not an event of the machine: it changes nothing.
     Promise {
         /// The scenario's number of the promise.
