@@ -11,6 +11,7 @@ mod memory;
 mod processors;
 mod recorder;
 mod schedule;
+mod software;
 mod symbols;
 mod trace_hash;
 mod translate;

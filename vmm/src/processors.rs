@@ -1,11 +1,11 @@
 //! What a snapshot keeps of the processors.
 
-use cpu::Cpu;
 use serde::{Deserialize, Serialize};
 
 use crate::board::Board;
 use crate::config::MAX_CPUS;
 use crate::schedule::Schedule;
+use crate::software::Software;
 
 /// All processors, and whose turn it is.
 #[derive(Clone, Serialize, Deserialize)]
@@ -16,12 +16,14 @@ pub(crate) struct Processors {
 }
 
 impl Processors {
-    pub(crate) fn of(cpu: &Cpu<Board>, schedule: &Schedule) -> Processors {
+    pub(crate) fn of(software: &Software) -> Processors {
+        let Software { cpu, schedule } = software;
         Processors { states: cpu.states(), current: cpu.current(), schedule: schedule.clone() }
     }
 
-    /// Puts everything back as it was. `cpu` has as many processors.
-    pub(crate) fn restore(&self, cpu: &mut Cpu<Board>, board: &mut Board, schedule: &mut Schedule) {
+    /// Puts everything back as it was. `software` has as many processors.
+    pub(crate) fn restore(&self, software: &mut Software, board: &mut Board) {
+        let Software { cpu, schedule } = software;
         cpu.set_states(self.states.clone(), self.current);
         board.select(self.current);
         schedule.clone_from(&self.schedule);
