@@ -92,12 +92,33 @@ fn x87_opcode(bytes: &[u8]) -> u16 {
     u16::from(bytes[at] & 7) << 8 | u16::from(second)
 }
 
-/// Whether an instruction that is not one goes on behind its 15th byte. Such a one has prefixes to spare: without the
-/// first, the remaining bytes must be too few.
+/// Whether an instruction that is not one goes on behind its 15th byte. Such a one has prefixes to spare: without one
+/// of them, the remaining bytes must be too few.
 fn is_too_long(bytes: &[u8], bitness: u32) -> bool {
-    let Some(rest) = bytes.get(1..LONGEST) else { return false };
-    let mut decoder = Decoder::with_ip(bitness, rest, 0, OPTIONS);
+    let Some(longest) = bytes.get(..LONGEST) else { return false };
+    let mut shorter = longest.to_vec();
+    shorter.remove(spare_prefix(longest, bitness));
+    let mut decoder = Decoder::with_ip(bitness, &shorter, 0, OPTIONS);
     decoder.decode().is_invalid() && decoder.last_error() == DecoderError::NoMoreBytes
+}
+
+/// Place of a prefix without which the rest is the same instruction: a segment's, or one that another one overrides.
+/// The first byte if there is none.
+fn spare_prefix(bytes: &[u8], bitness: u32) -> usize {
+    let is_rex = |byte: u8| bitness == 64 && byte & 0xf0 == 0x40;
+    let is_segment = |byte: u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64 | 0x65);
+    let is_repeat = |byte: u8| matches!(byte, 0xf2 | 0xf3);
+    let is_prefix =
+        |byte: u8| is_rex(byte) || is_segment(byte) || is_repeat(byte) || matches!(byte, 0x66 | 0x67 | 0xf0);
+    let prefixes = bytes.split(|byte| !is_prefix(*byte)).next().unwrap_or(&[]);
+    let is_spare = |at: usize| {
+        let (byte, behind) = (prefixes[at], &prefixes[at + 1..]);
+        is_segment(byte)
+            || is_rex(byte) && !behind.is_empty()
+            || behind.contains(&byte)
+            || is_repeat(byte) && behind.iter().any(|other| is_repeat(*other))
+    };
+    (0..prefixes.len()).find(|at| is_spare(*at)).unwrap_or(0)
 }
 
 /// `None` for what is not offered.

@@ -63,6 +63,21 @@ fn prefixes_of_newer_bit_scans_and_of_wbnoinvd_are_ignored() {
 }
 
 #[test]
+fn instructions_of_16_bytes_are_too_long_whatever_their_prefixes() {
+    let mut code = vec![0x36; 15];
+    code.extend([0x01, 0xc0]);
+    // Without its first prefix it has other addresses, and fits.
+    let narrow = [0x67, 0x3e, 0x26, 0x2e, 0x36, 0x26, 0xf2, 0x36, 0xf3, 0x64, 0x01, 0xa8, 1, 2, 3, 4];
+    for (access, bytes) in [(0xa09b, &code[..]), (0x809b, &narrow)] {
+        let (mut cpu, mut bus) = machine_with_traps(bytes);
+        let mut state = cpu.state();
+        state.segments[1].access = access;
+        cpu.set_state(state);
+        assert_eq!(run_to_handler(&mut cpu, &mut bus).vector, 13, "{access:#x}");
+    }
+}
+
+#[test]
 fn repeated_port_strings_are_refused_even_when_there_is_nothing_to_do() {
     for code in [[0xf3, 0x6c], [0xf3, 0x6e]] {
         let (mut cpu, mut bus) = user_machine(&code);
