@@ -198,6 +198,9 @@ impl<B: Bus> Cpu<B> {
     /// Checks that `len` bytes at a linear address could be written now, setting accessed and dirty bits.
     pub(crate) fn probe_writable(&mut self, bus: &mut B, linear: u64, len: usize) -> Result<(), Fault> {
         let first = bytes_in_page(linear, len);
+        if first < len {
+            self.check_canonical(self.next_page(linear))?;
+        }
         self.write_target(bus, linear)?;
         if first < len {
             self.write_target(bus, self.next_page(linear))?;
@@ -247,11 +250,14 @@ impl<B: Bus> Cpu<B> {
         }
     }
 
-    /// Reads any number of bytes up to 4096.
+    /// Reads any number of bytes up to 4096. That a part of them is not canonical comes before any page fault.
     #[cold]
     #[inline(never)]
     pub(crate) fn read_slow(&mut self, bus: &mut B, linear: u64, bytes: &mut [u8]) -> Result<(), Fault> {
         let (head, tail) = bytes.split_at_mut(bytes_in_page(linear, bytes.len()));
+        if !tail.is_empty() {
+            self.check_canonical(self.next_page(linear))?;
+        }
         let first = self.read_target(bus, linear)?;
         if tail.is_empty() {
             self.check_alignment(linear, head.len())?;
@@ -286,6 +292,9 @@ impl<B: Bus> Cpu<B> {
     /// Writes at any alignment.
     fn write_any(&mut self, bus: &mut B, linear: u64, bytes: &[u8], kind: StoreKind) -> Result<(), Fault> {
         let (head, tail) = bytes.split_at(bytes_in_page(linear, bytes.len()));
+        if !tail.is_empty() {
+            self.check_canonical(self.next_page(linear))?;
+        }
         let first = self.write_target(bus, linear)?;
         if tail.is_empty() {
             self.watch_data(linear, bytes.len(), DataAccess::Write);

@@ -65,6 +65,27 @@ fn set(cpu: &mut Cpu<TestBus>, change: impl FnOnce(&mut crate::State)) {
 }
 
 #[test]
+fn an_operand_that_ends_outside_of_the_canonical_addresses_is_refused_before_any_page_is_missed() {
+    type Access = fn(&mut CodeAssembler) -> Result<(), IcedError>;
+    let accesses: [Access; 4] = [
+        |a| a.mov(eax, dword_ptr(rbx)),
+        |a| a.mov(dword_ptr(rbx), eax),
+        |a| a.add(dword_ptr(rbx), eax),
+        |a| a.lgs(eax, ptr(rbx)),
+    ];
+    for (address, vector) in [(0x7fff_ffff_fffcu64, 14), (0x7fff_ffff_fffe, 13)] {
+        for access in &accesses[..if vector == 14 { 3 } else { 4 }] {
+            let code = assemble(|a| {
+                a.mov(rbx, address)?;
+                access(a)
+            });
+            let (mut cpu, mut bus) = user_machine(&code);
+            assert_eq!(run_to_handler(&mut cpu, &mut bus).vector, vector, "{address:#x}");
+        }
+    }
+}
+
+#[test]
 fn loads_set_accessed_and_stores_set_dirty() {
     let (mut cpu, mut bus) = machine_with_traps(&load_from(DATA));
     map_small(&mut bus, PRESENT | WRITABLE);
