@@ -65,6 +65,7 @@ pub(crate) fn far_call<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Res
     let back = [u64::from(cpu.state.segments[CS].selector), cpu.state.regs[REG_RIP]];
     let stack = cpu.current_stack();
     if !cpu.protected() {
+        stack.check_room(back.len(), size)?;
         let cs = cpu.state.segments[CS];
         cpu.check_target(&cs, target)?;
         let pointer = cpu.push_all(bus, &stack, &back, size)?;
@@ -76,6 +77,7 @@ pub(crate) fn far_call<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Res
         Destination::Gate(gate) => return cpu.call_through_gate(bus, &gate),
     };
     let segment = enterable(descriptor, selector)?;
+    stack.check_room(back.len(), size)?;
     cpu.check_target(&segment, target)?;
     cpu.mark_accessed(bus, descriptor)?;
     let pointer = cpu.push_all(bus, &stack, &back, size)?;

@@ -1,8 +1,8 @@
 //! Memory operands outside of 64-bit mode: segments there have limits and rights, which are checked before the
 //! instruction's handler runs. SDM vol. 3, sections 5.3 to 5.5.
 //!
-//! Only operands that the encoding names: the stack is checked in `stack`, and string instructions ask for each of
-//! their elements.
+//! Only operands that the encoding names: the stack is checked in `stack`; string instructions, MASKMOVQ and POP ask for
+//! what they access themselves.
 
 use iced_x86::{
     FlowControl, Instruction, InstructionInfoFactory, InstructionInfoOptions, Mnemonic, OpAccess, OpKind,
@@ -13,7 +13,7 @@ use crate::{
     Bus, Cpu, Fault,
     op::{Handler, Op},
     segments::{is_roomy, segment_index},
-    sse, x87,
+    sse, system, x87,
 };
 
 /// A handler, and the access to memory that must be allowed before it runs.
@@ -28,10 +28,14 @@ pub(crate) struct Checked<B: Bus> {
 
 /// What `i` needs of [`execute`] when `run` is its handler; `None` if it names no memory or does not access it.
 pub(crate) fn checked<B: Bus>(run: Handler<B>, i: &Instruction) -> Option<Checked<B>> {
-    let operand = (0..i.op_count()).find(|n| is_explicit(i.op_kind(*n)))?;
+    let operand = (0..i.op_count()).find(|n| i.op_kind(*n) == OpKind::Memory)?;
     let computes_only = matches!(i.mnemonic(), Mnemonic::Lea | Mnemonic::Nop | Mnemonic::Invlpg);
-    // Each element of a bit string is checked when it is known which one it is.
-    if computes_only || crate::decode::is_hint(i.mnemonic()) || indexes_bits(i) {
+    // Each element of a bit string is checked when it is known which one it is; POP checks after it has read.
+    if computes_only
+        || i.mnemonic() == Mnemonic::Pop
+        || crate::decode::is_hint(i.mnemonic())
+        || indexes_bits(i)
+    {
         return None;
     }
     let mut factory = InstructionInfoFactory::new();
@@ -49,10 +53,6 @@ pub(crate) fn checked<B: Bus>(run: Handler<B>, i: &Instruction) -> Option<Checke
     Some(Checked { run, segment: segment_index(i.memory_segment()), len: len.max(1) as u64, writes })
 }
 
-fn is_explicit(kind: OpKind) -> bool {
-    matches!(kind, OpKind::Memory | OpKind::MemorySegDI | OpKind::MemorySegEDI)
-}
-
 /// BT, BTS, BTR and BTC with a register that says how far from the operand's address the bit is.
 fn indexes_bits(i: &Instruction) -> bool {
     matches!(i.mnemonic(), Mnemonic::Bt | Mnemonic::Bts | Mnemonic::Btr | Mnemonic::Btc)
@@ -66,7 +66,9 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
     if !is_roomy(&cpu.state.segments[*segment]) {
         let offset = operand_offset(cpu, full);
         if let Err(fault) = cpu.check_segment(*segment, offset, *len, *writes) {
-            // A unit that is switched off and an operand that is not aligned come first.
+            // What the instruction may not do at all, a unit that is switched off and an operand that is not aligned
+            // come first.
+            system::check_allowed(cpu, full)?;
             sse::check_usable_by(cpu, full)?;
             x87::check_usable_by(cpu, full)?;
             return Err(fault);
@@ -79,17 +81,10 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
 fn operand_offset<B: Bus>(cpu: &Cpu<B>, i: &Instruction) -> u64 {
     let regs = &cpu.state.regs;
     match i.mnemonic() {
-        Mnemonic::Maskmovq | Mnemonic::Maskmovdqu if i.op0_kind() == OpKind::MemorySegDI => regs[7] & 0xffff,
-        Mnemonic::Maskmovq | Mnemonic::Maskmovdqu => regs[7] & 0xffff_ffff,
         // Its index is AL, where the address computation takes all of RAX.
         Mnemonic::Xlatb => {
             let mask = if i.memory_base() == Register::BX { 0xffff } else { 0xffff_ffff };
             (regs[3].wrapping_add(regs[0] & 0xff)) & mask
-        }
-        // The address is computed after the stack pointer has moved.
-        Mnemonic::Pop if i.memory_base().full_register() == Register::RSP => {
-            let moved = u64::from(i.stack_pointer_increment().unsigned_abs());
-            cpu.effective_address(i).wrapping_add(moved) & 0xffff_ffff
         }
         _ => cpu.effective_address(i),
     }

@@ -14,6 +14,19 @@ pub(crate) struct Stack {
     pub outside: Fault,
 }
 
+impl Stack {
+    /// The pointer after pushing `n` values of `size` bytes and one more.
+    fn below(&self, n: usize, size: u64) -> u64 {
+        self.pointer.wrapping_sub(size * (n as u64 + 1)) & low_bits(self.bits)
+    }
+
+    /// Refuses to push `count` values of `size` bytes where they leave the segment.
+    pub(crate) fn check_room(&self, count: usize, size: u64) -> Result<(), Fault> {
+        let fits = (0..count).all(|n| self.bits == 64 || fits(&self.segment, self.below(n, size), size));
+        if fits { Ok(()) } else { Err(self.outside) }
+    }
+}
+
 impl<B: Bus> Cpu<B> {
     /// Bits of RSP that address the stack: the segment's B bit decides outside of 64-bit mode.
     #[inline(always)]
@@ -90,14 +103,12 @@ impl<B: Bus> Cpu<B> {
     }
 
     fn push_checked(&mut self, bus: &mut B, stack: &Stack, values: &[u64], size: u64) -> Result<u64, Fault> {
-        let mask = low_bits(stack.bits);
-        let below = |n: usize| stack.pointer.wrapping_sub(size * (n as u64 + 1)) & mask;
         let linear = |n| match stack.bits {
-            64 => below(n),
-            _ => below(n).wrapping_add(stack.segment.base) & 0xffff_ffff,
+            64 => stack.below(n, size),
+            _ => stack.below(n, size).wrapping_add(stack.segment.base) & 0xffff_ffff,
         };
         for n in 0..values.len() {
-            if stack.bits != 64 && !fits(&stack.segment, below(n), size) {
+            if stack.bits != 64 && !fits(&stack.segment, stack.below(n, size), size) {
                 return Err(stack.outside);
             }
             self.check_writable(bus, linear(n), size as usize).map_err(|fault| match fault {
@@ -108,7 +119,7 @@ impl<B: Bus> Cpu<B> {
         for (n, value) in values.iter().enumerate() {
             self.write_sized(bus, linear(n), *value, size)?;
         }
-        Ok(if values.is_empty() { stack.pointer } else { below(values.len() - 1) })
+        Ok(if values.is_empty() { stack.pointer } else { stack.below(values.len() - 1, size) })
     }
 
     fn write_sized(&mut self, bus: &mut B, at: u64, value: u64, size: u64) -> Result<(), Fault> {

@@ -97,6 +97,23 @@ fn register_move<B: Bus>(i: &Instruction) -> Option<Handler<B>> {
     })
 }
 
+/// Refuses what mode or privilege forbid whatever the operand is, as the handlers do before they look at it.
+pub(crate) fn check_allowed<B: Bus>(cpu: &Cpu<B>, i: &Instruction) -> Result<(), Fault> {
+    use Mnemonic as M;
+    let mnemonic = i.mnemonic();
+    let needs_descriptors = matches!(
+        mnemonic,
+        M::Lldt | M::Ltr | M::Sldt | M::Str | M::Lar | M::Lsl | M::Verr | M::Verw | M::Arpl
+    );
+    if needs_descriptors && !cpu.protected() {
+        return Err(Fault::UD);
+    }
+    match mnemonic {
+        M::Lgdt | M::Lidt | M::Lldt | M::Ltr | M::Lmsw => cpu.require_cpl0(),
+        _ => Ok(()),
+    }
+}
+
 fn is_far(i: &Instruction) -> bool {
     use Code as C;
     matches!(

@@ -44,9 +44,10 @@ pub(super) fn bound<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result
     let bits = index.bits;
     let index = sign_extend(bits, index.read(cpu, bus)?) as i64;
     let at = cpu.operand_address(i, 1);
-    let pair = load(cpu, bus, 2 * bits, at)?;
-    let lower = sign_extend(bits, pair) as i64;
-    let upper = sign_extend(bits, pair >> bits) as i64;
+    // Two operands, each aligned on its own.
+    let lower = sign_extend(bits, load(cpu, bus, bits, at)?) as i64;
+    let second = at.wrapping_add(u64::from(bits / 8)) & 0xffff_ffff;
+    let upper = sign_extend(bits, load(cpu, bus, bits, second)?) as i64;
     if (lower..=upper).contains(&index) { Ok(()) } else { Err(Fault::BR) }
 }
 

@@ -6,7 +6,7 @@ use super::{
     alu::mask,
     operand::{Operand, full, load, set_register, store},
 };
-use crate::{Bus, Cpu, Fault, op::Op};
+use crate::{Bus, Cpu, Fault, op::Op, segments::segment_index};
 
 pub(super) const RSP: u8 = 4;
 pub(super) const RBP: u8 = 5;
@@ -55,14 +55,23 @@ pub(super) fn push<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<
     push_value(cpu, bus, i.stack_pointer_increment().unsigned_abs() * 8, value)
 }
 
-/// POP: an address with RSP as its base is computed after RSP has moved.
+/// POP: an address with RSP as its base is computed after RSP has moved, and the stack is read before the address is
+/// checked.
 pub(super) fn pop<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let i = full(op);
     let bytes = i.stack_pointer_increment().unsigned_abs();
     let value = top(cpu, bus, bytes * 8)?;
     let before = cpu.state.regs[RSP as usize];
     cpu.move_stack(u64::from(bytes));
-    let written = Operand::new(cpu, i, 0).write(cpu, bus, value);
+    let destination = Operand::new(cpu, i, 0);
+    let allowed = match destination.address() {
+        Some(_) if !cpu.fetches_64_bit => {
+            let segment = segment_index(i.memory_segment());
+            cpu.segment_linear(segment, cpu.effective_address(i), bytes.into(), true).map(drop)
+        }
+        _ => Ok(()),
+    };
+    let written = allowed.and_then(|()| destination.write(cpu, bus, value));
     if written.is_err() {
         cpu.state.regs[RSP as usize] = before;
     }
@@ -82,7 +91,8 @@ pub(super) fn enter<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result
     let mut frame = cpu.state.regs[RBP as usize] & pointer_mask;
     let old_frame = cpu.state.regs[RBP as usize];
     let mut pointer = push_below(cpu, bus, bits, cpu.stack_pointer(), old_frame)?;
-    let new_frame = pointer;
+    // ESP and not SP if operands have 32 bits, however wide the stack is.
+    let new_frame = cpu.state.regs[RSP as usize] & !pointer_mask | pointer;
     if level > 0 {
         for _ in 1..level {
             frame = frame.wrapping_sub(bits as u64 / 8) & pointer_mask;

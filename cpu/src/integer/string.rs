@@ -148,7 +148,14 @@ pub(super) fn movs<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<
     let form = Form::new(cpu, i);
     repeat(cpu, bus, op, form, |cpu, bus, most, repeated| {
         let from = cpu.element_address(i, 1, form.size, false)?;
-        let to = cpu.element_address(i, 0, form.size, true)?;
+        let to = match cpu.element_address(i, 0, form.size, true) {
+            Ok(to) => to,
+            Err(fault) => {
+                // Reading comes first, and so does its fault.
+                load(cpu, bus, form.bits(), from)?;
+                return Err(fault);
+            }
+        };
         let iterations = match copy_many(cpu, bus, form, to, from, most, repeated)? {
             Some(iterations) => iterations,
             None => {
@@ -200,10 +207,10 @@ pub(super) fn cmps<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<
     let i = full(op);
     let form = Form::new(cpu, i);
     compare(cpu, bus, op, form, |cpu, bus| {
-        let left = cpu.element_address(i, 0, form.size, false)?;
-        let right = cpu.element_address(i, 1, form.size, false)?;
         // When both fault, hardware reports the second.
+        let right = cpu.element_address(i, 1, form.size, false)?;
         let b = load(cpu, bus, form.bits(), right)?;
+        let left = cpu.element_address(i, 0, form.size, false)?;
         let a = load(cpu, bus, form.bits(), left)?;
         form.advance(cpu, RSI, 1);
         form.advance(cpu, RDI, 1);

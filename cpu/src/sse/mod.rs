@@ -62,12 +62,15 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
 }
 
 /// Raises what comes before the limit of a segment if `i` is an instruction of this module: #UD or #NM if the system has
-/// not switched on what it needs, #GP(0) if its memory operand is not aligned as it must be.
+/// not switched on what it needs, #MF if MMX waits for one, #GP(0) if its memory operand is not aligned as it must be.
 pub(crate) fn check_usable_by<B: Bus>(cpu: &Cpu<B>, i: &Instruction) -> Result<(), Fault> {
     if general::<B>(i).is_none() {
         return Ok(());
     }
     operands::check_enabled(cpu, operands::registers(i))?;
+    if operands::uses_mmx(i) {
+        operands::check_pending_x87(cpu)?;
+    }
     match (0..i.op_count()).find(|n| i.op_kind(*n) == OpKind::Memory) {
         Some(operand) => operands::memory_address(cpu, i, operand).map(drop),
         None => Ok(()),

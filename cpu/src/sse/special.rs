@@ -65,10 +65,10 @@ fn load_mxcsr<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, i: &Instruction) -> Result<
 fn store_masked<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, i: &Instruction, width: usize) -> Result<(), Fault> {
     let bytes = register(cpu, i.op1_register()).to_le_bytes();
     let mask = register(cpu, i.op2_register());
-    let address = cpu.operand_address(i, 0);
     if width == 8 {
         enter_mmx(cpu);
     }
+    let address = cpu.element_address(i, 0, width as u64, true)?;
     cpu.probe_writable(bus, address, width)?;
     // Of MASKMOVDQU no more is asked.
     cpu.check_alignment(address, 8)?;

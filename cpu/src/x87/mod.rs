@@ -29,20 +29,27 @@ use unit::{Stored, Unit};
 const CR0_NE: u64 = 1 << 5;
 
 /// Raises #NM (#UD for FXSAVE and FXRSTOR under CR0.EM) if `i` is an instruction of this module and CR0 wants it to be
-/// emulated or to wait for a task's state. SDM vol. 3, table 2-2.
+/// emulated or to wait for a task's state, SDM vol. 3, table 2-2; #MF if it waits for an exception that is pending.
 pub(crate) fn check_usable_by<B: Bus>(cpu: &Cpu<B>, i: &Instruction) -> Result<(), Fault> {
     const CR0_MP: u64 = 1 << 1;
     const CR0_EM: u64 = 1 << 2;
     const CR0_TS: u64 = 1 << 3;
     let cr0 = cpu.state.cr0;
-    if cr0 & (CR0_EM | CR0_TS) == 0 {
+    // Without CR0.NE the error goes to a pin that this machine has not wired.
+    let pending = cr0 & CR0_NE != 0 && Unit::new(cpu.state.x87).pending();
+    if cr0 & (CR0_EM | CR0_TS) == 0 && !pending {
         return Ok(());
     }
-    match Operation::of(i.code()) {
-        None => Ok(()),
-        Some(Operation::Wait) if cr0 & CR0_MP == 0 || cr0 & CR0_TS == 0 => Ok(()),
-        Some(Operation::Save { .. } | Operation::Restore { .. }) if cr0 & CR0_EM != 0 => Err(Fault::UD),
-        Some(_) => Err(Fault::NM),
+    let Some(operation) = Operation::of(i.code()) else { return Ok(()) };
+    let switched_off = match operation {
+        Operation::Wait => cr0 & CR0_MP != 0 && cr0 & CR0_TS != 0,
+        Operation::Save { .. } | Operation::Restore { .. } if cr0 & CR0_EM != 0 => return Err(Fault::UD),
+        _ => cr0 & (CR0_EM | CR0_TS) != 0,
+    };
+    match switched_off {
+        true => Err(Fault::NM),
+        false if pending && operation.waits() => Err(Fault::MF),
+        false => Ok(()),
     }
 }
 
@@ -56,10 +63,6 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Resu
     };
     check_usable_by(cpu, instruction)?;
     let mut unit = Unit::new(cpu.state.x87);
-    // Without CR0.NE the error goes to a pin that this machine has not wired.
-    if operation.waits() && unit.pending() && cpu.state.cr0 & CR0_NE != 0 {
-        return Err(Fault::MF);
-    }
     let memory = memory_operand(instruction);
     let address = memory.map_or(0, |operand| cpu.operand_address(instruction, operand));
     if operation.is_control() {

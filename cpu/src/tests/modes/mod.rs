@@ -5,6 +5,7 @@ mod decimal;
 mod flat;
 mod forms;
 mod legacy_paging;
+mod order;
 mod protected;
 mod real;
 mod segments;
