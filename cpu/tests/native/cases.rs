@@ -516,7 +516,7 @@ impl Operands<'_> {
             93..95 => LAYOUT.read_only.start + random.below(0x1000),
             95..97 => LAYOUT.tail.end + 0x1000 + random.below(16),
             97 => 0xffff_ff00_0000_0000 + random.below(0x1000),
-            98 => 0x0000_8000_0000_0000 + random.below(0x1000),
+            98 => 0x0000_8000_0000_0000 - 16 + random.below(0x1000),
             _ => 0x8000_0000_0000_0000u64.wrapping_sub(random.below(64)),
         }
     }

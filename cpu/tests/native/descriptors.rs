@@ -113,6 +113,13 @@ pub fn base(selector: u16) -> u64 {
     descriptor(selector).map_or(0, |raw| raw >> 16 & 0xff_ffff | raw >> 56 << 24)
 }
 
+/// Last offset in the segment that a selector names, 0 for none.
+pub fn limit(selector: u16) -> u32 {
+    let raw = descriptor(selector).unwrap_or(0);
+    let limit = (raw & 0xffff | raw >> 32 & 0xf_0000) as u32;
+    if raw >> 55 & 1 != 0 { limit << 12 | 0xfff } else { limit }
+}
+
 /// Size of the code in a segment: 16, 32 or 64.
 pub fn code_bits(selector: u16) -> u32 {
     match descriptor(selector).unwrap_or(0) >> 53 & 3 {

@@ -100,6 +100,11 @@ fn sign(feature: CpuidFeature) -> Sign {
     }
 }
 
+/// Whether the instruction belongs to a set that no bit above stands for, such as those of other vendors.
+pub fn is_of_others(code: Code) -> bool {
+    code.cpuid_features().iter().any(|feature| matches!(sign(*feature), Sign::Never))
+}
+
 /// The leaves that [`Offered`] asks for.
 pub const LEAVES: [u32; 3] = [1, 7, 0x8000_0001];
 

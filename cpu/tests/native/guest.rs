@@ -294,12 +294,10 @@ fn segment(selector: u16) -> Segment {
     let Some(raw) = descriptors::descriptor(selector) else {
         return Segment { selector, ..Segment::default() };
     };
-    let limit = (raw & 0xffff | raw >> 32 & 0xf_0000) as u32;
-    let in_pages = raw >> 55 & 1 != 0;
     Segment {
         selector,
         base: descriptors::base(selector),
-        limit: if in_pages { limit << 12 | 0xfff } else { limit },
+        limit: descriptors::limit(selector),
         access: (raw >> 40) as u16 & 0xf0ff,
     }
 }

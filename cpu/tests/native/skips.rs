@@ -8,7 +8,7 @@ use super::{
     case::{Case, LAYOUT, Outcome},
     cases::{LONGEST, Made},
     descriptors,
-    features::Offered,
+    features::{Offered, is_of_others},
     forms::is_far_return,
     x87,
 };
@@ -21,6 +21,9 @@ const SF: u64 = 1 << 7;
 const OF: u64 = 1 << 11;
 /// All flags that exist but RF, which debuggers and kernels use for their own purposes.
 const COMPARED: u64 = 0x3e_7fd5;
+
+/// Number of the last page below the addresses that are not canonical.
+const LAST_USER_PAGE: u64 = 0x7_ffff_ffff;
 
 /// What to do with a case.
 pub enum Verdict {
@@ -60,6 +63,9 @@ pub fn verdict(made: &Made, bits: u32, ours: &Offered, hosts: &Offered) -> Verdi
         };
     }
     let (prefixes, opcode) = split(&case.code, bits);
+    if i.is_invalid() && is_simulated(opcode) {
+        return Verdict::Skip("Linux simulates it under UMIP");
+    }
     if i.is_invalid() && prefixes.contains(&0xf0) && opcode.starts_with(&[0x0f, 0x00]) {
         return Verdict::Skip("AMD lets LOCK stand before VERR and VERW");
     }
@@ -69,7 +75,7 @@ pub fn verdict(made: &Made, bits: u32, ours: &Offered, hosts: &Offered) -> Verdi
     if !hosts.has(i.code()) {
         return Verdict::Skip("the host does not have it");
     }
-    match form(i.code()).or_else(|| instance(i, case)) {
+    match form(i.code()).or_else(|| instance(i, case)).or_else(|| legacy_instance(i, case, bits)) {
         Some(why) => Verdict::Skip(why),
         None => Verdict::Compare,
     }
@@ -78,6 +84,15 @@ pub fn verdict(made: &Made, bits: u32, ours: &Offered, hosts: &Offered) -> Verdi
 /// Whether the bytes, whatever their prefixes, are SYSCALL, SYSENTER or INT 0x80.
 fn enters_kernel(code: &[u8], bits: u32) -> bool {
     matches!(split(code, bits).1, [0x0f, 0x05 | 0x34, ..] | [0xcd, 0x80, ..])
+}
+
+/// Whether Linux, after any #GP, takes the bytes for SLDT, STR, SGDT, SIDT or SMSW, whatever stands before them.
+fn is_simulated(opcode: &[u8]) -> bool {
+    match opcode {
+        [0x0f, 0x00, modrm, ..] => modrm >> 3 & 7 < 2,
+        [0x0f, 0x01, modrm, ..] => matches!(modrm >> 3 & 7, 0 | 1 | 4),
+        _ => false,
+    }
 }
 
 /// Prefixes, and what follows them.
@@ -152,6 +167,50 @@ fn instance(i: &Instruction, case: &Case) -> Option<&'static str> {
     }
 }
 
+/// As [`instance`], for what there is in 32-bit and 16-bit code only.
+fn legacy_instance(i: &Instruction, case: &Case, bits: u32) -> Option<&'static str> {
+    if bits == 64 {
+        return None;
+    }
+    if pushes_selector_of_4_bytes(i) && !linear_stack(case, bits).is_multiple_of(4) {
+        return Some("AMD accesses 4 bytes for a segment register, Intel 2");
+    }
+    let is_far_call = i.is_call_far() || i.is_call_far_indirect();
+    if is_far_call && target_selector(i, case).is_some_and(|selector| descriptors::code_bits(selector) == 64)
+    {
+        return Some("AMD pushes for a far call to 64-bit code by all of RSP, whose upper half is undefined");
+    }
+    let size = (i.memory_size().size() as u64).max(1);
+    if x87::offset(i, case).is_some_and(|offset| offset + size > 1 << 32) {
+        return Some(
+            "whether an operand may go on from 4 GiB to 0 is the processor's choice (SDM vol. 3, 5.3)",
+        );
+    }
+    None
+}
+
+/// PUSH of a segment register where it takes 4 bytes of stack.
+fn pushes_selector_of_4_bytes(i: &Instruction) -> bool {
+    i.mnemonic() == Mnemonic::Push
+        && i.op0_register().is_segment_register()
+        && i.stack_pointer_increment() == -4
+}
+
+/// The selector that a far branch is to.
+fn target_selector(i: &Instruction, case: &Case) -> Option<u16> {
+    if i.is_call_far() {
+        return Some(i.far_branch_selector());
+    }
+    let address = x87::address(i, case)?.wrapping_add(i.memory_size().size() as u64 - 2);
+    Some(u16::from_le_bytes(case.peek(address & 0xffff_ffff)))
+}
+
+/// Whether the longest instruction in this place would go on behind the end of its code segment.
+pub fn leaves_code_segment(case: &Case) -> bool {
+    let offset = case.at.wrapping_sub(descriptors::base(case.selectors[1]));
+    offset + LONGEST as u64 > descriptors::limit(case.selectors[1]).into()
+}
+
 fn is_near_branch(kind: OpKind) -> bool {
     matches!(kind, OpKind::NearBranch16 | OpKind::NearBranch32 | OpKind::NearBranch64)
 }
@@ -202,7 +261,10 @@ pub fn forgive(made: &Made, bits: u32, host: &mut Outcome, guest: &mut Outcome) 
     forgive_approximation(i, host, guest);
     x87::forgive(i, case, host, guest);
     forgive_order(case, i, bits, host, guest);
-    if is_far_return(i) && matches!(host.vector, 14 | 17) && guest.vector == 13 {
+    if bits != 64 {
+        forgive_legacy(case, i, bits, completed, host, guest);
+    }
+    if is_far_return(i) && matches!(host.vector, 12 | 14 | 17) && guest.vector == 13 {
         // AMD reads the outer stack before it looks at the selector.
         (guest.vector, guest.error, guest.cr2) = (host.vector, host.error, host.cr2);
     }
@@ -225,18 +287,16 @@ fn forgive_order(case: &Case, i: &Instruction, bits: u32, host: &mut Outcome, gu
     let of_fetch = crosses && (fetched(host) && undefined(guest) || undefined(host) && fetched(guest));
     // The parts of something long are accessed in an order of the processor's own.
     let both_paged = host.vector == 14 && guest.vector == 14;
-    let of_parts = both_paged && (has_long_operand(i) || is_far_transfer(i));
+    let across_the_edge = host.vector == 14 && guest.vector == 13 && host.cr2 >> 12 == LAST_USER_PAGE;
+    let of_parts =
+        both_paged && (has_long_operand(i) || is_far_transfer(i)) || across_the_edge && has_long_operand(i);
     if host.vector == guest.vector
         && !matches!(host.vector, 1 | 3)
         && (i.is_call_far_indirect() || i.is_call_far())
     {
         // Of what a far call pushes, AMD leaves what came before the fault.
         let stack = linear_stack(case, bits);
-        for address in (1..=16).map(|below| stack.wrapping_sub(below)) {
-            if let (Some(theirs), Some(ours)) = (host.byte(address).copied(), guest.byte(address)) {
-                *ours = theirs;
-            }
-        }
+        forgive_bytes((1..=16).map(|below| stack.wrapping_sub(below)), host, guest);
     }
     // AMD looks at the alignment before the page, the SDM's table 6-2 has it the other way round.
     let unaligned = host.vector == 17 && guest.vector == 14
@@ -244,6 +304,55 @@ fn forgive_order(case: &Case, i: &Instruction, bits: u32, host: &mut Outcome, gu
         || host.vector == 17 && guest.vector == 13 && has_long_operand(i);
     if unaligned || of_fetch || too_long || of_parts {
         (guest.vector, guest.error, guest.cr2) = (host.vector, host.error, host.cr2);
+    }
+}
+
+/// What there is in 32-bit and 16-bit code only.
+fn forgive_legacy(
+    case: &Case,
+    i: &Instruction,
+    bits: u32,
+    completed: bool,
+    host: &mut Outcome,
+    guest: &mut Outcome,
+) {
+    use Mnemonic as M;
+    // SDM: #UD outside of 64-bit mode. AMD looks at the privilege first.
+    let sysret = i.mnemonic() == M::Sysret && host.vector == 13 && guest.vector == 6;
+    // SDM: the target is checked before the return address is pushed. AMD pushes first.
+    let call = i.mnemonic() == M::Call && matches!(host.vector, 12 | 14 | 17) && guest.vector == 13;
+    // AMD reads the offset of a far pointer before it compares the place of the selector with the limit.
+    let pointer =
+        is_far_pointer(i) && host.vector == 14 && matches!(guest.vector, 12 | 13) && guest.error == 0;
+    if sysret || call || pointer {
+        (guest.vector, guest.error, guest.cr2) = (host.vector, host.error, host.cr2);
+    }
+    let stack = linear_stack(case, bits);
+    if pushes_selector_of_4_bytes(i) && completed {
+        // SDM: the upper half stays. AMD clears it.
+        forgive_bytes((1..=2).map(|below| stack.wrapping_sub(below)), host, guest);
+    }
+    let releases = matches!(i.code(), Code::Retfw_imm16 | Code::Retfd_imm16);
+    if releases && descriptors::stack_bits(case.selectors[2]) == 16 {
+        // SDM: SP moves. On AMD there is a carry out of it.
+        let kept = guest.regs[4] & 0xffff;
+        guest.regs[4] = host.regs[4] & !0xffff | kept;
+    }
+    if matches!(i.mnemonic(), M::Popa | M::Popad) && !completed {
+        // AMD leaves what it popped before the fault.
+        guest.regs = host.regs;
+    }
+    if matches!(i.mnemonic(), M::Pusha | M::Pushad) && !completed {
+        // AMD leaves what it pushed before the fault.
+        forgive_bytes((1..=32).map(|below| stack.wrapping_sub(below)), host, guest);
+    }
+}
+
+fn forgive_bytes(addresses: impl Iterator<Item = u64>, host: &mut Outcome, guest: &mut Outcome) {
+    for address in addresses {
+        if let (Some(theirs), Some(ours)) = (host.byte(address).copied(), guest.byte(address)) {
+            *ours = theirs;
+        }
     }
 }
 
@@ -268,7 +377,8 @@ fn shortest(code: &[u8], bits: u32) -> Vec<u8> {
 
 fn is_undefined(code: &[u8], bits: u32) -> bool {
     let i = Decoder::new(bits, code, DecoderOptions::NONE).decode();
-    i.is_invalid() || matches!(i.mnemonic(), Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2)
+    let by_definition = matches!(i.mnemonic(), Mnemonic::Ud0 | Mnemonic::Ud1 | Mnemonic::Ud2);
+    i.is_invalid() || by_definition || is_of_others(i.code())
 }
 
 fn has_long_operand(i: &Instruction) -> bool {
@@ -277,6 +387,10 @@ fn has_long_operand(i: &Instruction) -> bool {
         i.memory_size(),
         S::FpuEnv14 | S::FpuEnv28 | S::FpuState94 | S::FpuState108 | S::Fxsave_512Byte | S::Fxsave64_512Byte
     )
+}
+
+fn is_far_pointer(i: &Instruction) -> bool {
+    matches!(i.memory_size(), MemorySize::SegPtr16 | MemorySize::SegPtr32 | MemorySize::SegPtr64)
 }
 
 fn is_far_transfer(i: &Instruction) -> bool {

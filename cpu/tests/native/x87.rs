@@ -83,8 +83,8 @@ fn forgive_pointers(i: &Instruction, case: &Case, host: &mut Outcome, guest: &mu
     }
 }
 
-/// Linear address of the memory operand.
-fn address(i: &Instruction, case: &Case) -> Option<u64> {
+/// Linear address of the memory operand. Outside of 64-bit mode its low 32 bits count.
+pub fn address(i: &Instruction, case: &Case) -> Option<u64> {
     let operand = (0..i.op_count()).find(|n| i.op_kind(*n) == OpKind::Memory)?;
     i.virtual_address(operand, 0, |register, _, _| {
         let number = register.number();
@@ -98,6 +98,15 @@ fn address(i: &Instruction, case: &Case) -> Option<u64> {
             }
             _ => case.regs[register.full_register().number()],
         })
+    })
+}
+
+/// Offset of the memory operand in its segment.
+pub fn offset(i: &Instruction, case: &Case) -> Option<u64> {
+    let operand = (0..i.op_count()).find(|n| i.op_kind(*n) == OpKind::Memory)?;
+    i.virtual_address(operand, 0, |register, _, _| {
+        let is_segment = register.is_segment_register();
+        Some(if is_segment { 0 } else { case.regs[register.full_register().number()] })
     })
 }
 
