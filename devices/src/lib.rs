@@ -21,6 +21,7 @@ mod pit;
 mod power;
 mod rtc;
 mod serial;
+pub mod virtio;
 
 pub use control::{control_call, debug_exit};
 pub use flush_hints::FlushHints;
