@@ -7,9 +7,11 @@
 //! 0x0010_0000  RAM                up to 3 GiB
 //! 0xc000_0000  nothing            (PCI on a PC)
 //! 0xfd00_0000  flush hints        one page per NVDIMM
+//! 0xfd20_0000  virtio registers   one page per device
 //! 0xfec0_0000  IOAPIC
 //! 0xfee0_0000  local APIC
-//! 0x1_0000_0000 RAM above 3 GiB, then, from the next GiB boundary, one NVDIMM after the other
+//! 0x1_0000_0000 RAM above 3 GiB, then, from the next GiB boundary, the ranges of persistent memory one after the other:
+//!              NVDIMMs, those of virtio-pmem devices, legacy ones
 //! ```
 
 /// Frequency of the TSC, of the core crystal clock (CPUID 0x15) and of the local APIC timer before its divider, in
@@ -39,6 +41,13 @@ pub const FLUSH_HINT_STRIDE: u64 = 64;
 pub const MAX_FLUSH_HINTS: u32 = 64;
 /// Most NVDIMMs of a machine.
 pub const MAX_NVDIMMS: usize = 256;
+
+/// Registers of the virtio devices: page N belongs to device N.
+pub const VIRTIO: u64 = 0xfd20_0000;
+/// Bytes that one virtio device decodes.
+pub const VIRTIO_SIZE: u64 = 0x200;
+/// Most virtio devices of a machine: each has an interrupt line of its own.
+pub const MAX_VIRTIO: usize = 8;
 
 /// Registers of the IOAPIC, one page.
 pub const IOAPIC: u64 = 0xfec0_0000;
@@ -92,6 +101,8 @@ pub mod irq {
     pub const PIT: u8 = 0;
     /// 16550.
     pub const SERIAL: u8 = 4;
+    /// First virtio device; device N has line N behind it.
+    pub const VIRTIO: u8 = 16;
 }
 
 /// RAM of `memory` bytes as (guest-physical start, size), in ascending order. `memory` of less than 1 MiB plus a
@@ -116,6 +127,11 @@ pub fn pmem_base(memory: u64) -> u64 {
 pub fn flush_hints(index: usize, count: u32) -> Vec<u64> {
     let page = FLUSH_HINTS + 0x1000 * index as u64;
     (0..u64::from(count.min(MAX_FLUSH_HINTS))).map(|n| page + n * FLUSH_HINT_STRIDE).collect()
+}
+
+/// Registers of virtio device `index` (0-based).
+pub fn virtio(index: usize) -> u64 {
+    VIRTIO + 0x1000 * index as u64
 }
 
 /// NFIT device handle of NVDIMM `index` (0-based): DIMM number in bits 3:0, channel in 7:4, memory controller in

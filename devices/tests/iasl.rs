@@ -45,7 +45,7 @@ fn config() -> Config {
         flush_hints: map::flush_hints(index, hints),
         capability: PlatformCapability::MemoryController,
     };
-    Config { cpus: 2, nvdimms: vec![nvdimm(0, 2), nvdimm(1, 0), nvdimm(2, 1)] }
+    Config { cpus: 2, nvdimms: vec![nvdimm(0, 2), nvdimm(1, 0), nvdimm(2, 1)], virtio_devices: 2 }
 }
 
 /// Writes every table with a header to `dir` and disassembles it; returns the .dsl by signature.
@@ -129,7 +129,18 @@ fn dsdt_disassembles_and_compiles() {
     }
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (path, dsdt) = disassemble(dir.path())("DSDT");
-    let found = ["Name (_S5", "EisaId (\"PNP0501\")", "\"ACPI0012\"", "Device (NV02)", "Name (_ADR, 0x03)"];
+    let found = [
+        "Name (_S5",
+        "EisaId (\"PNP0501\")",
+        "\"ACPI0012\"",
+        "Device (NV02)",
+        "Name (_ADR, 0x03)",
+        "\"LNRO0005\"",
+        "Device (VIO1)",
+        "0xFD201000,         // Address Base",
+        "Interrupt (ResourceConsumer, Level, ActiveHigh, Exclusive",
+        "0x00000011,",
+    ];
     for expected in found {
         assert!(dsdt.contains(expected), "no {expected} in\n{dsdt}");
     }

@@ -50,7 +50,7 @@ impl Devices {
             rtc: Rtc::default(),
             serial: Serial::new(),
             power: Power::default(),
-            pci: PciConfig::default(),
+            pci: PciConfig::new(true),
             hints: FlushHints::new([(1, &[0xfd00_0000u64][..])]),
         }
     }

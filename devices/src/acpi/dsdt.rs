@@ -1,19 +1,22 @@
 //! DSDT: the devices that cannot be found by looking (ACPI 6.4 5.2.11.1).
 
-use acpi_tables::aml::{Device, EISAName, IO, Interrupt, Name, Package, ResourceTemplate, Scope};
+use acpi_tables::aml::{
+    Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope,
+};
 use acpi_tables::{Aml, sdt::Sdt};
 
-use super::{Nvdimm, OEM_ID, OEM_REVISION, OEM_TABLE_ID};
-use crate::map::{irq, port};
+use super::{Config, Nvdimm, OEM_ID, OEM_REVISION, OEM_TABLE_ID};
+use crate::map::{self, irq, port};
 use crate::power::SLEEP_TYPE_S5;
 
-pub(super) fn build(nvdimms: &[Nvdimm]) -> Vec<u8> {
+pub(super) fn build(config: &Config) -> Vec<u8> {
     let mut code = Vec::new();
     soft_off(&mut code);
     serial(&mut code);
-    if !nvdimms.is_empty() {
-        nvdimm_root(nvdimms, &mut code);
+    if !config.nvdimms.is_empty() {
+        nvdimm_root(&config.nvdimms, &mut code);
     }
+    (0..config.virtio_devices).for_each(|index| virtio(index, &mut code));
     // Revision 2: integers have 64 bits.
     let mut table = Sdt::new(*b"DSDT", 36, 2, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     table.append_slice(&code);
@@ -35,6 +38,21 @@ fn serial(code: &mut Vec<u8>) {
     let resources = ResourceTemplate::new(vec![&ports, &interrupt]);
     let resources = Name::new("_CRS".into(), &resources);
     let device = Device::new("COM1".into(), vec![&identity, &unique, &resources]);
+    Scope::new("_SB_".into(), vec![&device]).to_aml_bytes(code);
+}
+
+/// A virtio device behind the memory-mapped transport, by the identity that QEMU and Linux (virtio_mmio_acpi_match)
+/// agreed upon. Its interrupt is level-triggered and active high.
+fn virtio(index: usize, code: &mut Vec<u8>) {
+    let identity = Name::new("_HID".into(), &"LNRO0005");
+    let number = index as u8;
+    let unique = Name::new("_UID".into(), &number);
+    let registers = Memory32Fixed::new(true, map::virtio(index) as u32, map::VIRTIO_SIZE as u32);
+    let interrupt = Interrupt::new(true, false, false, false, (irq::VIRTIO + number).into());
+    let resources = ResourceTemplate::new(vec![&registers, &interrupt]);
+    let resources = Name::new("_CRS".into(), &resources);
+    let name = format!("VIO{index:X}");
+    let device = Device::new(name.as_str().into(), vec![&identity, &unique, &resources]);
     Scope::new("_SB_".into(), vec![&device]).to_aml_bytes(code);
 }
 

@@ -53,6 +53,8 @@ pub struct Config {
     pub cpus: u8,
     /// NVDIMMs in the order of the kernel's regions.
     pub nvdimms: Vec<Nvdimm>,
+    /// Number of virtio devices, at [`map::virtio`].
+    pub virtio_devices: usize,
 }
 
 /// Tables with their place in guest memory.
@@ -90,6 +92,9 @@ pub enum Error {
     /// More than can be described.
     #[error("{0} NVDIMMs, but the machine has places for {max}", max = map::MAX_NVDIMMS)]
     TooManyNvdimms(usize),
+    /// More than have an interrupt line.
+    #[error("{0} virtio devices, but the machine has places for {max}", max = map::MAX_VIRTIO)]
+    TooManyVirtioDevices(usize),
     /// More than share the NVDIMM's page.
     #[error("NVDIMM {index}: {count} flush hints, but one has at most {max}", max = map::MAX_FLUSH_HINTS)]
     TooManyFlushHints {
@@ -113,9 +118,12 @@ pub enum Error {
 /// Builds all tables into [`map::ACPI_AREA`].
 pub fn build(config: &Config) -> Result<Tables, Error> {
     check(&config.nvdimms)?;
+    if config.virtio_devices > map::MAX_VIRTIO {
+        return Err(Error::TooManyVirtioDevices(config.virtio_devices));
+    }
     let mut area = Area { next: map::ACPI_AREA, blobs: Vec::new() };
     area.place(vec![0; Rsdp::len()]);
-    let dsdt = area.place(dsdt::build(&config.nvdimms));
+    let dsdt = area.place(dsdt::build(config));
     let mut listed = vec![area.place(fadt::build(dsdt)), area.place(madt::build(config.cpus))];
     if !config.nvdimms.is_empty() {
         listed.push(area.place(nfit::build(&config.nvdimms)));
@@ -195,7 +203,8 @@ mod tests {
 
     #[test]
     fn every_table_is_reached_from_the_rsdp_and_sums_to_zero() {
-        let tables = build(&Config { cpus: 2, nvdimms: vec![nvdimm(0), nvdimm(1)] }).unwrap();
+        let tables =
+            build(&Config { cpus: 2, nvdimms: vec![nvdimm(0), nvdimm(1)], virtio_devices: 1 }).unwrap();
         let find = |at| &tables.blobs.iter().find(|blob| blob.0 == at).expect("a table").1;
         for (at, blob) in &tables.blobs {
             assert_eq!(blob.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0, "at {at:#x}");
@@ -213,13 +222,20 @@ mod tests {
 
     #[test]
     fn without_nvdimms_there_is_no_nfit() {
-        let tables = build(&Config { cpus: 1, nvdimms: vec![] }).unwrap();
+        let tables = build(&Config { cpus: 1, nvdimms: vec![], virtio_devices: 0 }).unwrap();
         assert!(tables.blobs.iter().all(|(_, blob)| &blob[..4] != b"NFIT"));
     }
 
     #[test]
+    fn virtio_devices_without_an_interrupt_line_are_refused() {
+        let build = |virtio_devices| build(&Config { cpus: 1, nvdimms: vec![], virtio_devices });
+        assert!(build(8).is_ok());
+        assert_eq!(build(9), Err(Error::TooManyVirtioDevices(9)));
+    }
+
+    #[test]
     fn what_cannot_be_described_is_refused() {
-        let build = |nvdimms| build(&Config { cpus: 1, nvdimms });
+        let build = |nvdimms| build(&Config { cpus: 1, nvdimms, virtio_devices: 0 });
         let misaligned = Nvdimm { size: 4095, ..nvdimm(0) };
         assert!(matches!(build(vec![misaligned]), Err(Error::Misaligned { index: 0, .. })));
         assert_eq!(
