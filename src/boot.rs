@@ -7,7 +7,7 @@ use std::sync::mpsc;
 use anyhow::bail;
 use guest_protocol::Command;
 use images::{Cache, Initramfs, Kernel};
-use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop};
+use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop, VirtioPmem};
 
 use crate::failure::Usage;
 use crate::payload::{self, Payload};
@@ -48,6 +48,12 @@ pub struct Boot {
     /// Size of an NVDIMM, zeroed; may be given more than once
     #[arg(long)]
     nvdimm: Vec<Size>,
+    /// Size of the memory of a virtio-pmem device, zeroed; may be given more than once
+    #[arg(long)]
+    virtio_pmem: Vec<Size>,
+    /// Size of legacy persistent memory (e820 type 12), zeroed; may be given more than once
+    #[arg(long)]
+    pmem_legacy: Vec<Size>,
     /// Flush hint addresses of each NVDIMM
     #[arg(long, default_value_t = 1)]
     flush_hints: u32,
@@ -183,6 +189,7 @@ impl Boot {
             flush_hints: self.flush_hints,
             persistence: PlatformCapability::default(),
         };
+        let device = |size: &Size| VirtioPmem { size: size.0, faults: Vec::new() };
         MachineConfig {
             kernel: Vec::new(),
             initrd: Vec::new(),
@@ -191,6 +198,8 @@ impl Boot {
             memory: self.memory.0,
             cpus: self.cpus,
             nvdimms: self.nvdimm.iter().map(nvdimm).collect(),
+            virtio_pmem: self.virtio_pmem.iter().map(device).collect(),
+            legacy_pmem: self.pmem_legacy.iter().map(|size| size.0).collect(),
             seed: self.seed,
             protocol: BootProtocol::default(),
         }
@@ -200,12 +209,14 @@ impl Boot {
     /// power off.
     fn shell(&self, cache: &Cache, kernel: &Kernel) -> anyhow::Result<Vec<u8>> {
         let mut initramfs = Initramfs::new();
-        initramfs.modules(kernel.modules(&images::PMEM_MODULES)?);
+        let modules = images::pmem_modules(!self.virtio_pmem.is_empty(), !self.pmem_legacy.is_empty());
+        initramfs.modules(kernel.modules(&modules)?);
         for program in &self.programs {
             initramfs.program(cache, program)?;
         }
+        let regions = self.nvdimm.len() + self.virtio_pmem.len() + self.pmem_legacy.len();
         let mut script: Vec<Command> =
-            (0..self.nvdimm.len()).map(|region| Command::Attach { region: region as u32 }).collect();
+            (0..regions).map(|region| Command::Attach { region: region as u32 }).collect();
         script.push(Command::Exec { argv: vec!["/bin/dash".to_owned(), "-i".to_owned()] });
         initramfs.file("/script", 0o644, postcard::to_stdvec(&script)?)?;
         Ok(initramfs.finish())

@@ -123,6 +123,8 @@ impl Machines {
             memory: scenario.machine.memory.0,
             cpus: scenario.machine.cpus,
             nvdimms: nvdimms.collect(),
+            virtio_pmem: Vec::new(),
+            legacy_pmem: Vec::new(),
             seed,
             protocol: vmm::BootProtocol::default(),
         };

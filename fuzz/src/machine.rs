@@ -35,6 +35,8 @@ fn config(kernel: Vec<u8>, protocol: BootProtocol, extra: &[u8]) -> MachineConfi
             flush_hints: 1,
             persistence: PlatformCapability::MemoryController,
         }],
+        virtio_pmem: Vec::new(),
+        legacy_pmem: Vec::new(),
         seed: 1,
         protocol,
     }

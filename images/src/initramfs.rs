@@ -14,7 +14,7 @@ use crate::programs::{Programs, merged};
 pub const AGENT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/guest-agent"));
 
 /// Modules that make pmem accessible once a region is there: loaded after all regions are unbound.
-const LATE: [&str; 7] = ["nd_btt", "nd_pmem", "nd_e820", "device_dax", "dax_pmem", "kmem", "virtio_pmem"];
+const LATE: [&str; 5] = ["nd_btt", "nd_pmem", "device_dax", "dax_pmem", "kmem"];
 
 /// What an initramfs holds besides the agent.
 #[derive(Clone, Debug, Default)]
@@ -126,7 +126,7 @@ fn file_name(number: usize, module: &Module) -> String {
 
 /// What the agent does with the modules, a line each: `load PATH`, and once `unbind`.
 ///
-/// libnvdimm binds a region as soon as nfit finds it, and a namespace as soon as a driver for it is there. So the
+/// libnvdimm binds a region as soon as nfit, virtio_pmem or nd_e820 finds it, and a namespace as soon as a driver for it is there. So the
 /// drivers come after the regions are unbound: nothing reads pmem before the base snapshot.
 fn manifest(modules: &[Module]) -> String {
     let (mut early, mut late) = (String::new(), String::new());
@@ -147,8 +147,9 @@ mod tests {
 
     #[test]
     fn drivers_of_namespaces_are_loaded_after_unbinding() {
-        let text = manifest(&["libnvdimm", "nd_btt", "nd_pmem", "nfit"].map(module));
-        let expected = "load /modules/000-libnvdimm.ko\nload /modules/003-nfit.ko\nunbind\n\
+        let text = manifest(&["libnvdimm", "nd_btt", "nd_pmem", "nfit", "virtio_pmem"].map(module));
+        let expected = "load /modules/000-libnvdimm.ko\nload /modules/003-nfit.ko\n\
+                        load /modules/004-virtio_pmem.ko\nunbind\n\
                         load /modules/001-nd_btt.ko\nload /modules/002-nd_pmem.ko\n";
         assert_eq!(text, expected);
     }

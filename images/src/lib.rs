@@ -44,6 +44,20 @@ pub use pmem::{Ext4, ImageSpec, Namespace, PmemImage, pmem_image};
 /// The modules that an NVDIMM described by ACPI needs.
 pub const PMEM_MODULES: [&str; 4] = ["libnvdimm", "nfit", "nd_btt", "nd_pmem"];
 
+/// The modules that the ways to find persistent memory need: NVDIMMs always, `virtio` for virtio-pmem devices, `legacy` for
+/// what the memory map tells of. Loaded in this order, the kernel numbers regions in the order in which the ways stand
+/// here.
+pub fn pmem_modules(virtio: bool, legacy: bool) -> Vec<&'static str> {
+    let mut modules = PMEM_MODULES.to_vec();
+    if virtio {
+        modules.extend(["virtio_mmio", "virtio_pmem"]);
+    }
+    if legacy {
+        modules.push("nd_e820");
+    }
+    modules
+}
+
 /// Forgets which versions names stood for and gets Debian's index anew: the next use takes the newest.
 ///
 /// # Errors

@@ -24,6 +24,8 @@ pub fn measure(cache: &Cache, kernel: &str, append: &str, cpus: u8) -> anyhow::R
         memory: 256 << 20,
         cpus,
         nvdimms: vec![Nvdimm { size: 64 << 20, flush_hints: 0, persistence: PlatformCapability::default() }],
+        virtio_pmem: Vec::new(),
+        legacy_pmem: Vec::new(),
         seed: 1,
         protocol: BootProtocol::default(),
     };

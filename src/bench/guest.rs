@@ -44,6 +44,8 @@ pub fn config(kernel: &Kernel, nvdimm: bool) -> anyhow::Result<MachineConfig> {
         memory: 256 << 20,
         cpus: 1,
         nvdimms: nvdimms.into_iter().collect(),
+        virtio_pmem: Vec::new(),
+        legacy_pmem: Vec::new(),
         seed: 1,
         protocol: BootProtocol::default(),
     })

@@ -79,6 +79,8 @@ impl Comparison {
             memory,
             cpus: 1,
             nvdimms: Vec::new(),
+            virtio_pmem: Vec::new(),
+            legacy_pmem: Vec::new(),
             seed: 1,
             protocol: BootProtocol::default(),
         });

@@ -31,6 +31,8 @@ fn machine(name: &str, cpus: u8, seed: u64, shell: Option<&str>) -> Machine {
         memory: 256 << 20,
         cpus,
         nvdimms: vec![Nvdimm { size: 64 << 20, flush_hints: 0, persistence: PlatformCapability::default() }],
+        virtio_pmem: Vec::new(),
+        legacy_pmem: Vec::new(),
         seed,
         protocol: BootProtocol::default(),
     };

@@ -1,6 +1,7 @@
 //! The board: what the processor is plugged into. Memory, devices, and the recorder that listens to both.
 
 use cpu::{Bus, CpuView, Page};
+use devices::virtio::{FlushEvent, FlushFault, VirtioPmem};
 use devices::{
     FlushHints, FwCfg, IoApic, LapicEffect, LocalApic, Message, PciConfig, Pic, Pit, Power, PowerEvent, Rtc,
     Serial, Signal, map,
@@ -8,7 +9,8 @@ use devices::{
 use serde::{Deserialize, Serialize};
 
 use crate::Stop;
-use crate::memory::{BankKind, Memory, PAGE, Region};
+use crate::device_memory::DeviceMemory;
+use crate::memory::{BankKind, Memory, PAGE, Region, RegionKind};
 use crate::recorder::{Recorder, RecorderState};
 
 const MSR_APIC_BASE: u32 = 0x1b;
@@ -19,6 +21,14 @@ const MSR_TSC_DEADLINE: u32 = 0x6e0;
 pub(crate) struct Wiring {
     pub regions: Vec<Region>,
     pub hints: FlushHints,
+}
+
+impl Wiring {
+    /// Indices of the regions that virtio-pmem devices tell of, in the order of the devices.
+    fn virtio_regions(&self) -> impl Iterator<Item = usize> {
+        let regions = self.regions.iter().enumerate();
+        regions.filter(|(_, region)| region.kind == RegionKind::VirtioPmem).map(|(index, _)| index)
+    }
 }
 
 /// The chips, all of whose state a snapshot keeps.
@@ -34,6 +44,8 @@ struct Chips {
     power: Power,
     pci: PciConfig,
     fw_cfg: FwCfg,
+    /// Device N of `map::virtio`.
+    virtio: Vec<VirtioPmem>,
 }
 
 /// What a snapshot keeps of the board, memory aside.
@@ -47,6 +59,11 @@ impl BoardState {
     /// How many processors it belongs to.
     pub(crate) fn local_apics(&self) -> usize {
         self.chips.lapics.len()
+    }
+
+    /// Whether it has the devices that tell of regions, and no others.
+    pub(crate) fn fits(&self, wiring: &Wiring) -> bool {
+        self.chips.virtio.len() == wiring.virtio_regions().count()
     }
 }
 
@@ -71,7 +88,11 @@ pub(crate) struct Board {
 
 impl Board {
     pub(crate) fn new(memory: Memory, wiring: Wiring, cpus: u8) -> Board {
+        let legacy = wiring.regions.iter().any(|region| region.kind == RegionKind::Legacy);
+        let virtio = wiring.virtio_regions().map(|index| &wiring.regions[index]);
+        let virtio = virtio.map(|region| VirtioPmem::new(region.base, region.size)).collect();
         let chips = Chips {
+            virtio,
             lapics: (0..cpus).map(LocalApic::new).collect(),
             ioapic: IoApic::new(),
             serial: Serial::new(),
@@ -79,7 +100,7 @@ impl Board {
             pic: Pic::default(),
             rtc: Rtc::new(Rtc::DEFAULT_START),
             power: Power::default(),
-            pci: PciConfig::default(),
+            pci: PciConfig::new(legacy),
             fw_cfg: FwCfg::new(memory.ram(), cpus.into()),
         };
         let (recorder, console) = (Recorder::default(), Vec::new());
@@ -151,7 +172,8 @@ impl Board {
     /// When the next timer goes off, in TSC ticks.
     pub(crate) fn deadline(&self) -> Option<u64> {
         let lapics = self.chips.lapics.iter().filter_map(LocalApic::deadline);
-        lapics.chain(self.chips.pit.deadline()).min()
+        let virtio = self.chips.virtio.iter().filter_map(VirtioPmem::deadline);
+        lapics.chain(self.chips.pit.deadline()).chain(virtio).min()
     }
 
     /// Lets timers go off whose time has come.
@@ -161,6 +183,60 @@ impl Board {
             let message = self.chips.ioapic.pulse(map::irq::PIT);
             self.deliver(message);
         }
+        for device in 0..self.chips.virtio.len() {
+            self.expire_virtio(device, now);
+        }
+    }
+
+    /// Answers flushes whose time has come, up to the one behind which the run is to stop.
+    fn expire_virtio(&mut self, device: usize, now: u64) {
+        while self.stop.is_none() {
+            let event = self.chips.virtio[device].expire(now, &DeviceMemory::new(&mut self.memory));
+            self.update_virtio_irq(device);
+            match event {
+                Some(event) => self.flush_event(None, device, event),
+                None => return,
+            }
+        }
+    }
+
+    /// Records what happened to a flush, by the processor `view` if it was one.
+    fn flush_event(&mut self, view: Option<&CpuView>, device: usize, event: FlushEvent) {
+        let Some(region) = self.wiring.virtio_regions().nth(device) else { return };
+        let region = region as u32;
+        // Every device counts its own flushes.
+        let id = |number: u64| u64::from(region) << 48 | number;
+        let stop = match (event, view) {
+            (FlushEvent::Submitted { number }, Some(view)) => {
+                self.recorder.device_flush_submitted(view, region, id(number))
+            }
+            (FlushEvent::Submitted { .. }, None) => false,
+            (FlushEvent::Completed { number, status }, _) => {
+                self.recorder.device_flush_completed(region, id(number), status)
+            }
+        };
+        self.recorded(stop);
+    }
+
+    fn update_virtio_irq(&mut self, device: usize) {
+        let pin = map::irq::VIRTIO + device as u8;
+        let message = self.chips.ioapic.set_irq(pin, self.chips.virtio[device].irq());
+        self.deliver(message);
+    }
+
+    /// Sets what goes wrong with the flushes of a region; false if no device tells of it.
+    pub(crate) fn set_flush_faults(&mut self, region: usize, faults: &[FlushFault]) -> bool {
+        let device = self.wiring.virtio_regions().position(|index| index == region);
+        let Some(device) = device.and_then(|device| self.chips.virtio.get_mut(device)) else { return false };
+        device.set_faults(faults);
+        true
+    }
+
+    /// The virtio device that decodes `addr`, and the offset in its registers.
+    fn virtio(&self, addr: u64) -> Option<(usize, u64)> {
+        let offset = addr.checked_sub(map::VIRTIO)?;
+        let (device, offset) = ((offset / PAGE) as usize, offset % PAGE);
+        (device < self.chips.virtio.len() && offset < map::VIRTIO_SIZE).then_some((device, offset))
     }
 
     /// Bytes arrive on the serial line.
@@ -260,6 +336,8 @@ impl Bus for Board {
             lapic.map_or(0, |lapic| lapic.read(offset, view.tsc).into())
         } else if let Some(offset) = Board::in_page(addr, map::IOAPIC) {
             u64::from(self.chips.ioapic.read(offset))
+        } else if let Some((device, offset)) = self.virtio(addr) {
+            self.chips.virtio[device].read(offset, size)
         } else {
             u64::MAX >> (64 - 8 * size)
         }
@@ -280,6 +358,11 @@ impl Bus for Board {
         } else if let Some(offset) = Board::in_page(addr, map::IOAPIC) {
             let messages = self.chips.ioapic.write(offset, value as u32);
             self.deliver(messages);
+        } else if let Some((device, offset)) = self.virtio(addr) {
+            let memory = DeviceMemory::new(&mut self.memory);
+            let events = self.chips.virtio[device].write(offset, size, value, view.tsc, &memory);
+            self.update_virtio_irq(device);
+            events.into_iter().for_each(|event| self.flush_event(Some(view), device, event));
         } else if let Some(dimm) = self.wiring.hints.decode(addr, size) {
             let stop = self.recorder.flush_hint(view, dimm);
             self.recorded(stop);

@@ -2,8 +2,8 @@
 
 pub use devices::acpi::PlatformCapability;
 
-use crate::Error;
 use crate::boot::Module;
+use crate::{Error, FlushFault};
 
 const MIB: u64 = 1 << 20;
 /// Regions with struct pages must start and end on this (linux-dax: memremap_compat_align).
@@ -12,8 +12,8 @@ const PMEM_ALIGNMENT: u64 = 2 * MIB;
 const MAX_MEMORY: u64 = 3 << 30;
 /// Processors that a machine has at most.
 pub(crate) const MAX_CPUS: u8 = 8;
-/// DIMMs that the firmware tables have room for.
-const MAX_NVDIMMS: usize = 8;
+/// Regions of each kind: the firmware tables have room for so many DIMMs, the IOAPIC lines for so many devices.
+const MAX_REGIONS: usize = 8;
 
 /// How a kernel is entered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,7 +39,20 @@ pub struct Nvdimm {
     pub persistence: PlatformCapability,
 }
 
+/// A virtio-pmem device.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VirtioPmem {
+    /// Bytes, a multiple of 2 MiB.
+    pub size: u64,
+    /// What goes wrong with its flushes.
+    pub faults: Vec<FlushFault>,
+}
+
 /// What a machine is made of.
+///
+/// Linux numbers regions in the order in which it finds them. With its modules loaded in the order of
+/// `images::pmem_modules` these are the NVDIMMs, then the virtio-pmem devices, then legacy persistent memory, each in the
+/// order given here: [`crate::Machine::regions`] has the same order.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
     /// ELF vmlinux, or another payload that `protocol` enters.
@@ -54,8 +67,13 @@ pub struct MachineConfig {
     pub memory: u64,
     /// Processors, 1 to 8. One executes at a time, in an order that follows from the seed.
     pub cpus: u8,
-    /// NVDIMMs: region N of the guest's kernel is index N.
+    /// NVDIMMs: what the tables of ACPI tell of. At most 8.
     pub nvdimms: Vec<Nvdimm>,
+    /// virtio-pmem devices, at most 8.
+    pub virtio_pmem: Vec<VirtioPmem>,
+    /// Bytes of each range of legacy persistent memory, which the memory map tells of as e820 type 12: multiples of
+    /// 2 MiB, at most 8 of them.
+    pub legacy_pmem: Vec<u64>,
     /// Everything random comes from here: in the guest, and whose turn it is of several processors.
     pub seed: u64,
     /// How the kernel is entered.
@@ -79,19 +97,11 @@ impl MachineConfig {
         if !(1..=MAX_CPUS).contains(&self.cpus) {
             return Err(Error::Config { what: format!("{} processors", self.cpus), hint: "give 1 to 8" });
         }
-        if self.nvdimms.len() > MAX_NVDIMMS {
-            return Err(Error::Config {
-                what: format!("{} NVDIMMs", self.nvdimms.len()),
-                hint: "at most 8 fit the firmware tables",
-            });
-        }
+        let nvdimms = self.nvdimms.iter().map(|nvdimm| nvdimm.size);
+        check_regions("NVDIMM", nvdimms)?;
+        check_regions("virtio-pmem device", self.virtio_pmem.iter().map(|device| device.size))?;
+        check_regions("legacy persistent memory", self.legacy_pmem.iter().copied())?;
         for (index, nvdimm) in self.nvdimms.iter().enumerate() {
-            if nvdimm.size == 0 || !nvdimm.size.is_multiple_of(PMEM_ALIGNMENT) || nvdimm.size > 1 << 40 {
-                return Err(Error::Config {
-                    what: format!("NVDIMM {index} of {} bytes", nvdimm.size),
-                    hint: "give a multiple of 2 MiB, at most 1 TiB",
-                });
-            }
             if nvdimm.flush_hints > 16 {
                 return Err(Error::Config {
                     what: format!("NVDIMM {index} with {} flush hints", nvdimm.flush_hints),
@@ -101,4 +111,22 @@ impl MachineConfig {
         }
         Ok(())
     }
+}
+
+fn check_regions(what: &str, sizes: impl ExactSizeIterator<Item = u64>) -> Result<(), Error> {
+    if sizes.len() > MAX_REGIONS {
+        return Err(Error::Config {
+            what: format!("{} times {what}", sizes.len()),
+            hint: "at most 8 of a kind",
+        });
+    }
+    for (index, size) in sizes.enumerate() {
+        if size == 0 || !size.is_multiple_of(PMEM_ALIGNMENT) || size > 1 << 40 {
+            return Err(Error::Config {
+                what: format!("{what} {index} of {size} bytes"),
+                hint: "give a multiple of 2 MiB, at most 1 TiB",
+            });
+        }
+    }
+    Ok(())
 }

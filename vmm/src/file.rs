@@ -16,7 +16,7 @@ use crate::memory::{BankKind, Memory, PAGE, Region};
 use crate::processors::Processors;
 
 const MAGIC: [u8; 8] = *b"PMEMSIM\0";
-const VERSION: u32 = 6;
+const VERSION: u32 = 7;
 const FIXED: usize = 20;
 /// No header is larger than this, whatever a damaged file says.
 const MAX_BODY: u32 = 16 << 20;
@@ -110,6 +110,9 @@ pub(crate) fn load(path: &Path) -> Result<(Body, Memory), Error> {
     if !body.processors.fit(body.board.local_apics()) {
         return Err(format("processors that do not fit each other"));
     }
+    if !body.board.fits(&body.wiring) {
+        return Err(format("devices that do not fit the regions"));
+    }
     let start = memory_offset(bytes.len());
     let size = body.banks.iter().try_fold(start, |sum, bank| sum.checked_add(bank.1));
     if size != Some(file.metadata().map_err(io)?.len()) {
@@ -166,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_region_is_a_bank_of_persistent_memory() {
-        let region = Region { base: PAGE, size: PAGE, dimm: 1 };
+        let region = Region { base: PAGE, size: PAGE, kind: crate::RegionKind::Nvdimm, dimm: 1 };
         assert!(check_layout(&[(PAGE, PAGE, true)], &[region]).is_ok());
         assert!(check_layout(&[(PAGE, PAGE, false)], &[region]).is_err());
         assert!(check_layout(&[(PAGE, 2 * PAGE, true)], &[region]).is_err());

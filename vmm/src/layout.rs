@@ -5,7 +5,7 @@ use std::ops::Range;
 use devices::{acpi, map};
 
 use crate::board::Wiring;
-use crate::memory::{BankKind, Memory, Region};
+use crate::memory::{BankKind, Memory, Region, RegionKind};
 use crate::{Error, MachineConfig};
 
 /// Memory of the firmware and its tables: not for the kernel.
@@ -19,48 +19,61 @@ pub(crate) struct Plan {
     memory: u64,
     cpus: u8,
     nvdimms: Vec<acpi::Nvdimm>,
+    /// All of persistent memory, in the order of [`MachineConfig`].
+    regions: Vec<Region>,
 }
 
 impl Plan {
     pub(crate) fn new(config: &MachineConfig) -> Plan {
+        let nvdimms = config.nvdimms.iter().map(|nvdimm| (nvdimm.size, RegionKind::Nvdimm));
+        let devices = config.virtio_pmem.iter().map(|device| (device.size, RegionKind::VirtioPmem));
+        let legacy = config.legacy_pmem.iter().map(|&size| (size, RegionKind::Legacy));
         let mut next = map::pmem_base(config.memory);
-        let nvdimms = config.nvdimms.iter().enumerate().map(|(index, nvdimm)| {
+        let place = |(index, (size, kind)): (usize, (u64, RegionKind))| {
             let base = next;
-            next = (base + nvdimm.size).next_multiple_of(SECTION);
-            acpi::Nvdimm {
-                base,
-                size: nvdimm.size,
-                handle: map::nvdimm_handle(index),
-                flush_hints: map::flush_hints(index, nvdimm.flush_hints),
-                capability: nvdimm.persistence,
-            }
-        });
-        Plan { memory: config.memory, cpus: config.cpus, nvdimms: nvdimms.collect() }
+            next = (base + size).next_multiple_of(SECTION);
+            let dimm = if kind == RegionKind::Nvdimm { map::nvdimm_handle(index) } else { 0 };
+            Region { base, size, kind, dimm }
+        };
+        let regions: Vec<Region> = nvdimms.chain(devices).chain(legacy).enumerate().map(place).collect();
+        let nvdimm = |(index, (region, nvdimm)): (usize, (&Region, &crate::Nvdimm))| acpi::Nvdimm {
+            base: region.base,
+            size: region.size,
+            handle: region.dimm,
+            flush_hints: map::flush_hints(index, nvdimm.flush_hints),
+            capability: nvdimm.persistence,
+        };
+        let nvdimms = regions.iter().zip(&config.nvdimms).enumerate().map(nvdimm).collect();
+        Plan { memory: config.memory, cpus: config.cpus, nvdimms, regions }
     }
 
-    /// Memory banks: RAM first, then one per NVDIMM.
+    /// Memory banks: RAM first, then one per region.
     pub(crate) fn banks(&self) -> Vec<(u64, u64, BankKind)> {
-        let pmem = self.nvdimms.iter().map(|nvdimm| (nvdimm.base, nvdimm.size, BankKind::Pmem));
+        let pmem = self.regions.iter().map(|region| (region.base, region.size, BankKind::Pmem));
         std::iter::once((0, self.memory, BankKind::Ram)).chain(pmem).collect()
     }
 
     /// What the board must know of it.
     pub(crate) fn wiring(&self) -> Wiring {
         Wiring {
-            regions: self
-                .nvdimms
-                .iter()
-                .map(|nvdimm| Region { base: nvdimm.base, size: nvdimm.size, dimm: nvdimm.handle })
-                .collect(),
+            regions: self.regions.clone(),
             hints: devices::FlushHints::new(
                 self.nvdimms.iter().map(|nvdimm| (nvdimm.handle, &nvdimm.flush_hints[..])),
             ),
         }
     }
 
+    /// Start and size of what the memory map is to tell of as legacy persistent memory.
+    pub(crate) fn legacy_pmem(&self) -> Vec<(u64, u64)> {
+        let legacy = self.regions.iter().filter(|region| region.kind == RegionKind::Legacy);
+        legacy.map(|region| (region.base, region.size)).collect()
+    }
+
     /// Writes the ACPI tables. Returns the address of the RSDP.
     pub(crate) fn write_firmware(&self, memory: &mut Memory) -> Result<u64, Error> {
-        let config = acpi::Config { cpus: self.cpus, nvdimms: self.nvdimms.clone() };
+        let devices = self.regions.iter().filter(|region| region.kind == RegionKind::VirtioPmem);
+        let config =
+            acpi::Config { cpus: self.cpus, nvdimms: self.nvdimms.clone(), virtio_devices: devices.count() };
         let tables = acpi::build(&config).map_err(|error| Error::Acpi(error.to_string()))?;
         for (at, bytes) in &tables.blobs {
             if !memory.write(*at, bytes) {

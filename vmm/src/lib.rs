@@ -3,6 +3,7 @@
 mod board;
 mod boot;
 mod config;
+mod device_memory;
 mod error;
 mod file;
 mod layout;
@@ -18,8 +19,9 @@ mod translate;
 pub mod unwind;
 
 pub use boot::{Module, PayloadError, bare_protocol};
-pub use config::{BootProtocol, MachineConfig, Nvdimm, PlatformCapability};
+pub use config::{BootProtocol, MachineConfig, Nvdimm, PlatformCapability, VirtioPmem};
+pub use devices::virtio::{FlushAction, FlushFault};
 pub use error::{Error, Unmapped};
 pub use machine::{Call, Machine, Stop};
-pub use memory::{PAGE, Region};
+pub use memory::{PAGE, Region, RegionKind};
 pub use symbols::{Symbol, Symbols};

@@ -12,7 +12,7 @@ use crate::processors::Processors;
 use crate::software::Software;
 use crate::trace_hash::TraceHash;
 use crate::translate::translate;
-use crate::{Error, MachineConfig, Unmapped, file, layout};
+use crate::{Error, FlushFault, MachineConfig, Unmapped, file, layout};
 
 /// Why [`Machine::run`] came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +85,7 @@ impl Machine {
             command_line: &config.command_line,
             low_memory: config.memory,
             firmware: layout::FIRMWARE,
+            legacy_pmem: &plan.legacy_pmem(),
             rsdp,
             seed: config.seed,
             protocol: config.protocol,
@@ -92,7 +93,10 @@ impl Machine {
         let state = boot::load(&mut memory, &boot, software.cpu.state())?;
         software.cpu.set_state(state);
         memory.take_written();
-        let board = Board::new(memory, plan.wiring(), config.cpus);
+        let mut board = Board::new(memory, plan.wiring(), config.cpus);
+        for (index, device) in config.virtio_pmem.iter().enumerate() {
+            board.set_flush_faults(config.nvdimms.len() + index, &device.faults);
+        }
         Ok(Machine { software, board, levels: Vec::new() })
     }
 
@@ -234,6 +238,12 @@ impl Machine {
     pub fn set_copy_functions(&mut self, ranges: &[Range<u64>]) {
         self.board.recorder.set_copy_functions(ranges);
         self.software.cpu.set_probes(&self.board.recorder.probes());
+    }
+
+    /// From now on these faults are injected into the virtio-pmem device of region `index` of [`Machine::regions`], and
+    /// no others; its flushes are counted anew, from 1. False if the region is of another kind.
+    pub fn set_flush_faults(&mut self, index: usize, faults: &[FlushFault]) -> bool {
+        self.board.set_flush_faults(index, faults)
     }
 
     /// Whether the guest has stored to persistent memory since this machine was made or loaded.

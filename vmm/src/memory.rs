@@ -23,8 +23,21 @@ pub struct Region {
     pub base: u64,
     /// Bytes, a multiple of 2 MiB.
     pub size: u64,
-    /// NFIT device handle of its DIMM.
+    /// How the guest finds it.
+    pub kind: RegionKind,
+    /// NFIT device handle of its DIMM, 0 if it has none.
     pub dimm: u32,
+}
+
+/// How a guest finds a region of persistent memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub enum RegionKind {
+    /// NFIT tells of it.
+    Nvdimm,
+    /// A virtio-pmem device tells of it.
+    VirtioPmem,
+    /// The memory map tells of it, as e820 type 12.
+    Legacy,
 }
 
 /// Whether a bank forgets when the power goes.
@@ -128,6 +141,24 @@ impl Memory {
     /// Whether `addr` lies in persistent memory.
     pub(crate) fn is_pmem(&self, addr: u64) -> bool {
         self.bank(addr).is_some_and(|bank| bank.kind == BankKind::Pmem)
+    }
+
+    /// Whether `len` bytes at `addr` all lie in RAM.
+    pub(crate) fn is_ram(&self, addr: u64, len: u64) -> bool {
+        let holds = |bank: &Bank| {
+            addr.checked_sub(bank.base).and_then(|at| at.checked_add(len)).is_some_and(|end| end <= bank.size)
+        };
+        self.banks.iter().any(|bank| bank.kind == BankKind::Ram && holds(bank))
+    }
+
+    /// Pages within `len` bytes at `addr` are about to be written by a device: keeps their content for the undo log, and
+    /// tells the processor later.
+    pub(crate) fn device_writes(&mut self, addr: u64, len: usize) {
+        for piece in split(addr, len) {
+            let page = (addr + piece.start as u64) / PAGE;
+            self.dirtied(page);
+            self.written.push(page);
+        }
     }
 
     /// Reads as much as lies in one page at `addr`; false where there is no memory.

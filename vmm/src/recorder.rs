@@ -185,6 +185,17 @@ impl Recorder {
         self.on && self.push(self.origin(view), EventKind::FlushHint { dimm })
     }
 
+    /// A processor has made a flush of the region's device available.
+    pub(crate) fn device_flush_submitted(&mut self, view: &CpuView, region: u32, id: u64) -> bool {
+        self.on && self.push(self.origin(view), EventKind::DeviceFlushSubmitted { region, id })
+    }
+
+    /// The region's device has answered a flush.
+    pub(crate) fn device_flush_completed(&mut self, region: u32, id: u64, status: i32) -> bool {
+        let origin = Origin { vcpu: Origin::DEVICE, ..Origin::default() };
+        self.on && self.push(origin, EventKind::DeviceFlushCompleted { region, id, status })
+    }
+
     /// A promise or marker of the guest.
     pub(crate) fn declared(&mut self, view: &CpuView, kind: EventKind) -> bool {
         self.on && self.push(self.origin(view), kind)

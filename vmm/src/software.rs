@@ -52,9 +52,12 @@ impl Software {
         let end = self.cpu.retired_by_all().saturating_add(budget);
         let mut skips = Skips { retired: self.cpu.retired_by_all(), count: 0 };
         loop {
-            self.notice_changes(board);
             board.expire(self.cpu.time());
+            self.notice_changes(board);
             self.act_on_signals(board);
+            if let Some(stop) = self.take_stop(board) {
+                return stop;
+            }
             let exit = match self.take_turn(board) {
                 Err(stop) => return stop,
                 Ok(Some(slice)) => {

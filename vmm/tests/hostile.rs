@@ -30,6 +30,8 @@ fn run(code: &[u8]) -> Stop {
         memory: 64 << 20,
         cpus: 1,
         nvdimms: Vec::new(),
+        virtio_pmem: Vec::new(),
+        legacy_pmem: Vec::new(),
         seed: 1,
         protocol: BootProtocol::Linux64,
     };

@@ -132,24 +132,18 @@ impl VirtioPmem {
         }
     }
 
-    /// Answers what is due at `now`.
-    pub fn expire<M: GuestMemory>(&mut self, now: u64, memory: &M) -> Vec<FlushEvent> {
-        if self.pending.is_empty() {
-            return Vec::new();
-        }
+    /// Answers the flush that is due at `now`, the oldest if there are several: call it until it returns nothing.
+    pub fn expire<M: GuestMemory>(&mut self, now: u64, memory: &M) -> Option<FlushEvent> {
         let is_due = |pending: &Pending| pending.due.is_some_and(|due| due <= now);
-        let (due, pending): (Vec<Pending>, _) =
-            std::mem::take(&mut self.pending).into_iter().partition(is_due);
-        self.pending = pending;
-        let mut events = Vec::new();
-        for Pending { number, head, answer, status, .. } in due {
-            if self.answer(head, &answer, status, memory).is_err() {
+        let due = self.pending.iter().position(is_due)?;
+        let Pending { number, head, answer, status, .. } = self.pending.remove(due);
+        match self.answer(head, &answer, status, memory) {
+            Ok(()) => Some(FlushEvent::Completed { number, status }),
+            Err(Broken) => {
                 self.break_down();
-                break;
+                None
             }
-            events.push(FlushEvent::Completed { number, status });
         }
-        events
     }
 
     fn look_at_queue<M: GuestMemory>(&mut self, now: u64, memory: &M) -> Vec<FlushEvent> {

@@ -108,7 +108,7 @@ impl Driver {
     }
 
     fn expire(&mut self, now: u64) -> Vec<FlushEvent> {
-        self.device.expire(now, &self.memory)
+        std::iter::from_fn(|| self.device.expire(now, &self.memory)).collect()
     }
 
     fn u32_at(&self, at: u64) -> u32 {

@@ -22,6 +22,8 @@ const MIB: u64 = 1 << 20;
 /// Kinds of ranges in the e820 map, which PVH shares.
 const E820_RAM: u32 = 1;
 const E820_RESERVED: u32 = 2;
+/// Persistent memory of before ACPI 6: Linux takes it, no standard has it.
+const E820_PRAM: u32 = 12;
 
 /// Where things stand at the kernel's first instruction (guest-physical).
 mod place {
@@ -51,6 +53,8 @@ pub(crate) struct Boot<'a> {
     pub low_memory: u64,
     /// Range of firmware tables that the kernel must not use as memory.
     pub firmware: std::ops::Range<u64>,
+    /// Legacy persistent memory: start and size.
+    pub legacy_pmem: &'a [(u64, u64)],
     /// Guest-physical address of the RSDP.
     pub rsdp: u64,
     pub seed: u64,
@@ -59,12 +63,14 @@ pub(crate) struct Boot<'a> {
 
 impl Boot<'_> {
     /// Memory as the kernel is told of it: address, size, kind.
-    fn memory_map(&self) -> [(u64, u64, u32); 3] {
-        [
+    fn memory_map(&self) -> Vec<(u64, u64, u32)> {
+        let mut map = vec![
             (0, self.firmware.start, E820_RAM),
             (self.firmware.start, MIB - self.firmware.start, E820_RESERVED),
             (MIB, self.low_memory - MIB, E820_RAM),
-        ]
+        ];
+        map.extend(self.legacy_pmem.iter().map(|&(start, size)| (start, size, E820_PRAM)));
+        map
     }
 }
 

@@ -69,6 +69,8 @@ pub fn config(
         command_line: command_line.to_owned(),
         memory: 256 << 20,
         nvdimms: Vec::new(),
+        virtio_pmem: Vec::new(),
+        legacy_pmem: Vec::new(),
         cpus: 1,
         seed: 1,
         protocol,

@@ -104,6 +104,8 @@ pub fn machine(first: &[u8], second: &[u8], seed: u64) -> Machine {
         memory: 32 << 20,
         cpus: 2,
         nvdimms: vec![Nvdimm { size: 2 << 20, flush_hints: 0, persistence: PlatformCapability::default() }],
+        virtio_pmem: Vec::new(),
+        legacy_pmem: Vec::new(),
         seed,
         protocol: BootProtocol::Linux64,
     };
