@@ -182,7 +182,7 @@ impl Registers {
         let queue = &mut self.queue;
         match offset {
             VIRTIO_MMIO_QUEUE_READY => {
-                if queue.make_ready(memory) == Err(Broken) {
+                if let Err(Broken) = queue.make_ready(memory) {
                     self.needs_reset();
                 }
             }
