@@ -23,37 +23,31 @@ const RECENT: usize = 65536;
 /// Bytes of the longest block.
 const LONGEST_BLOCK: u64 = (BLOCK_OPS * LONGEST) as u64;
 
-/// Bits of a stamp that say who fetches, see [`Cpu::link_stamp`].
-const LINK_MODE: u64 = 0xffff;
-
 /// No block has this key.
 const NO_KEY: u64 = u64::MAX;
 
-/// A run of instructions that follow each other in one page.
+/// A run of instructions that follow each other in one page. It fills one cache line of the host: on the way from block
+/// to block little else is read.
+#[repr(align(64))]
 pub(crate) struct Block<B: Bus> {
     pub ops: Box<[Op<B>]>,
     /// Its key, if it may be entered without another look; [`NO_KEY`] if it crosses pages, is probed or was dropped.
     direct_key: u64,
-    /// The ways from here that were taken last.
+    /// Where execution went from here, the last two places, the newest first.
     next: [Cell<Link>; 2],
     origin: Box<Origin>,
 }
 
-/// The way from one block to the next one, which saves looking at translations.
+/// A guess at the next block: which one it was when RIP ended in these 32 bits. Its key decides whether it is that.
 #[derive(Clone, Copy)]
 struct Link {
-    /// RIP at the start of the next block.
-    rip: u64,
-    /// [`Cpu::link_stamp`] when the way was found: good as long as that is the same.
-    stamp: u64,
-    /// Where the block was. Its key decides whether it still is.
+    rip: u32,
     index: u32,
-    key: u64,
 }
 
 impl Link {
-    /// Leads nowhere.
-    const NONE: Link = Link { rip: 0, stamp: u64::MAX, index: 0, key: NO_KEY };
+    /// A wrong guess.
+    const NONE: Link = Link { rip: 0, index: 0 };
 }
 
 /// Where a block came from.
@@ -106,16 +100,17 @@ impl<B: Bus> Default for CodeCache<B> {
 }
 
 impl<B: Bus> CodeCache<B> {
-    /// Index of the block at `rip`, if it followed the last one before and everything that `stamp` stands for is as it
-    /// was.
+    /// Index of the block with this key, if it is one that followed the last one before.
     #[inline(always)]
-    pub fn linked(&mut self, rip: u64, stamp: u64) -> Option<u32> {
+    pub fn linked(&mut self, key: u64, rip: u64) -> Option<u32> {
         let previous = self.blocks.get(self.previous as usize)?;
-        let leads_there = |link: &Link| link.rip == rip && link.stamp == stamp;
         let near = previous.next[0].get();
-        let link =
-            if leads_there(&near) { near } else { Some(previous.next[1].get()).filter(leads_there)? };
-        if self.blocks.get(link.index as usize)?.direct_key != link.key {
+        let link = if near.rip == rip as u32 {
+            near
+        } else {
+            Some(previous.next[1].get()).filter(|far| far.rip == rip as u32)?
+        };
+        if self.blocks.get(link.index as usize)?.direct_key != key {
             return None;
         }
         self.previous = link.index;
@@ -124,16 +119,14 @@ impl<B: Bus> CodeCache<B> {
 
     /// Index of the block with this key, if it was entered lately. Remembers the way to it from the last one.
     #[inline(never)]
-    pub fn known(&mut self, key: u64, rip: u64, stamp: u64) -> Option<u32> {
+    pub fn known(&mut self, key: u64, rip: u64) -> Option<u32> {
         let index = *self.recent.get(recent_slot(key))?;
         if self.blocks.get(index as usize)?.direct_key != key {
             return None;
         }
-        // Outside of 64-bit code RIP is not the linear address.
-        let links = stamp & LINK_MODE != 0;
-        if let Some(previous) = self.blocks.get(self.previous as usize).filter(|_| links) {
+        if let Some(previous) = self.blocks.get(self.previous as usize) {
             previous.next[1].set(previous.next[0].get());
-            previous.next[0].set(Link { rip, stamp, index, key });
+            previous.next[0].set(Link { rip: rip as u32, index });
         }
         self.previous = index;
         Some(index)
@@ -214,21 +207,15 @@ impl<B: Bus> Cpu<B> {
     /// Index of the block at RIP, if it was entered lately and its page's translation is at hand.
     #[inline(always)]
     pub(crate) fn known_block(&self, code: &mut CodeCache<B>, rip: u64) -> Option<u32> {
-        let stamp = self.link_stamp();
-        match code.linked(rip, stamp) {
+        let key = self.known_key(rip)?;
+        match code.linked(key, rip) {
             Some(index) => Some(index),
-            None => code.known(self.known_key(rip)?, rip, stamp),
+            None => code.known(key, rip),
         }
     }
 
-    /// Stands for all that the way from RIP to a block depends on, contents of memory aside: the translations of
-    /// fetches, the processor that they belong to, and its rights. No link has what it is outside of 64-bit code.
-    #[inline(always)]
-    fn link_stamp(&self) -> u64 {
-        self.tlb.fetch.generation() | u64::from(self.link_mode)
-    }
-
     /// The key of the block at RIP, if the page's translation is at hand and the code segment's limit is far away.
+    #[inline(always)]
     fn known_key(&self, rip: u64) -> Option<u64> {
         if !self.fetches_64_bit {
             return self.known_legacy_key(rip);
@@ -260,10 +247,6 @@ impl<B: Bus> Cpu<B> {
     pub(crate) fn code_segment_changed(&mut self) {
         self.fetch_privilege = if self.privilege.is_user() { Privilege::User } else { Privilege::Supervisor };
         self.fetches_64_bit = self.long_code();
-        self.link_mode = match self.fetches_64_bit {
-            true => (u16::from(self.state.vcpu) << 2) | (self.fetch_privilege as u16 + 1),
-            false => 0,
-        };
     }
 
     /// Drops the blocks whose bytes were written.

@@ -93,8 +93,6 @@ pub struct Cpu<B: Bus> {
     pub(crate) fetch_privilege: Privilege,
     /// The code segment is a 64-bit one.
     pub(crate) fetches_64_bit: bool,
-    /// Who fetches, as a part of [`Cpu::link_stamp`]; 0 outside of 64-bit code.
-    pub(crate) link_mode: u16,
     /// Linear addresses that the bus wants to hear of.
     pub(crate) probes: FxHashSet<u64>,
     /// Which handlers newly decoded instructions get.
@@ -140,7 +138,6 @@ impl<B: Bus> Cpu<B> {
             code: CodeCache::default(),
             fetch_privilege: Privilege::Supervisor,
             fetches_64_bit: false,
-            link_mode: 0,
             probes: FxHashSet::default(),
             handlers: decode::Handlers::Fastest,
             block_starts: FxHashSet::default(),

@@ -50,6 +50,7 @@ impl Based {
 }
 
 /// One decoded instruction. Two fit a cache line of the host: what is executed is far larger than its caches.
+#[repr(align(32))]
 pub(crate) struct Op<B: Bus> {
     pub run: Handler<B>,
     /// Immediate; branches keep their displacement here.

@@ -75,9 +75,6 @@ pub(crate) struct Array {
     frames: Box<[u64; SLOTS]>,
     /// Slots that hold translations which a load of CR3 drops. Slots may stand here twice.
     not_global: Vec<u16>,
-    /// Changes whenever a translation goes: what was found by one that is still there needs no second look. Its
-    /// lower 16 bits are 0.
-    generation: u64,
 }
 
 /// How many non-global fills are remembered one by one before a flush looks at all slots instead.
@@ -85,7 +82,7 @@ const REMEMBERED: usize = SLOTS;
 
 impl Array {
     fn new() -> Array {
-        Array { entries: boxed(Entry::NONE), frames: boxed(0), not_global: Vec::new(), generation: 0 }
+        Array { entries: boxed(Entry::NONE), frames: boxed(0), not_global: Vec::new() }
     }
 
     #[inline(always)]
@@ -117,9 +114,6 @@ impl Array {
     ) {
         let slot = Array::slot(linear, privilege);
         let page = linear & !0xfff;
-        if self.entries[slot].tag != EMPTY {
-            self.next_generation();
-        }
         self.entries[slot] = Entry { tag: page | slow, addend: host.wrapping_sub(page) };
         self.frames[slot] = frame;
         if !global && self.not_global.len() <= REMEMBERED {
@@ -127,19 +121,7 @@ impl Array {
         }
     }
 
-    /// See [`Array::next_generation`].
-    #[inline(always)]
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// Makes the generation another one.
-    pub fn next_generation(&mut self) {
-        self.generation += 1 << 16;
-    }
-
     fn clear(&mut self) {
-        self.next_generation();
         self.entries.fill(Entry::NONE);
         self.not_global.clear();
     }
@@ -150,7 +132,6 @@ impl Array {
             self.clear();
             return;
         }
-        self.next_generation();
         for slot in self.not_global.drain(..) {
             self.entries[slot as usize] = Entry::NONE;
         }
@@ -158,7 +139,6 @@ impl Array {
 
     /// Drops all parts of a page of `1 << shift` bytes: they lie next to each other in each privilege's part.
     fn clear_large(&mut self, linear: u64, shift: u32) {
-        self.next_generation();
         let count = ENTRIES.min(1 << (shift - 12));
         let start = (linear >> 12) as usize & (ENTRIES - 1) & !(count - 1);
         for part in self.entries.chunks_exact_mut(ENTRIES) {
@@ -174,7 +154,6 @@ impl Array {
         for privilege in Privilege::ALL {
             let slot = Array::slot(linear, privilege);
             if self.entries[slot].is_for(linear) {
-                self.next_generation();
                 self.entries[slot] = Entry::NONE;
             }
         }
