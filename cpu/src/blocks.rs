@@ -2,12 +2,14 @@
 
 use std::cell::Cell;
 
+use iced_x86::Instruction;
 use rustc_hash::FxHashMap;
 
 use crate::{
     Bus, Cpu, Fault, Page,
-    decode::{CodeSize, Decoded, LONGEST, decode},
+    decode::{CodeSize, Decoded, Handlers, LONGEST, decode},
     events::granules,
+    integer::fuse,
     op::Op,
     paging::{Access, is_canonical},
     registers::{ACCESS_BIG, CS},
@@ -31,11 +33,13 @@ const NO_KEY: u64 = u64::MAX;
 #[repr(align(64))]
 pub(crate) struct Block<B: Bus> {
     pub ops: Box<[Op<B>]>,
+    /// Instructions in it: one more than `ops` if the last of those is a fused pair.
+    pub count: u32,
     /// Its key, if it may be entered without another look; [`NO_KEY`] if it crosses pages, is probed or was dropped.
     direct_key: u64,
     /// Where execution went from here, the last two places, the newest first.
     next: [Cell<Link>; 2],
-    origin: Box<Origin>,
+    origin: Box<Origin<B>>,
 }
 
 /// A guess at the next block: which one it was when RIP ended in these 32 bits. Its key decides whether it is that.
@@ -51,7 +55,7 @@ impl Link {
 }
 
 /// Where a block came from.
-struct Origin {
+struct Origin<B: Bus> {
     /// Guest-physical page.
     frame: u64,
     /// Which granules of the page it covers.
@@ -61,6 +65,8 @@ struct Origin {
     /// The bytes of an instruction that goes on in the next linear page. It stands alone in its block, which is
     /// compared with memory each time it is entered: nobody watches the second page.
     crossing: Option<Box<[u8]>>,
+    /// The two instructions that the last of the block's is made of, if it is a fused pair.
+    unfused: Option<[Op<B>; 2]>,
 }
 
 /// All decoded instructions.
@@ -76,12 +82,24 @@ pub(crate) struct CodeCache<B: Bus> {
 }
 
 impl<B: Bus> Block<B> {
-    fn new(ops: Vec<Op<B>>, origin: Origin) -> Block<B> {
+    fn new(ops: Vec<Op<B>>, origin: Origin<B>) -> Block<B> {
         Block {
+            count: (ops.len() + origin.unfused.iter().len()) as u32,
             ops: ops.into(),
             direct_key: NO_KEY,
             next: [Cell::new(Link::NONE), Cell::new(Link::NONE)],
             origin: Box::new(origin),
+        }
+    }
+
+    /// The first instructions, one or more and at most `most`, which are not all. Fewer than `most` where they would
+    /// end between the two of a pair: the block that begins with the pair goes on.
+    #[cold]
+    pub fn part(&self, most: usize) -> &[Op<B>] {
+        match &self.origin.unfused {
+            Some(pair) if self.ops.len() == 1 => &pair[..1],
+            Some(_) => &self.ops[..most.min(self.ops.len() - 1)],
+            None => &self.ops[..most],
         }
     }
 }
@@ -422,22 +440,34 @@ impl<B: Bus> Cpu<B> {
         size: CodeSize,
     ) -> Result<Block<B>, Fault> {
         let start = (linear & 0xfff) as usize;
+        let fuses = size == CodeSize::Bits64 && self.handlers == Handlers::Fastest;
         // SAFETY: `host` points at a page of 4096 bytes (contract of `Bus::page`), and nothing writes guest memory
         // while this slice lives.
         let page = unsafe { std::slice::from_raw_parts(host, 0x1000) };
         let mut ops = Vec::new();
         let mut offset = start;
+        let mut unfused = None;
+        let mut last = Instruction::default();
         while offset < 0x1000 && ops.len() < BLOCK_OPS {
             if !ops.is_empty() && self.block_starts.contains(&(offset as u16)) {
                 break;
             }
             match decode::<B>(&page[offset..], size, self.handlers) {
-                Decoded::Op { op, ends_block } => {
+                Decoded::Op { op, instruction, ends_block } => {
                     offset += op.len.max(1) as usize;
-                    ops.push(op);
+                    let pair = if fuses { fuse(&last, &instruction) } else { None };
+                    if let Some(pair) = pair
+                        && let Some(first) = ops.pop()
+                    {
+                        ops.push(pair);
+                        unfused = Some([first, op]);
+                    } else {
+                        ops.push(op);
+                    }
                     if ends_block {
                         break;
                     }
+                    last = instruction;
                 }
                 Decoded::Incomplete if ops.is_empty() => {
                     return self.decode_crossing(bus, linear, frame, host, key, size);
@@ -446,7 +476,7 @@ impl<B: Bus> Cpu<B> {
             }
         }
         let granules = granules(start, (offset - start).max(1));
-        Ok(Block::new(ops, Origin { frame, granules, key, crossing: None }))
+        Ok(Block::new(ops, Origin { frame, granules, key, crossing: None, unfused }))
     }
 
     fn decode_crossing(
@@ -462,6 +492,6 @@ impl<B: Bus> Cpu<B> {
         let Decoded::Op { op, .. } = decode::<B>(&bytes, size, self.handlers) else { return Err(Fault::GP0) };
         let crossing = Some(bytes[..(op.len as usize).clamp(1, LONGEST)].into());
         let granules = granules((linear & 0xfff) as usize, LONGEST);
-        Ok(Block::new(vec![op], Origin { frame, granules, key, crossing }))
+        Ok(Block::new(vec![op], Origin { frame, granules, key, crossing, unfused: None }))
     }
 }

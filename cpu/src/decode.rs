@@ -20,6 +20,8 @@ pub(crate) enum Decoded<B: Bus> {
     /// An instruction.
     Op {
         op: Op<B>,
+        /// As iced decoded it.
+        instruction: Instruction,
         /// Nothing may follow it in its block.
         ends_block: bool,
     },
@@ -65,9 +67,9 @@ pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize, handlers: Handlers) -
         return match decoder.last_error() {
             DecoderError::NoMoreBytes if bytes.len() < LONGEST => Decoded::Incomplete,
             _ if is_too_long(bytes, bitness) => {
-                Decoded::Op { op: refused(too_long, &instruction), ends_block: true }
+                Decoded::Op { op: refused(too_long, &instruction), instruction, ends_block: true }
             }
-            _ => Decoded::Op { op: refused(undefined, &instruction), ends_block: true },
+            _ => Decoded::Op { op: refused(undefined, &instruction), instruction, ends_block: true },
         };
     }
     let ends_block = instruction.flow_control() != FlowControl::Next || repeats(&instruction);
@@ -75,7 +77,7 @@ pub(crate) fn decode<B: Bus>(bytes: &[u8], size: CodeSize, handlers: Handlers) -
     if is_x87(&instruction) {
         op.imm = x87_opcode(bytes).into();
     }
-    Decoded::Op { op, ends_block }
+    Decoded::Op { op, instruction, ends_block }
 }
 
 /// Whether REX.B makes of the register in an opcode another one: then 0x90 is XCHG, whatever stands before it.
@@ -165,6 +167,7 @@ fn general<B: Bus>(run: Handler<B>, i: &Instruction, size: CodeSize, handlers: H
         dst: 0,
         src: 0,
         len: i.len() as u8,
+        jump: 0,
         full: Some(Box::new(Full { instruction: *i, checked, flat })),
     }
 }

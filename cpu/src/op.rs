@@ -60,8 +60,10 @@ pub(crate) struct Op<B: Bus> {
     pub dst: u8,
     /// Second operand's register number, 0 to 15.
     pub src: u8,
-    /// Length in bytes.
+    /// Length in bytes. Of a fused pair, of both together.
     pub len: u8,
+    /// Of a fused pair, what its jump is: the condition's low four bits, and which length it has.
+    pub jump: u8,
     /// The instruction as iced decoded it: for the general handlers, `None` where a specialised one needs nothing.
     pub full: Option<Box<Full<B>>>,
 }

@@ -157,9 +157,9 @@ impl<B: Bus> Cpu<B> {
         let block = &code.blocks[index as usize];
         let mut next = rip;
         let mut retired = self.state.retired;
-        let most = if ALONE { block.ops.len().min(1) } else { block.ops.len() };
-        let room = (self.limit - retired).min(most as u64) as usize;
-        let mut ops = block.ops[..room].iter();
+        let room = if ALONE { 1 } else { self.limit - retired };
+        let all = if room >= block.count.into() { &block.ops } else { block.part(room as usize) };
+        let mut ops = all.iter();
         let outcome = loop {
             let Some(op) = ops.next() else { break Ok(()) };
             self.state.retired = retired;
@@ -182,7 +182,7 @@ impl<B: Bus> Cpu<B> {
             }
             Err(fault) => {
                 let at = self.at;
-                let on_stack = self.not_canonical && ops_on_stack(&block.ops[..room], ops.as_slice().len());
+                let on_stack = self.not_canonical && ops_on_stack(all, ops.as_slice().len());
                 self.faulted(bus, at, fault, on_stack)?;
                 Ok(false)
             }

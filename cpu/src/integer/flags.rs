@@ -39,6 +39,31 @@ const PARITY_FLIP: u64 = 1 << 8;
 const CARRY_INTO_TOP: u64 = 1 << 62;
 const CARRY: u64 = 1 << 63;
 
+/// For each condition, with which of OF, CF, ZF and SF - bits 0 to 3 of a bit's number - it holds. None of parity.
+const HOLDS: [u16; 16] = {
+    let mut holds = [0; 16];
+    let mut at = 0;
+    while at < 256 {
+        let (code, flags) = (at >> 4, at & 15);
+        let [of, cf, zf, sf] = [flags & 1 != 0, flags & 2 != 0, flags & 4 != 0, flags & 8 != 0];
+        let positive = match code >> 1 {
+            0 => of,
+            1 => cf,
+            2 => zf,
+            3 => cf | zf,
+            4 => sf,
+            5 => code & 1 != 0,
+            6 => sf != of,
+            _ => zf | (sf != of),
+        };
+        if positive != (code & 1 != 0) {
+            holds[code] |= 1 << flags;
+        }
+        at += 1;
+    }
+    holds
+};
+
 impl Default for LazyFlags {
     fn default() -> Self {
         LazyFlags::load(0)
@@ -118,6 +143,15 @@ impl LazyFlags {
         holds != (code & 1 != 0)
     }
 
+    /// As [`LazyFlags::condition`] without a switch over the condition, except for those of parity, which it takes for
+    /// something else. Only the low four bits of `code` count.
+    #[inline(always)]
+    pub(crate) fn holds(&self, code: u8) -> bool {
+        let flags =
+            self.of() as u32 | (self.cf() as u32) << 1 | (self.zf() as u32) << 2 | (self.sf() as u32) << 3;
+        HOLDS[(code & 15) as usize] >> flags & 1 != 0
+    }
+
     /// Flags of `sum = a + b (+ carry)` in the low `bits` bits.
     #[inline(always)]
     pub(crate) fn set_add(&mut self, bits: u32, a: u64, b: u64, sum: u64) {
@@ -194,6 +228,16 @@ mod tests {
         for n in 0..64u64 {
             let rflags = subset(n);
             assert_eq!(LazyFlags::load(rflags).fold(0x202), rflags | 0x202);
+        }
+    }
+
+    #[test]
+    fn conditions_without_a_switch_are_the_same_but_for_parity() {
+        for n in 0..64u64 {
+            let flags = LazyFlags::load(subset(n));
+            for code in (0..16).filter(|code| code >> 1 != 5) {
+                assert_eq!(flags.holds(code), flags.condition(code), "condition {code} of {flags:?}");
+            }
         }
     }
 

@@ -24,4 +24,4 @@ mod tests;
 pub(crate) use flags::LazyFlags;
 pub(crate) use flat::{Flat, specialise as specialise_flat};
 pub(crate) use general::general;
-pub(crate) use hot::specialise;
+pub(crate) use hot::{fuse, specialise};

@@ -27,6 +27,7 @@ pub(crate) fn specialise<B: Bus>(i: &Instruction) -> Option<Op<B>> {
         dst: number(0),
         src: number(1),
         len: i.len() as u8,
+        jump: 0,
         full: None,
     })
 }

@@ -75,7 +75,7 @@ fn emit(a: &mut CodeAssembler, (what, first, second, number): Step, user: bool) 
     let aligned = if first.is_multiple_of(8) { number & 0x1fff } else { number & 0x1ff0 };
     let base = if number >> 31 == 0 { rbx } else { rbp };
     let memory = base + aligned;
-    match what % 44 {
+    match what % 48 {
         0 => a.add(r, s),
         1 => a.sub(r32, s32),
         2 => a.xor(r, number as i32),
@@ -232,8 +232,91 @@ fn emit(a: &mut CodeAssembler, (what, first, second, number): Step, user: bool) 
             a.set_label(&mut behind)?;
             a.nop()
         }
+        43..=46 => compare_and_jump(a, first, second, number, memory),
         _ => a.lea(r, qword_ptr(s + r * 4 + small)),
     }
+}
+
+/// An instruction that sets flags with a conditional jump behind it: such pairs are executed as one.
+fn compare_and_jump(
+    a: &mut CodeAssembler,
+    first: u8,
+    second: u8,
+    number: u32,
+    memory: AsmMemoryOperand,
+) -> Result<(), IcedError> {
+    let (r, s) = (WIDE[first as usize % 11], WIDE[second as usize % 11]);
+    let (r32, s32) = (NARROW[first as usize % 11], NARROW[second as usize % 11]);
+    let small = i32::from(second as i8);
+    let (mut here, mut behind) = (a.create_label(), a.create_label());
+    a.nop()?;
+    a.set_label(&mut here)?;
+    match number >> 8 & 31 {
+        0 => a.cmp(r, s)?,
+        1 => a.cmp(r32, s32)?,
+        2 => a.cmp(r, small)?,
+        3 => a.cmp(al, small)?,
+        4 => a.cmp(r32, dword_ptr(memory))?,
+        5 => a.cmp(qword_ptr(memory), r)?,
+        6 => a.cmp(dword_ptr(memory), small)?,
+        7 => a.cmp(word_ptr(memory), small)?,
+        8 => a.cmp(byte_ptr(memory), small)?,
+        9 => a.cmp(qword_ptr(memory), small)?,
+        10 => a.test(r, r)?,
+        11 => a.test(r32, s32)?,
+        12 => a.test(r32, small)?,
+        13 => a.test(dl, dl)?,
+        14 => a.test(byte_ptr(memory), small)?,
+        15 => a.test(dword_ptr(memory), r32)?,
+        16 => a.test(qword_ptr(memory), r)?,
+        17 => a.add(r32, small)?,
+        18 => a.add(r, s)?,
+        19 => a.sub(r, small)?,
+        20 => a.and(r32, s32)?,
+        21 => a.or(r, s)?,
+        22 => a.xor(r32, small)?,
+        23 => a.inc(r)?,
+        24 => a.dec(r32)?,
+        25 => a.cmp(dword_ptr(here), small)?,
+        26 => a.test(byte_ptr(here), small)?,
+        27 => {
+            // A device: what it wants comes before the jump.
+            a.mov(rcx, 0xf000_0000u64)?;
+            a.cmp(dword_ptr(rcx), r32)?
+        }
+        28 => a.adc(r, s)?,
+        29 => a.shl(r32, small & 3)?,
+        30 => a.lock().add(dword_ptr(memory), small)?,
+        _ => a.cmp(r32, edx)?,
+    }
+    let far = number & 0x8000_0000 != 0;
+    match number >> 13 & 15 {
+        0 => a.jo(behind)?,
+        1 => a.jno(behind)?,
+        2 => a.jb(behind)?,
+        3 => a.jae(behind)?,
+        4 => a.je(behind)?,
+        5 => a.jne(behind)?,
+        6 => a.jbe(behind)?,
+        7 => a.ja(behind)?,
+        8 => a.js(behind)?,
+        9 => a.jns(behind)?,
+        10 => a.jp(behind)?,
+        11 => a.jnp(behind)?,
+        12 => a.jl(behind)?,
+        13 => a.jge(behind)?,
+        14 => a.jle(behind)?,
+        _ => a.jg(behind)?,
+    }
+    a.not(s)?;
+    if far {
+        // Beyond the reach of a displacement of 8 bits.
+        for _ in 0..70 {
+            a.xchg(ax, ax)?;
+        }
+    }
+    a.set_label(&mut behind)?;
+    a.nop()
 }
 
 /// The machine at the start of a program. Handlers of traps and interrupts count and return, those of faults halt.

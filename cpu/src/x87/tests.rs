@@ -17,6 +17,7 @@ fn step(cpu: &mut Cpu<TestBus>, bus: &mut TestBus, bytes: &[u8]) -> Result<(), F
         dst: 0,
         src: 0,
         len: instruction.len() as u8,
+        jump: 0,
         full: Some(Box::new(instruction.into())),
     };
     let rip = cpu.state.regs[REG_RIP];

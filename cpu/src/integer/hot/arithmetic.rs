@@ -90,7 +90,7 @@ fn binary<B: Bus, const OP: u8>(shape: &Shape) -> Option<Handler<B>> {
 
 /// Computes with register `dst` and stores there, except for CMP.
 #[inline(always)]
-fn binary_into_register<B: Bus, const OP: u8, const BITS: u32>(cpu: &mut Cpu<B>, dst: u8, b: u64) {
+pub(super) fn binary_into_register<B: Bus, const OP: u8, const BITS: u32>(cpu: &mut Cpu<B>, dst: u8, b: u64) {
     let a = register(cpu, BITS, dst);
     let result = alu::binary(const { binary_of(OP) }, &mut cpu.flags, BITS, a, b);
     if !matches!(const { binary_of(OP) }, Binary::Cmp) {
@@ -204,14 +204,19 @@ fn unary<B: Bus, const OP: u8>(shape: &Shape) -> Option<Handler<B>> {
     }
 }
 
+#[inline(always)]
+pub(super) fn unary_into_register<B: Bus, const OP: u8, const BITS: u32>(cpu: &mut Cpu<B>, dst: u8) {
+    let a = register(cpu, BITS, dst);
+    let result = alu::unary(const { unary_of(OP) }, &mut cpu.flags, BITS, a);
+    set_register(cpu, BITS, dst, result);
+}
+
 fn unary_r<B: Bus, const OP: u8, const BITS: u32>(
     cpu: &mut Cpu<B>,
     _: &mut B,
     op: &Op<B>,
 ) -> Result<(), Fault> {
-    let a = register(cpu, BITS, op.dst);
-    let result = alu::unary(const { unary_of(OP) }, &mut cpu.flags, BITS, a);
-    set_register(cpu, BITS, op.dst, result);
+    unary_into_register::<B, OP, BITS>(cpu, op.dst);
     Ok(())
 }
 

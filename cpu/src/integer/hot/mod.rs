@@ -7,10 +7,13 @@ mod arithmetic;
 mod bits;
 mod branches;
 mod exchange;
+mod fused;
 mod moves;
 mod operands;
 
 use iced_x86::{Instruction, OpKind, Register};
+
+pub(crate) use fused::fuse;
 
 use crate::{
     Bus,
@@ -36,7 +39,7 @@ pub(crate) fn specialise<B: Bus>(i: &Instruction) -> Option<Op<B>> {
         Err(_) if shape.bits < 64 => imm as i32,
         Err(_) => return moves::with_wide_immediate(i, &shape),
     };
-    Some(Op { run, imm, mem, dst, src, len: i.len() as u8, full: None })
+    Some(Op { run, imm, mem, dst, src, len: i.len() as u8, jump: 0, full: None })
 }
 
 /// What the operands of an instruction are, in order: registers, memory, immediates.

@@ -105,7 +105,7 @@ pub(super) fn with_wide_immediate<B: Bus>(i: &Instruction, shape: &Shape) -> Opt
     }
     let mem = Mem { disp: (shape.imm >> 32) as i32, ..Mem::NONE };
     let Shape { dst, imm, .. } = *shape;
-    Some(Op { run: mov_ri_wide, imm: imm as i32, mem, dst, src: 0, len: i.len() as u8, full: None })
+    Some(Op { run: mov_ri_wide, imm: imm as i32, mem, dst, src: 0, len: i.len() as u8, jump: 0, full: None })
 }
 
 fn mov_ri_wide<B: Bus>(cpu: &mut Cpu<B>, _: &mut B, op: &Op<B>) -> Result<(), Fault> {

@@ -28,6 +28,7 @@ fn general_op(i: &Instruction) -> Op<TestBus> {
         dst: 0,
         src: 0,
         len: i.len() as u8,
+        jump: 0,
         full: Some(Box::new((*i).into())),
     }
 }
