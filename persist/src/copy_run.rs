@@ -14,13 +14,24 @@ pub(crate) struct RunStore {
     pub(crate) origin: Origin,
     /// The first drain of the processor since.
     pub(crate) drained: Option<Drained>,
+    /// What a flush hint or a device flush did for it since that drain.
+    pub(crate) fate: Option<Fate>,
+}
+
+/// What becomes of a drained store that only a flush hint or a device flush makes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is durable once the run turns out not to fill its sector.
+    Durable,
+    /// The device flush whose failure this event told covered it.
+    Failed(u64),
 }
 
 /// What a drain did for a store that is still part of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Drained {
-    /// It is durable once the run turns out not to fill its sector.
-    Durable,
+    /// It counts as drained, by the drain with this number, once the run turns out not to fill its sector.
+    By(u64),
     /// It is handed over then, by the drain with this number.
     HandedOver(u64),
 }
@@ -66,10 +77,22 @@ impl CopyRun {
         });
     }
 
-    /// Notes a fence of any processor: what was handed over before it is durable.
-    pub(crate) fn fenced(&mut self) {
-        let drained = self.stores.iter_mut().filter_map(|store| store.drained.as_mut());
-        drained.for_each(|drained| *drained = Drained::Durable);
+    /// Notes a fence of any processor, with this number: what was handed over before it is drained.
+    pub(crate) fn fenced(&mut self, fence: u64) {
+        for store in &mut self.stores {
+            if let Some(Drained::HandedOver(_)) = store.drained {
+                store.drained = Some(Drained::By(fence));
+            }
+        }
+    }
+
+    /// Notes what a flush hint or a device flush does for the stores that were drained before event `before`.
+    pub(crate) fn decide(&mut self, before: u64, fate: Fate) {
+        for store in &mut self.stores {
+            if matches!(store.drained, Some(Drained::By(drain)) if drain < before) {
+                store.fate.get_or_insert(fate);
+            }
+        }
     }
 
     fn fits(&self, call: u32, store: &RunStore) -> bool {
@@ -89,14 +112,16 @@ impl CopyRun {
     /// Whether this event of the run's own processor shows that the run will not go on.
     ///
     /// What an interrupting handler does at CPL 0 shows nothing: it drains by IRET, locked instructions and the like,
-    /// and neither stores to persistent memory nor fences it.
+    /// and neither stores to persistent memory nor fences it nor asks a device for a flush.
     pub(crate) fn is_ended_by(&self, event: &Event) -> bool {
         let acts_on_pmem = match &event.kind {
             EventKind::Store { path, .. } => *path != StorePath::Agent,
-            EventKind::Flush { .. } | EventKind::FlushHint { .. } => true,
+            EventKind::Flush { .. }
+            | EventKind::FlushHint { .. }
+            | EventKind::DeviceFlushSubmitted { .. } => true,
             EventKind::Drain(kind) => kind.is_fence(),
-            EventKind::DeviceFlushSubmitted { .. }
-            | EventKind::DeviceFlushCompleted { .. }
+            EventKind::DeviceFlushCompleted { .. }
+            | EventKind::StoresVisible
             | EventKind::Promise { .. }
             | EventKind::Marker { .. }
             | EventKind::Symbol { .. }
@@ -110,8 +135,14 @@ impl CopyRun {
 fn copy_store(event: &Event) -> Option<RunStore> {
     let EventKind::Store { addr, bytes, path: StorePath::NonTemporal } = &event.kind else { return None };
     let in_copy = event.origin.cpl == 0 && event.origin.copy_call != 0;
-    let store =
-        RunStore { addr: *addr, bytes: bytes.clone(), event: event.seq, origin: event.origin, drained: None };
+    let store = RunStore {
+        addr: *addr,
+        bytes: bytes.clone(),
+        event: event.seq,
+        origin: event.origin,
+        drained: None,
+        fate: None,
+    };
     in_copy.then_some(store)
 }
 

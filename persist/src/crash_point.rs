@@ -14,8 +14,10 @@ use crate::durable::{DurableLines, Media, StateId, line_id};
 use crate::groups::{Group, groups};
 use crate::line::Line;
 use crate::order::{Entry, Kind, Missing, exclude_successors, include_predecessors};
+use crate::overlay::Overlay;
 use crate::part::{Part, line_of, sector_of};
-use crate::settings::Settings;
+use crate::settings::Platform;
+use crate::tangle::{Reach, Tangle};
 
 /// What could be on the media if the power went at one moment: the durable content and the parts in flight.
 ///
@@ -32,6 +34,8 @@ pub struct CrashPoint {
     entries: Vec<Entry>,
     /// Index in `parts` of each entry.
     indexes: Vec<u32>,
+    /// Orders that reach beyond one line; the lines under them are [`LineInFlight::tangled`].
+    tangles: Vec<Tangle>,
     /// What each line with all its parts adds to the id of the durable content.
     everything: OnceLock<Vec<u128>>,
 }
@@ -42,14 +46,17 @@ struct LineInFlight {
     durable: [u8; 64],
     /// Its entries, in coherence order.
     range: Range<usize>,
+    /// The tangle that orders its parts and its number there; `None` when only its own orders hold.
+    tangled: Option<(usize, u16)>,
 }
 
 impl CrashPoint {
     pub(crate) fn new(
-        settings: &Settings,
+        nt_evicts: bool,
         media: Arc<dyn Media>,
         durable: DurableLines,
         lines_in_flight: &BTreeMap<u64, Line>,
+        platform: impl Fn(u64) -> Platform,
     ) -> Self {
         let (mut lines, mut entries, mut listed) = (Vec::new(), Vec::new(), Vec::new());
         for (&addr, line) in lines_in_flight {
@@ -59,7 +66,7 @@ impl CrashPoint {
                 line.parts.iter().zip(start..).map(|(part, entry)| (part.event, part.cut, entry, part)),
             );
             let durable = durable.get(addr).unwrap_or_else(|| media.line(addr));
-            lines.push(LineInFlight { addr, durable, range: start..entries.len() });
+            lines.push(LineInFlight { addr, durable, range: start..entries.len(), tangled: None });
         }
         // A whole sector is listed by each of its lines, the first line first.
         listed.sort_by_key(|&(event, cut, ..)| (event, cut));
@@ -71,8 +78,45 @@ impl CrashPoint {
             }
             parts.push(same[0].3.clone());
         }
-        let nt_evicts = settings.nt_evicts;
-        Self { nt_evicts, media, durable, parts, lines, entries, indexes, everything: OnceLock::new() }
+        let (tangles, everything) = (Vec::new(), OnceLock::new());
+        let mut point =
+            Self { nt_evicts, media, durable, parts, lines, entries, indexes, tangles, everything };
+        point.tangle(platform);
+        point
+    }
+
+    /// Finds the orders that reach beyond one line. Whole sectors stay together.
+    fn tangle(&mut self, platform: impl Fn(u64) -> Platform) {
+        let (mut buffered, mut moments) = (Vec::new(), Vec::new());
+        let mut number = 0;
+        for lines in self.lines.chunk_by(|one, next| sector_of(one.addr) == sector_of(next.addr)) {
+            let numbers = number..number + lines.len();
+            number = numbers.end;
+            match platform(lines[0].addr) {
+                Platform::Eadr => {
+                    let cached = lines.iter().any(|line| {
+                        self.entries_of(line).any(|(entry, _)| matches!(entry.kind, Kind::Cached { .. }))
+                    });
+                    buffered.extend(numbers.filter(|_| cached));
+                }
+                Platform::VirtioPmem => moments.push(numbers.collect()),
+                Platform::Adr | Platform::AdrLost | Platform::HostSurvives => {}
+            }
+        }
+        let moments = moments.into_iter().map(|lines: Vec<usize>| (Reach::Moment, lines));
+        let buffer = (!buffered.is_empty()).then_some((Reach::Buffer, buffered));
+        for (reach, numbers) in buffer.into_iter().chain(moments) {
+            let (this, lines) = (&*self, &numbers);
+            let entries = (0..).zip(lines).flat_map(|(line, &number)| {
+                let entries = this.entries_of(&this.lines[number]);
+                entries.map(move |(entry, &index)| (index, line, entry, &*this.parts[index as usize]))
+            });
+            let tangle = Tangle::new(reach, self.nt_evicts, numbers.len(), entries);
+            for (line, number) in (0..).zip(numbers) {
+                self.lines[number].tangled = Some((self.tangles.len(), line));
+            }
+            self.tangles.push(tangle);
+        }
     }
 
     /// Every part that is in some crash states and not in others, in event order.
@@ -92,9 +136,11 @@ impl CrashPoint {
             let shape = shape(entries);
             *counted.entry(shape).or_insert_with_key(|shape| count_sets(shape, self.nt_evicts))
         };
-        let mut count = StateCount::ONE;
+        let mut count = self.tangles.iter().fold(StateCount::ONE, |count, tangle| count.times(tangle.count()));
         for lines in self.lines.chunk_by(|one, next| sector_of(one.addr) == sector_of(next.addr)) {
-            count = count.times(self.count_sector(lines, &mut count_line));
+            if lines[0].tangled.is_none() {
+                count = count.times(self.count_sector(lines, &mut count_line));
+            }
         }
         count
     }
@@ -149,14 +195,14 @@ impl CrashPoint {
             .into_iter()
             .filter(|&index| index < self.parts.len())
             .for_each(|index| choice.set(index, true));
-        self.close(choice, true, include_predecessors)
+        self.with_predecessors(choice)
     }
 
     /// The largest order-closed set that contains none of the parts with these indexes.
     pub fn without(&self, lost: impl IntoIterator<Item = usize>) -> Choice {
         let mut choice = self.everything();
         lost.into_iter().filter(|&index| index < self.parts.len()).for_each(|index| choice.set(index, false));
-        self.close(choice, false, exclude_successors)
+        self.without_successors(choice)
     }
 
     /// Whether the set contains, of each of its parts, all that come before.
@@ -164,13 +210,35 @@ impl CrashPoint {
         self.closure(choice.iter()) == *choice
     }
 
-    /// Marks parts as `value` until the orders hold. `spread` spreads marks along one line. A whole sector is in
+    fn with_predecessors(&self, choice: Choice) -> Choice {
+        let mut choice = self.close(choice, true, include_predecessors);
+        for tangle in &self.tangles {
+            let before = choice.clone();
+            let contains = |index: u32| before.contains(index as usize);
+            tangle.include_predecessors(contains, |index| choice.set(index as usize, true));
+        }
+        choice
+    }
+
+    fn without_successors(&self, choice: Choice) -> Choice {
+        let mut choice = self.close(choice, false, exclude_successors);
+        for tangle in &self.tangles {
+            tangle.walk(|index, allowed| {
+                let included = allowed && choice.contains(index as usize);
+                choice.set(index as usize, included);
+                included
+            });
+        }
+        choice
+    }
+
+    /// Outside of tangles: marks parts as `value` until the orders hold. `spread` spreads marks along one line. A whole sector is in
     /// eight lines and spreads to everything on one side of it: a second round takes it to the lines that the first
     /// had passed.
     fn close(&self, mut choice: Choice, value: bool, spread: fn(&[Entry], &mut [bool], bool)) -> Choice {
         let rounds = if self.entries.iter().any(|entry| entry.kind == Kind::Sector) { 2 } else { 1 };
         for _ in 0..rounds {
-            for line in &self.lines {
+            for line in self.untangled() {
                 let indexes = &self.indexes[line.range.clone()];
                 let mut marks: Vec<bool> =
                     indexes.iter().map(|&index| choice.contains(index as usize) == value).collect();
@@ -192,7 +260,13 @@ impl CrashPoint {
     /// order, which no order contradicts: the last missing part that may be added is, and all behind it go.
     fn next_set(&self, choice: &Choice) -> Option<Choice> {
         let mut allowed = vec![true; self.parts.len()];
-        for line in &self.lines {
+        for tangle in &self.tangles {
+            tangle.walk(|index, may| {
+                allowed[index as usize] &= may;
+                choice.contains(index as usize)
+            });
+        }
+        for line in self.untangled() {
             let mut missing = Missing::default();
             for (entry, &index) in self.entries_of(line) {
                 allowed[index as usize] &= missing.allows(entry, self.nt_evicts);
@@ -216,34 +290,15 @@ impl CrashPoint {
         let bias = rng.next_u32() % 257;
         let keep = rng.next_u32() & 1 == 0;
         let mut choice = self.nothing();
-        for line in &self.lines {
-            self.random_line(line, bias, &mut rng, &mut choice);
+        for line in self.untangled() {
+            let parts = self.entries_of(line).map(|(entry, &index)| (index, entry.kind));
+            let own = |index: u32| self.parts[index as usize].line() == line.addr;
+            random_parts(parts, own, bias, &mut rng, &mut choice);
         }
-        if keep {
-            self.close(choice, true, include_predecessors)
-        } else {
-            self.close(choice, false, exclude_successors)
+        for tangle in &self.tangles {
+            random_parts(tangle.parts(), |_| true, bias, &mut rng, &mut choice);
         }
-    }
-
-    /// Draws, for one line, up to which batch cached parts are in, and each other part on its own.
-    fn random_line(&self, line: &LineInFlight, bias: u32, rng: &mut ChaCha8Rng, choice: &mut Choice) {
-        let mut batches: Vec<u64> = self.entries_of(line).filter_map(|(entry, _)| batch_of(entry)).collect();
-        batches.dedup();
-        let last = rng.next_u64() % (batches.len() as u64 + 1);
-        let last = batches.get(last as usize).copied();
-        for (entry, &index) in self.entries_of(line) {
-            let coin = rng.next_u32() % 256 < bias;
-            let included = match batch_of(entry) {
-                Some(batch) => {
-                    last.is_none_or(|last| batch < last || batch == last && rng.next_u32() & 1 == 0)
-                }
-                None => coin,
-            };
-            if self.parts[index as usize].line() == line.addr {
-                choice.set(index as usize, included);
-            }
-        }
+        if keep { self.with_predecessors(choice) } else { self.without_successors(choice) }
     }
 
     /// The content of the media: every line that differs from the initial media, what is durable included.
@@ -312,7 +367,15 @@ impl CrashPoint {
         let apply = |position: usize, content: &mut [u8; 64]| {
             self.parts[indexes[position] as usize].write_to(line.addr, content);
         };
-        let contents = contents(entries, self.nt_evicts, line.durable, limit, apply)?;
+        let contents = match line.tangled {
+            Some((tangle, number)) => {
+                let apply = |index: u32, content: &mut [u8; 64]| {
+                    self.parts[index as usize].write_to(line.addr, content);
+                };
+                self.tangles[tangle].contents(number, line.durable, limit, apply)?
+            }
+            None => contents(entries, self.nt_evicts, line.durable, limit, apply)?,
+        };
         Some(contents.into_iter().collect())
     }
 
@@ -338,7 +401,12 @@ impl CrashPoint {
         Some(&self.lines[position])
     }
 
-    fn entries_of(&self, line: &LineInFlight) -> impl Iterator<Item = (&Entry, &u32)> {
+    /// The lines whose own orders are all that holds.
+    fn untangled(&self) -> impl Iterator<Item = &LineInFlight> {
+        self.lines.iter().filter(|line| line.tangled.is_none())
+    }
+
+    fn entries_of(&self, line: &LineInFlight) -> impl Iterator<Item = (&Entry, &u32)> + Clone {
         self.entries[line.range.clone()].iter().zip(&self.indexes[line.range.clone()])
     }
 
@@ -353,42 +421,40 @@ impl CrashPoint {
     }
 }
 
-fn batch_of(entry: &Entry) -> Option<u64> {
-    match entry.kind {
-        Kind::Cached { batch } => Some(batch),
-        Kind::NonTemporal | Kind::Sector => None,
+/// Draws up to which batch cached parts are in, and each other part on its own.
+fn random_parts(
+    parts: impl Iterator<Item = (u32, Kind)> + Clone,
+    own: impl Fn(u32) -> bool,
+    bias: u32,
+    rng: &mut ChaCha8Rng,
+    choice: &mut Choice,
+) {
+    let mut batches: Vec<u64> = parts.clone().filter_map(|(_, kind)| kind.batch()).collect();
+    batches.dedup();
+    let last = rng.next_u64() % (batches.len() as u64 + 1);
+    let last = batches.get(last as usize).copied();
+    for (index, kind) in parts {
+        let coin = rng.next_u32() % 256 < bias;
+        let included = match kind.batch() {
+            Some(batch) => last.is_none_or(|last| batch < last || batch == last && rng.next_u32() & 1 == 0),
+            None => coin,
+        };
+        if own(index) {
+            choice.set(index as usize, included);
+        }
     }
 }
 
 /// The same orders with batches numbered from 0: equal for all lines that were written alike.
 fn shape(entries: &[Entry]) -> Vec<Entry> {
-    let mut batches: Vec<u64> = entries.iter().filter_map(batch_of).collect();
+    let mut batches: Vec<u64> = entries.iter().filter_map(|entry| entry.kind.batch()).collect();
     batches.dedup();
     let number = |batch: u64| batches.partition_point(|&other| other < batch) as u64;
     let renamed = entries.iter().map(|entry| {
-        let kind = batch_of(entry).map_or(entry.kind, |batch| Kind::Cached { batch: number(batch) });
+        let kind = entry.kind.batch().map_or(entry.kind, |batch| Kind::Cached { batch: number(batch) });
         Entry { kind, ..*entry }
     });
     renamed.collect()
-}
-
-/// A content of the media, as the lines in which it differs from the initial media.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Overlay {
-    lines: Vec<(u64, [u8; 64])>,
-}
-
-impl Overlay {
-    /// (address, content) of every line that differs, sorted by address.
-    pub fn lines(&self) -> &[(u64, [u8; 64])] {
-        &self.lines
-    }
-
-    /// Content of the line that holds `addr`; `None` when it is as on the initial media.
-    pub fn line(&self, addr: u64) -> Option<&[u8; 64]> {
-        let position = self.lines.binary_search_by_key(&line_of(addr), |line| line.0).ok()?;
-        Some(&self.lines[position].1)
-    }
 }
 
 #[cfg(test)]

@@ -103,6 +103,10 @@ pub enum EventKind {
         /// Index into the recording's list of watched symbols.
         index: u32,
     },
+    /// The processor's buffered stores have left for its cache: another processor had its turn, or an interrupt or
+    /// exception was delivered. Told only where that matters, under `eadr`; an event of another processor tells the
+    /// same.
+    StoresVisible,
     /// The processor has gone on without an event, as `retired` of the origin tells: a CLFLUSH before it is complete.
     /// Whoever records several processors says so when one stops behind a CLFLUSH and another goes on. Not an event
     /// of the machine: it changes nothing else.

@@ -50,16 +50,19 @@ mod event;
 mod groups;
 mod line;
 mod order;
+mod overlay;
 mod part;
 mod settings;
+mod tangle;
 #[cfg(test)]
 mod testing;
 
 pub use choice::{Choice, StateCount};
-pub use crash_point::{CrashPoint, Overlay};
+pub use crash_point::CrashPoint;
 pub use domain::Domain;
 pub use durable::{Media, NotAStateId, StateId};
 pub use event::{DrainKind, Event, EventKind, FlushKind, LINE, Origin, SECTOR, StorePath, WORD};
 pub use groups::Group;
+pub use overlay::Overlay;
 pub use part::Part;
-pub use settings::{Granularity, ModelFaults, Platform, Settings};
+pub use settings::{Granularity, ModelFaults, Platform, Region, Settings};

@@ -11,19 +11,41 @@ use crate::{Origin, StorePath};
 pub(crate) struct Line {
     pub(crate) entries: Vec<Entry>,
     pub(crate) parts: Vec<Arc<Part>>,
-    newest: Option<NewestStore>,
+    pub(crate) newest: Option<NewestStore>,
 }
 
-/// The newest cached store to a line.
-struct NewestStore {
+/// The newest cached store to a line, or to whatever else orders its parts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NewestStore {
     name: StoreName,
     batch: u64,
+    /// Its event, the newest one of a REP execution.
+    pub(crate) event: u64,
     /// The processor whose cache holds the line; `None` for agents.
     writer: Option<u8>,
 }
 
+impl NewestStore {
+    /// The store that comes behind `before`: of the same batch if it is the same store.
+    pub(crate) fn behind(before: Option<NewestStore>, source: Source) -> Self {
+        let name = match source.path {
+            StorePath::CachedRep(number) => StoreName::Rep { vcpu: source.origin.vcpu, number },
+            StorePath::Cached | StorePath::Agent | StorePath::NonTemporal => StoreName::Event(source.event),
+        };
+        let same = before.filter(|newest| newest.name == name);
+        let batch = same.map_or(source.event, |newest| newest.batch);
+        let writer = (source.path != StorePath::Agent).then_some(source.origin.vcpu);
+        Self { name, batch, event: source.event, writer }
+    }
+
+    /// The batch of its parts.
+    pub(crate) fn batch(&self) -> u64 {
+        self.batch
+    }
+}
+
 /// Which store a cached part belongs to: parts of one store are unordered among themselves.
-#[derive(PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StoreName {
     Event(u64),
     Rep { vcpu: u8, number: u64 },
@@ -41,19 +63,6 @@ impl Line {
     pub(crate) fn push(&mut self, entry: Entry, part: Arc<Part>) {
         self.entries.push(entry);
         self.parts.push(part);
-    }
-
-    /// The batch of a cached part that comes next.
-    pub(crate) fn batch(&mut self, source: Source) -> u64 {
-        let name = match source.path {
-            StorePath::CachedRep(number) => StoreName::Rep { vcpu: source.origin.vcpu, number },
-            StorePath::Cached | StorePath::Agent | StorePath::NonTemporal => StoreName::Event(source.event),
-        };
-        let same = self.newest.as_ref().filter(|newest| newest.name == name);
-        let batch = same.map_or(source.event, |newest| newest.batch);
-        let writer = (source.path != StorePath::Agent).then_some(source.origin.vcpu);
-        self.newest = Some(NewestStore { name, batch, writer });
-        batch
     }
 
     /// Marks every cached part as flushed by this event. Returns whether there is any.
@@ -77,6 +86,18 @@ impl Line {
                 Arc::make_mut(part).handed_over_by = Some(drain);
             }
         }
+    }
+
+    /// Marks the parts in `included` as drained by this drain. Returns whether that is new for any.
+    pub(crate) fn drain(&mut self, included: &[bool], drain: u64) -> bool {
+        let mut new = false;
+        for (part, _) in self.parts.iter_mut().zip(included).filter(|(_, included)| **included) {
+            if part.drained_by.is_none() {
+                Arc::make_mut(part).drained_by = Some(drain);
+                new = true;
+            }
+        }
+        new
     }
 
     pub(crate) fn is_held_by(&self, vcpu: u8) -> bool {

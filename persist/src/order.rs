@@ -25,6 +25,16 @@ pub(crate) enum Kind {
     Sector,
 }
 
+impl Kind {
+    /// The batch of a cached part.
+    pub(crate) fn batch(self) -> Option<u64> {
+        match self {
+            Kind::Cached { batch } => Some(batch),
+            Kind::NonTemporal | Kind::Sector => None,
+        }
+    }
+}
+
 /// Adds to `included` everything that its entries come after.
 pub(crate) fn include_predecessors(entries: &[Entry], included: &mut [bool], nt_evicts: bool) {
     let mut bytes = 0;

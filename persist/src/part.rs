@@ -25,6 +25,14 @@ pub struct Part {
     ///
     /// [`Settings::strict_fences`]: crate::Settings::strict_fences
     pub handed_over_by: Option<u64>,
+    /// `seq` of what drained it, where that does not make it durable: under `adr-lost`, and under `virtio-pmem` for
+    /// non-temporal parts, which are visible from then on.
+    pub drained_by: Option<u64>,
+    /// `seq` of the event that told of a device flush that covered it and failed: under
+    /// [`Settings::failed_flush_loses`] only.
+    ///
+    /// [`Settings::failed_flush_loses`]: crate::Settings::failed_flush_loses
+    pub failed_by: Option<u64>,
     /// Position among the parts of one event.
     pub(crate) cut: u32,
 }

@@ -2,17 +2,20 @@
 //!
 //! Notation of a program: instructions separated by `;`, `CPU1:` switches the processor. `x=1` is an 8-byte store,
 //! `N x=1` a non-temporal one, `[x' x]=1` one 16-byte store over two words. m is in DRAM. x' and x are the last two
-//! words of a line, y is the first word of the next line. `m?` reads m.
+//! words of a line, y is the first word of the next line of the same sector, z lies in the next sector. `m?` reads m.
+//! `hint` writes a flush hint of the DIMM of all these words, `hint other` one of another DIMM. `flush` is a device flush
+//! that completes, `flush submitted` one that does not, `flush failed` one that completes with an error.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use persist::{
-    CrashPoint, Domain, DrainKind, Event, EventKind, FlushKind, Granularity, Media, Origin, Settings,
+    CrashPoint, Domain, DrainKind, Event, EventKind, FlushKind, Granularity, Media, Origin, Platform, Settings,
     StorePath,
 };
 
 use Granularity::{Line, Sector, Word};
+use Platform::{AdrLost, Eadr, HostSurvives, VirtioPmem};
 
 const EVERY: &[Granularity] = &[Sector, Line, Word];
 
@@ -21,6 +24,8 @@ struct Litmus {
     modes: &'static [Granularity],
     nt_evicts: bool,
     strict: bool,
+    platform: Platform,
+    failed_flush_loses: bool,
     program: &'static str,
     /// Of which words each outcome gives the values.
     words: &'static str,
@@ -28,7 +33,17 @@ struct Litmus {
 }
 
 const fn litmus(number: u32, program: &'static str, words: &'static str, outcomes: &'static str) -> Litmus {
-    Litmus { number, modes: EVERY, nt_evicts: false, strict: false, program, words, outcomes }
+    Litmus {
+        number,
+        modes: EVERY,
+        nt_evicts: false,
+        strict: false,
+        platform: Platform::Adr,
+        failed_flush_loses: false,
+        program,
+        words,
+        outcomes,
+    }
 }
 
 impl Litmus {
@@ -42,6 +57,14 @@ impl Litmus {
 
     const fn nt_evicts(self) -> Self {
         Self { nt_evicts: true, ..self }
+    }
+
+    const fn on(self, platform: Platform) -> Self {
+        Self { platform, ..self }
+    }
+
+    const fn failed_flush_loses(self) -> Self {
+        Self { failed_flush_loses: true, ..self }
     }
 }
 
@@ -61,6 +84,12 @@ const LITMUS: &[Litmus] = &[
     litmus(12, "[x' x]=1", "x x'", "00 10 01 11").only(&[Word]),
     litmus(13, "CPU0: x=1; CPU1: clwb x; sfence; y=1", "x y", "10 11"),
     litmus(14, "CPU0: x=1; clwb x; CPU1: sfence; y=1", "x y", "00 10 01 11"),
+    litmus(15, "x=1; y=1", "x y", "00 10 11").on(Eadr),
+    litmus(16, "x=1; sfence; y=1", "x y", "10 11").on(Eadr),
+    litmus(17, "x=1; clwb x; sfence", "x", "0 1").on(AdrLost),
+    litmus(18, "x=1; clwb x; sfence; hint; sfence; y=1", "x y", "10 11").on(AdrLost),
+    litmus(19, "x=1; flush; y=1", "x y", "10 11").on(VirtioPmem),
+    litmus(20, "x=1; flush submitted", "x", "0 1").on(VirtioPmem),
     litmus(21, "x=1; N x=2; sfence", "x", "2"),
     litmus(22, "x=1; N x'=1; sfence", "x x'", "01 11"),
     litmus(22, "x=1; N x'=1; sfence", "x x'", "11").nt_evicts(),
@@ -70,11 +99,63 @@ const LITMUS: &[Litmus] = &[
     litmus(26, "CPU0: N x=1; CPU1: clwb x; sfence; y=1", "x y", "00 10 01 11"),
     litmus(27, "x=1; clwb x; promise", "x", "0 1"),
     litmus(28, "x=1; clwb x; lfence; y=1", "x y", "00 10 01 11"),
+    litmus(29, "N x=1; y=1", "x y", "00 10 01 11").on(Eadr),
     litmus(30, "CPU0: x=1; CPU1: wbinvd; y=1", "x y", "00 10 01 11"),
     litmus(31, "[x y]=1", "x y", "00 10 01 11"),
+    litmus(31, "[x y]=1", "x y", "00 10 01 11").on(Eadr),
+    litmus(32, "x=1; x'=1", "x x'", "00 10 11").on(VirtioPmem),
+    litmus(32, "x=1; z=1", "x z", "00 10 01 11").on(VirtioPmem),
+    litmus(33, "x=1; clwb x; sfence; hint other; sfence", "x", "0 1").on(AdrLost),
     litmus(34, "CPU0: x=1; clwb x; lock inc m; CPU1: sfence; y=1", "x y", "10 11").strict(),
     litmus(34, "CPU0: x=1; clwb x; lock inc m; CPU1: y=1", "x y", "00 10 01 11").strict(),
     litmus(35, "CPU0: x=1; clflush x; m=1; CPU1: m?; y=1", "x y", "10 11"),
+];
+
+/// What follows from the words of the page, without a number there.
+const BESIDES: &[Litmus] = &[
+    // A switch of processors, an interrupt or an exception empties the store buffer; a flush alone does not.
+    litmus(0, "CPU0: x=1; CPU1: y=1", "x y", "10 11").on(Eadr),
+    litmus(0, "x=1; interrupt; y=1", "x y", "10 11").on(Eadr),
+    litmus(0, "x=1; clwb x; y=1", "x y", "00 10 11").on(Eadr),
+    litmus(0, "x=1; lock inc m; y=1", "x y", "10 11").on(Eadr),
+    litmus(0, "y=1; x=1; clflush x; y=2", "x y", "11 12").on(Eadr),
+    // Write-combining buffers stay with their processor.
+    litmus(0, "CPU0: N x=1; CPU1: sfence; y=1", "x y", "00 10 01 11").on(Eadr),
+    litmus(0, "N x=1; sfence; y=1", "x y", "10 11").on(Eadr),
+    litmus(0, "N x=1; x=2; y=1; interrupt", "x y", "21").on(Eadr),
+    // Handed over under strict fences are only non-temporal stores: the cache needs no fence.
+    litmus(0, "x=1; N y=1; lock inc m", "x y", "10 11").on(Eadr).strict(),
+    litmus(0, "CPU0: x=1; N y=1; lock inc m; CPU1: sfence", "x y", "11").on(Eadr).strict(),
+    // A hint covers what was drained before it, and counts once its own processor has drained behind it.
+    litmus(0, "x=1; clwb x; hint; sfence", "x", "0 1").on(AdrLost),
+    litmus(0, "x=1; clwb x; sfence; hint", "x", "0 1").on(AdrLost),
+    litmus(0, "CPU0: x=1; clwb x; sfence; CPU1: hint; CPU0: sfence", "x", "0 1").on(AdrLost),
+    litmus(0, "CPU0: x=1; clwb x; sfence; CPU1: hint; sfence", "x", "1").on(AdrLost),
+    litmus(0, "x=1; sfence; hint; sfence", "x", "0 1").on(AdrLost),
+    litmus(0, "x=1; clflush x; hint; sfence", "x", "1").on(AdrLost),
+    litmus(0, "x=1; clwb x; sfence; x'=1; hint; sfence", "x x'", "10 11").on(AdrLost),
+    litmus(0, "x=1; clwb x; sfence; hint; sfence; x=2; clwb x; sfence", "x", "1 2").on(AdrLost),
+    // Visible at the doorbell: cached stores at once, non-temporal ones once drained.
+    litmus(0, "N x=1; flush", "x", "0 1").on(VirtioPmem),
+    litmus(0, "N x=1; sfence; flush", "x", "1").on(VirtioPmem),
+    litmus(0, "CPU0: N x=1; CPU1: sfence; flush", "x", "0 1").on(VirtioPmem),
+    litmus(0, "x=1; flush submitted; y=1; completed", "x y", "10 11").on(VirtioPmem),
+    litmus(0, "x=1; clwb x; sfence", "x", "0 1").on(VirtioPmem),
+    // A sector is what it was at one moment: a non-temporal store may be visible early, and must be once drained.
+    litmus(0, "N x=1; y=1", "x y", "00 10 01 11").on(VirtioPmem),
+    litmus(0, "N x=1; sfence; y=1", "x y", "00 10 11").on(VirtioPmem),
+    litmus(0, "y=1; N x=1", "y x", "00 10 11").on(VirtioPmem),
+    litmus(0, "x=1; y=1; x=2", "x y", "00 10 11 21").on(VirtioPmem),
+    litmus(0, "[x y]=1", "x y", "00 10 01 11").on(VirtioPmem),
+    // A flush that fails guarantees nothing. With the option it takes what it covered along.
+    litmus(0, "x=1; flush failed; y=1", "x y", "00 10 11").on(VirtioPmem),
+    litmus(0, "x=1; flush failed; flush; y=1", "x y", "10 11").on(VirtioPmem),
+    litmus(0, "x=1; flush failed; flush", "x", "0 1").on(VirtioPmem).failed_flush_loses(),
+    litmus(0, "x=1; flush; flush failed", "x", "1").on(VirtioPmem).failed_flush_loses(),
+    // The sector is written again, as it is then.
+    litmus(0, "x=1; flush failed; y=1; flush", "x y", "11").on(VirtioPmem).failed_flush_loses(),
+    litmus(0, "x=1; flush failed; z=1; flush", "x z", "01 11").on(VirtioPmem).failed_flush_loses(),
+    litmus(0, "x=1; N y=1", "x y", "11").on(HostSurvives),
 ];
 
 struct Zeros;
@@ -90,6 +171,7 @@ fn address(word: &str) -> u64 {
         "x'" => 0x1030,
         "x" => 0x1038,
         "y" => 0x1040,
+        "z" => 0x1200,
         other => panic!("no word {other:?}"),
     }
 }
@@ -114,6 +196,19 @@ fn events_of(instruction: &str) -> Vec<EventKind> {
         "lock inc m" => drain(DrainKind::Locked),
         // Nothing that reaches persistent memory or drains: a store to DRAM, a load from it.
         "lfence" | "m=1" | "m?" => Vec::new(),
+        "interrupt" => vec![EventKind::StoresVisible],
+        "hint" => vec![EventKind::FlushHint { dimm: 0 }],
+        "hint other" => vec![EventKind::FlushHint { dimm: 1 }],
+        "flush submitted" => vec![EventKind::DeviceFlushSubmitted { region: 0, id: 0 }],
+        "completed" => vec![EventKind::DeviceFlushCompleted { region: 0, id: 0, status: 0 }],
+        "flush" | "flush failed" => vec![
+            EventKind::DeviceFlushSubmitted { region: 0, id: 0 },
+            EventKind::DeviceFlushCompleted {
+                region: 0,
+                id: 0,
+                status: if instruction == "flush" { 0 } else { -1 },
+            },
+        ],
         "promise" => vec![EventKind::Promise { id: 0 }],
         _ => {
             if let Some(word) = instruction.strip_prefix("clwb ") {
@@ -139,8 +234,15 @@ fn events_of(instruction: &str) -> Vec<EventKind> {
 }
 
 fn run(litmus: &Litmus, granularity: Granularity) -> CrashPoint {
-    let Litmus { nt_evicts, strict, .. } = *litmus;
-    let settings = Settings { granularity, nt_evicts, strict_fences: strict, ..Settings::default() };
+    let Litmus { nt_evicts, strict, platform, failed_flush_loses, .. } = *litmus;
+    let settings = Settings {
+        platform,
+        granularity,
+        nt_evicts,
+        strict_fences: strict,
+        failed_flush_loses,
+        ..Settings::default()
+    };
     let mut domain = Domain::new(settings, Arc::new(Zeros));
     let (mut vcpu, mut seq) = (0, 0);
     let mut apply = |vcpu, retired, kind| {
@@ -164,7 +266,7 @@ fn run(litmus: &Litmus, granularity: Granularity) -> CrashPoint {
 
 #[test]
 fn litmus_tests_have_exactly_their_outcomes() {
-    for litmus in LITMUS {
+    for litmus in LITMUS.iter().chain(BESIDES) {
         for &granularity in litmus.modes {
             let point = run(litmus, granularity);
             let digit = |choice: &_, word: &str| {
@@ -177,7 +279,8 @@ fn litmus_tests_have_exactly_their_outcomes() {
                 .map(|choice| litmus.words.split(' ').map(|word| digit(&choice, word)).collect())
                 .collect();
             let expected: BTreeSet<String> = litmus.outcomes.split(' ').map(str::to_owned).collect();
-            assert_eq!(found, expected, "{} {:?} {granularity:?}", litmus.number, litmus.program);
+            let Litmus { number, program, platform, .. } = litmus;
+            assert_eq!(found, expected, "{number} {program:?} {platform} {granularity:?}");
             assert_eq!(point.count().states, point.all().count() as u128, "{}", litmus.number);
         }
     }

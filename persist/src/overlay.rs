@@ -1,0 +1,22 @@
+//! Contents of the media.
+
+use crate::part::line_of;
+
+/// A content of the media, as the lines in which it differs from the initial media.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Overlay {
+    pub(crate) lines: Vec<(u64, [u8; 64])>,
+}
+
+impl Overlay {
+    /// (address, content) of every line that differs, sorted by address.
+    pub fn lines(&self) -> &[(u64, [u8; 64])] {
+        &self.lines
+    }
+
+    /// Content of the line that holds `addr`; `None` when it is as on the initial media.
+    pub fn line(&self, addr: u64) -> Option<&[u8; 64]> {
+        let position = self.lines.binary_search_by_key(&line_of(addr), |line| line.0).ok()?;
+        Some(&self.lines[position].1)
+    }
+}
