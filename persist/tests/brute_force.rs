@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use persist::{
     Choice, CrashPoint, Domain, DrainKind, Event, EventKind, FlushKind, Granularity, Media, Origin, Overlay,
-    Settings, StorePath,
+    Platform, Settings, StorePath,
 };
 use proptest::prelude::*;
 use reference::Reference;
@@ -44,8 +44,12 @@ enum What {
 }
 
 fn address() -> impl Strategy<Value = u64> {
-    // Few places, so that stores meet: around the end of the first line, and anywhere in two lines.
-    prop_oneof![3 => (6_u64..10).prop_map(|word| BASE + word * 8), 1 => (0_u64..120).prop_map(|byte| BASE + byte)]
+    // Few places, so that stores meet: around the end of the first line, anywhere in two lines, in the next sector.
+    prop_oneof![
+        6 => (6_u64..10).prop_map(|word| BASE + word * 8),
+        2 => (0_u64..120).prop_map(|byte| BASE + byte),
+        1 => (0_u64..2).prop_map(|word| BASE + 512 + word * 8),
+    ]
 }
 
 fn path() -> impl Strategy<Value = StorePath> {
@@ -78,7 +82,15 @@ fn event() -> impl Strategy<Value = EventKind> {
             Just(EventKind::Promise { id: 0 }),
             Just(EventKind::Marker { id: 0 }),
             Just(EventKind::Retired),
+            Just(EventKind::StoresVisible),
         ],
+        1 => prop_oneof![
+            2 => Just(EventKind::FlushHint { dimm: 0 }),
+            1 => Just(EventKind::FlushHint { dimm: 1 }),
+        ],
+        1 => Just(EventKind::DeviceFlushSubmitted { region: 0, id: 0 }),
+        1 => prop_oneof![3 => Just(0), 1 => Just(-1)]
+            .prop_map(|status| EventKind::DeviceFlushCompleted { region: 0, id: 0, status }),
     ]
 }
 
@@ -127,7 +139,23 @@ fn copying_execution() -> impl Strategy<Value = Vec<Event>> {
 fn events(steps: Vec<Step>) -> Vec<Event> {
     let mut retired: BTreeMap<u8, u64> = BTreeMap::new();
     let mut events = Vec::new();
-    for (seq, step) in (0..).zip(steps) {
+    let (mut submitted, mut completed) = (0, 0);
+    for (seq, mut step) in (0..).zip(steps) {
+        // Every request has a number of its own, and is answered once, in order.
+        if let What::Event(kind) | What::User(kind) = &mut step.what {
+            match kind {
+                EventKind::DeviceFlushSubmitted { id, .. } => {
+                    *id = submitted;
+                    submitted += 1;
+                }
+                EventKind::DeviceFlushCompleted { id, .. } if completed < submitted => {
+                    *id = completed;
+                    completed += 1;
+                }
+                EventKind::DeviceFlushCompleted { .. } => *kind = EventKind::Retired,
+                _ => {}
+            }
+        }
         let retired = retired.entry(step.vcpu).or_default();
         *retired += 1 + step.pause;
         let (cpl, copy_call, kind) = match step.what {
@@ -162,12 +190,26 @@ fn granularity() -> impl Strategy<Value = Granularity> {
 }
 
 fn settings(granularity: impl Strategy<Value = Granularity>) -> impl Strategy<Value = Settings> {
-    (granularity, any::<bool>(), any::<bool>()).prop_map(|(granularity, nt_evicts, strict_fences)| Settings {
-        granularity,
-        nt_evicts,
-        strict_fences,
-        ..Settings::default()
-    })
+    let platform = prop_oneof![
+        3 => Just(Platform::Adr),
+        3 => Just(Platform::Eadr),
+        2 => Just(Platform::AdrLost),
+        3 => Just(Platform::VirtioPmem),
+        1 => Just(Platform::HostSurvives),
+    ];
+    let depth = prop_oneof![0_u32..6, Just(112)];
+    let options = (any::<bool>(), any::<bool>(), any::<bool>());
+    (granularity, platform, depth, options).prop_map(
+        |(granularity, platform, store_buffer, (nt_evicts, strict_fences, failed_flush_loses))| Settings {
+            platform,
+            granularity,
+            nt_evicts,
+            strict_fences,
+            store_buffer,
+            failed_flush_loses,
+            ..Settings::default()
+        },
+    )
 }
 
 /// The bytes of a content that are not zero.
@@ -232,7 +274,7 @@ proptest! {
         let distinct: BTreeSet<&Overlay> = contents.values().collect();
         prop_assert_eq!(distinct.len(), contents.len());
 
-        for line in [BASE, BASE + 64, BASE + 128] {
+        for line in [BASE, BASE + 64, BASE + 128, BASE + 512] {
             let of_line: BTreeSet<[u8; 64]> =
                 contents.values().map(|content| content.line(line).copied().unwrap_or([0; 64])).collect();
             let found = point.line_contents(line, 1 << 13).expect("few sets");
@@ -337,5 +379,39 @@ proptest! {
             prop_assert_eq!(grown, durable != reference.durable, "at {:?}", event);
             durable = reference.durable;
         }
+    }
+    #[test]
+    fn a_sector_is_what_it_was_at_one_moment(
+        events in small_execution(), settings in settings(granularity()),
+    ) {
+        let settings = Settings { platform: Platform::VirtioPmem, ..settings };
+        let one_sector = |event: &&Event| match &event.kind {
+            EventKind::Store { addr, path, .. } => *addr < BASE + 512 && !matches!(path, StorePath::CachedRep(_)),
+            _ => true,
+        };
+        let events: Vec<Event> = events.iter().filter(one_sector).cloned().collect();
+        let point = run(&events, settings);
+        let reference = Reference::run(&events, settings);
+        let in_flight = reference.in_flight();
+        prop_assume!(in_flight.len() <= 10);
+        let found: BTreeSet<BTreeSet<usize>> =
+            point.all().map(|choice| numbers(&in_flight, &choice)).collect();
+        let expected: BTreeSet<BTreeSet<usize>> = reference.moments(events.len() + 1).into_iter()
+            .filter(|set| reference.durable.is_subset(set))
+            .map(|set| set.difference(&reference.durable).copied().collect()).collect();
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn what_adr_makes_durable_is_durable_under_eadr(
+        events in prop_oneof![copying_execution(), small_execution()], settings in settings(granularity()),
+    ) {
+        let adr = Reference::run(&events, Settings { platform: Platform::Adr, ..settings });
+        let lost: BTreeSet<(u64, u64)> = run(&events, Settings { platform: Platform::Eadr, ..settings })
+            .in_flight().iter().map(|part| (part.event, part.addr)).collect();
+        let lost_by_adr: BTreeSet<(u64, u64)> = run(&events, Settings { platform: Platform::Adr, ..settings })
+            .in_flight().iter().map(|part| (part.event, part.addr)).collect();
+        prop_assert!(lost.is_subset(&lost_by_adr));
+        prop_assert_eq!(lost_by_adr.len(), adr.in_flight().len());
     }
 }

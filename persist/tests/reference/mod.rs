@@ -1,9 +1,11 @@
 //! The persistency model once more, straight from its words and as slowly as they come: a list of parts, who comes
 //! before whom, and what a drain covers. Shares nothing with the crate but the events.
 
+mod platforms;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use persist::{DrainKind, Event, EventKind, FlushKind, Granularity, Settings, StorePath};
+use persist::{DrainKind, Event, EventKind, FlushKind, Granularity, Platform, Settings, StorePath};
 
 /// Which store a part belongs to.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub struct Part {
     /// A whole sector of a kernel copy.
     sector: bool,
     store: Store,
+    /// Index of the store's event, of the last one of a whole sector.
+    event: usize,
     vcpu: u8,
     /// Whether a processor wrote it, not an agent.
     processor: bool,
@@ -45,6 +49,9 @@ impl Part {
 /// The parts of an execution so far.
 pub struct Reference {
     nt_evicts: bool,
+    platform: Platform,
+    /// Under `virtio-pmem`: the event from which on everybody sees the part.
+    visible: Vec<Option<usize>>,
     /// In coherence order.
     pub parts: Vec<Part>,
     pub durable: BTreeSet<usize>,
@@ -65,12 +72,23 @@ enum InCopy {
 
 impl Reference {
     pub fn run(events: &[Event], settings: Settings) -> Self {
+        let copies = match settings.granularity {
+            Granularity::Sector if settings.platform != Platform::HostSurvives => copies(events),
+            _ => vec![InCopy::Ordinary; events.len()],
+        };
+        platforms::run(events, &copies, settings)
+    }
+
+    /// As `adr` has it.
+    fn adr(events: &[Event], copies: &[InCopy], settings: Settings) -> Self {
         let Settings { granularity, nt_evicts, strict_fences, .. } = settings;
-        let mut this =
-            Self { nt_evicts, parts: Vec::new(), durable: BTreeSet::new(), handed_over: BTreeSet::new() };
-        let copies = match granularity {
-            Granularity::Sector => copies(events),
-            Granularity::Line | Granularity::Word => vec![InCopy::Ordinary; events.len()],
+        let mut this = Self {
+            nt_evicts,
+            platform: Platform::Adr,
+            visible: Vec::new(),
+            parts: Vec::new(),
+            durable: BTreeSet::new(),
+            handed_over: BTreeSet::new(),
         };
         let mut targets: BTreeMap<u8, BTreeSet<usize>> = BTreeMap::new();
         // Parts under CLFLUSH with the processor and how many of its instructions were retired.
@@ -93,7 +111,7 @@ impl Reference {
                     let bytes = (*addr..).zip(bytes.iter().copied()).collect();
                     match copies[index] {
                         InCopy::Ordinary => this.append(index, vcpu, bytes, *path, granularity),
-                        InCopy::Whole { last } if last == index => this.append_sector(events, &copies, index),
+                        InCopy::Whole { last } if last == index => this.append_sector(events, copies, index),
                         InCopy::Whole { .. } | InCopy::Open => {}
                     }
                 }
@@ -159,7 +177,8 @@ impl Reference {
         }
         let processor = path != StorePath::Agent;
         for bytes in pieces.into_values() {
-            self.parts.push(Part { bytes, non_temporal, sector: false, store, vcpu, processor });
+            let (sector, event) = (false, index);
+            self.parts.push(Part { bytes, non_temporal, sector, store, event, vcpu, processor });
         }
     }
 
@@ -172,7 +191,8 @@ impl Reference {
         }
         let vcpu = events[last].origin.vcpu;
         let (non_temporal, sector, processor) = (true, true, true);
-        self.parts.push(Part { bytes, non_temporal, sector, store: Store::Event(last), vcpu, processor });
+        let store = Store::Event(last);
+        self.parts.push(Part { bytes, non_temporal, sector, store, event: last, vcpu, processor });
     }
 
     /// Whether `later` comes after `earlier`, which stands before it in coherence order.
@@ -181,7 +201,7 @@ impl Reference {
         let same_line = !one.sector && !two.sector && one.line() == two.line();
         let cached = !one.non_temporal && !two.non_temporal && one.store != two.store;
         let evicted = self.nt_evicts && !one.non_temporal && two.non_temporal;
-        one.overlaps(two) || same_line && (cached || evicted)
+        one.overlaps(two) || same_line && (cached || evicted) || self.comes_after_elsewhere(later, earlier)
     }
 
     /// The set with all that comes before its parts.
@@ -294,7 +314,9 @@ fn follow(events: &[Event], first: usize, sector: u64) -> (Vec<usize>, End) {
 fn shows_the_end(event: &Event) -> bool {
     let kind = match &event.kind {
         EventKind::Store { path, .. } => *path != StorePath::Agent,
-        EventKind::Flush { .. } => true,
+        EventKind::Flush { .. }
+        | EventKind::FlushHint { .. }
+        | EventKind::DeviceFlushSubmitted { .. } => true,
         EventKind::Drain(kind) => matches!(kind, DrainKind::Sfence | DrainKind::Mfence),
         _ => false,
     };
