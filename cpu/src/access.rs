@@ -422,7 +422,7 @@ impl<B: Bus> Cpu<B> {
 
     /// Tells the bus of a store to persistent memory that has just been made.
     pub(crate) fn pmem_stored(&mut self, bus: &mut B, physical: u64, bytes: &[u8], kind: StoreKind) {
-        if kind == StoreKind::NonTemporal {
+        if kind == StoreKind::NonTemporal || self.store_buffer_told && kind != StoreKind::PageWalk {
             self.state.drain_pending = true;
         }
         let view = self.view();

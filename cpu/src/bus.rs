@@ -121,8 +121,14 @@ pub trait Bus: Sized {
     /// A flush of the 64-byte line at `addr` (aligned) in persistent memory has been executed.
     fn pmem_flush(&mut self, cpu: &CpuView, addr: u64, kind: FlushKind);
     /// A drain has been executed. SFENCE, MFENCE and WBINVD are always told; the other kinds only when this
-    /// processor stored non-temporally to or flushed persistent memory since its last drain.
+    /// processor stored non-temporally to or flushed persistent memory since its last drain; under
+    /// [`crate::Cpu::tell_store_buffer`] also when it stored there in any other way.
     fn drain(&mut self, cpu: &CpuView, kind: DrainKind);
+    /// An interrupt or exception is delivered: what the processor stored before has left its store buffer. Told only
+    /// under [`crate::Cpu::tell_store_buffer`], and then only when this processor has something to drain.
+    fn stores_visible(&mut self, cpu: &CpuView) {
+        let _ = cpu;
+    }
     /// The processor is about to execute the instruction at a linear address given to [`crate::Cpu::set_probes`].
     /// [`Bus::attention`] after it ends the run *before* that instruction; running on executes it.
     fn probe(&mut self, cpu: &CpuView, rip: u64);

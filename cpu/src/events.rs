@@ -75,6 +75,15 @@ impl<B: Bus> Cpu<B> {
         }
     }
 
+    /// Tells that an interrupt or exception empties the store buffer, if somebody wants to know.
+    pub(crate) fn tell_stores_visible(&mut self, bus: &mut B) {
+        if self.store_buffer_told && self.state.drain_pending {
+            let view = self.view();
+            bus.stores_visible(&view);
+            self.look_for_attention(bus);
+        }
+    }
+
     /// Tells the flush of a line of persistent memory.
     pub(crate) fn pmem_flushed(&mut self, bus: &mut B, line: u64, kind: FlushKind) {
         self.state.drain_pending = true;

@@ -95,6 +95,8 @@ pub struct Cpu<B: Bus> {
     pub(crate) fetches_64_bit: bool,
     /// Linear addresses that the bus wants to hear of.
     pub(crate) probes: FxHashSet<u64>,
+    /// The bus wants to know when stores to persistent memory leave the store buffer.
+    pub(crate) store_buffer_told: bool,
     /// Which handlers newly decoded instructions get.
     pub(crate) handlers: decode::Handlers,
     /// Offsets in a page at which blocks begin, because of probes and of breakpoints on instructions.
@@ -139,6 +141,7 @@ impl<B: Bus> Cpu<B> {
             fetch_privilege: Privilege::Supervisor,
             fetches_64_bit: false,
             probes: FxHashSet::default(),
+            store_buffer_told: false,
             handlers: decode::Handlers::Fastest,
             block_starts: FxHashSet::default(),
             breakpoints_changed: false,

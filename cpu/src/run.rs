@@ -32,6 +32,12 @@ impl<B: Bus> Cpu<B> {
         self.block_starts = probes.iter().map(|linear| (linear & 0xfff) as u16).collect();
     }
 
+    /// Whether the bus is told of everything that empties the store buffer after a store to persistent memory: every
+    /// drain ([`Bus::drain`]), and the delivery of interrupts and exceptions ([`Bus::stores_visible`]). Off at first.
+    pub fn tell_store_buffer(&mut self, on: bool) {
+        self.store_buffer_told = on;
+    }
+
     /// Executes everything by the general handlers. They are slower than the specialised ones, which must agree with
     /// them bit for bit: for tests.
     pub fn use_general_handlers(&mut self) {

@@ -32,6 +32,7 @@ pub(crate) enum Told {
     PortRead(u16, usize),
     PortWrite(u16, usize, u32),
     Probe(u64),
+    Visible,
 }
 
 /// The machine around the processor. RAM and persistent memory are plain bytes; everything else is a device that
@@ -192,6 +193,10 @@ impl Bus for TestBus {
 
     fn drain(&mut self, cpu: &CpuView, kind: DrainKind) {
         self.traced(Told::Drain(kind), cpu);
+    }
+
+    fn stores_visible(&mut self, cpu: &CpuView) {
+        self.traced(Told::Visible, cpu);
     }
 
     fn probe(&mut self, cpu: &CpuView, rip: u64) {

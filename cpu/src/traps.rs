@@ -101,6 +101,10 @@ impl<B: Bus> Cpu<B> {
     }
 
     fn deliver(&mut self, bus: &mut B, event: Event) -> Result<(), Fault> {
+        // Of INT n and the like no manual says that they wait for stores.
+        if !event.software {
+            self.tell_stores_visible(bus);
+        }
         match (self.long_mode(), self.protected()) {
             (true, _) => self.deliver_long(bus, event)?,
             (false, true) => self.deliver_protected(bus, event)?,

@@ -463,6 +463,11 @@ impl Bus for Board {
         self.recorded(stop);
     }
 
+    fn stores_visible(&mut self, view: &CpuView) {
+        let stop = self.recorder.stores_visible(view);
+        self.recorded(stop);
+    }
+
     fn probe(&mut self, view: &CpuView, _: u64) {
         if let Some(index) = self.recorder.probe(view) {
             self.stop = Some(Stop::Symbol(index));

@@ -197,6 +197,13 @@ impl Machine {
         self.board.recorder.on = on;
     }
 
+    /// Records also what empties a store buffer ([`persist::EventKind::StoresVisible`], and every drain behind a store):
+    /// for the platform `eadr`, which alone needs it. Other events keep their order, not their numbers.
+    pub fn set_store_buffer_events(&mut self, on: bool) {
+        self.board.recorder.store_buffer = on;
+        self.software.cpu.tell_store_buffer(on);
+    }
+
     /// Hashes what the machine does from now on: which processor executed how far, how time was skipped, the events.
     pub fn start_trace_hash(&mut self) {
         self.board.recorder.hash.start();

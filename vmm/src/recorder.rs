@@ -28,12 +28,16 @@ pub(crate) struct RecorderState {
     reps: [u64; MAX_CPUS as usize],
     /// Copy in progress on each kernel stack.
     copies: BTreeMap<u64, u32>,
+    /// Which processors have stored since their store buffer was last known to be empty.
+    buffered: [bool; MAX_CPUS as usize],
 }
 
 /// Records events while it is on.
 #[derive(Default)]
 pub(crate) struct Recorder {
     pub(crate) on: bool,
+    /// Whether it is an event when the store buffer of a processor is empty.
+    pub(crate) store_buffer: bool,
     pub(crate) state: RecorderState,
     pub(crate) hash: TraceHash,
     events: Vec<Event>,
@@ -115,6 +119,9 @@ impl Recorder {
             cpu::StoreKind::NonTemporal => StorePath::NonTemporal,
             cpu::StoreKind::PageWalk => StorePath::Agent,
         };
+        if let Some(buffered) = self.state.buffered.get_mut(usize::from(view.vcpu)) {
+            *buffered |= path != StorePath::Agent;
+        }
         self.push(self.origin(view), EventKind::Store { addr, bytes: bytes.into(), path })
     }
 
@@ -156,15 +163,31 @@ impl Recorder {
 
     /// A processor stops and another one goes on. If it has executed CLFLUSH and something behind it, that is told: the
     /// next event is another processor's, perhaps because of what this one did (litmus test 35).
+    /// The same holds for what it has stored, where the store buffer counts.
     pub(crate) fn stops(&mut self, view: &CpuView) -> bool {
-        let Some(clflush) = self.state.clflushes.get_mut(usize::from(view.vcpu)) else { return false };
         // `view` is that of an instruction which has not been executed yet.
         let last = view.retired.saturating_sub(1);
-        if !self.on || clflush.is_none_or(|retired| last <= retired) {
-            return false;
+        let origin = Origin { retired: last, ..self.origin(view) };
+        let Some(clflush) = self.state.clflushes.get_mut(usize::from(view.vcpu)) else { return false };
+        let beyond = clflush.is_some_and(|retired| last > retired);
+        if beyond && self.on {
+            *clflush = None;
         }
-        *clflush = None;
-        self.push(Origin { retired: last, ..self.origin(view) }, EventKind::Retired)
+        if self.empties_buffer(view) {
+            return self.push(origin, EventKind::StoresVisible);
+        }
+        self.on && beyond && self.push(origin, EventKind::Retired)
+    }
+
+    /// An interrupt or exception is delivered.
+    pub(crate) fn stores_visible(&mut self, view: &CpuView) -> bool {
+        self.empties_buffer(view) && self.push(self.origin(view), EventKind::StoresVisible)
+    }
+
+    /// Whether an event tells that the processor's store buffer is empty from now on.
+    fn empties_buffer(&mut self, view: &CpuView) -> bool {
+        let buffered = self.state.buffered.get_mut(usize::from(view.vcpu));
+        self.on && self.store_buffer && buffered.is_some_and(std::mem::take)
     }
 
     /// A drain.
@@ -177,6 +200,9 @@ impl Recorder {
             cpu::DrainKind::WriteBackAll => DrainKind::WriteBackAll,
             cpu::DrainKind::Uncached => DrainKind::Uncached,
         };
+        if let Some(buffered) = self.state.buffered.get_mut(usize::from(view.vcpu)) {
+            *buffered = false;
+        }
         self.on && self.push(self.origin(view), EventKind::Drain(kind))
     }
 
@@ -292,6 +318,24 @@ mod tests {
         let told = recorder.take();
         assert_eq!(told.len(), 2, "{told:?}");
         assert_eq!((told[1].origin.retired, &told[1].kind), (8, &EventKind::Retired));
+    }
+
+    #[test]
+    fn a_processor_that_stops_tells_once_that_its_stores_can_be_seen_where_that_counts() {
+        for store_buffer in [false, true] {
+            let mut recorder = Recorder { on: true, store_buffer, ..Recorder::default() };
+            let at = |retired| CpuView { retired, ..view(0, 0) };
+            recorder.flush(&at(7), 0, cpu::FlushKind::Clflush);
+            recorder.store(&at(8), 0, &[0], cpu::StoreKind::Cached);
+            recorder.stops(&at(9));
+            recorder.stores_visible(&at(9));
+            recorder.store(&at(9), 0, &[0], cpu::StoreKind::Cached);
+            recorder.drain(&at(10), cpu::DrainKind::Sfence);
+            recorder.stores_visible(&at(11));
+            let kinds: Vec<EventKind> = recorder.take().into_iter().map(|event| event.kind).collect();
+            let told = if store_buffer { EventKind::StoresVisible } else { EventKind::Retired };
+            assert_eq!((kinds.len(), &kinds[2]), (5, &told), "{kinds:?}");
+        }
     }
 
     #[test]

@@ -142,6 +142,19 @@ fn locked_drain_before_their_store(general: bool) {
 }
 
 #[test]
+fn after_a_plain_store_drains_are_told_only_to_who_follows_the_store_buffer() {
+    let (store, lock) = ([0xc6, 0x03, 1], [0xf0, 0xff, 0x07]);
+    for follows in [false, true] {
+        let code = [&store[..], &lock, &lock].concat();
+        let (mut cpu, mut bus) = with_registers(&code, &[(RBX, PMEM), (RDI, DATA)]);
+        cpu.tell_store_buffer(follows);
+        run_to_halt(&mut cpu, &mut bus);
+        let expected = if follows { vec![Told::Drain(DrainKind::Locked)] } else { Vec::new() };
+        assert_eq!(bus.told()[1..], expected);
+    }
+}
+
+#[test]
 fn unlocked_read_modify_writes_drain_nothing() {
     let code = [&CLWB_RDI[..], &[0xff, 0x03]].concat();
     let (mut cpu, mut bus) = with_registers(&code, &[(RBX, PMEM), (RDI, PMEM + 64)]);

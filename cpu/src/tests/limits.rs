@@ -278,6 +278,27 @@ fn interrupts_between_iterations_resume_the_instruction() {
 }
 
 #[test]
+fn the_store_buffer_is_empty_when_an_interrupt_is_delivered() {
+    let code = assemble(|a| {
+        a.sti()?;
+        a.mov(rbx, PMEM)?;
+        a.mov(byte_ptr(rbx), 1)?;
+        a.nop()?;
+        a.nop()?;
+        a.hlt()
+    });
+    for follows in [false, true] {
+        let (mut cpu, mut bus) = machine_with_traps(&code);
+        cpu.tell_store_buffer(follows);
+        assert_eq!(cpu.run(&mut bus, 3), Exit::Limit);
+        bus.interrupts.push(0x40);
+        let stored = bus.told().len();
+        run_to_halt(&mut cpu, &mut bus);
+        assert_eq!(bus.told()[stored..], [Told::Visible][..usize::from(follows)]);
+    }
+}
+
+#[test]
 fn a_page_fault_in_the_middle_of_a_copy_is_resumed_by_its_handler() {
     // The destination's second page is mapped by the handler of #PF.
     let code = assemble(|a| {

@@ -1,4 +1,4 @@
-//! A guest whose bootstrap processor starts the second one, so that each executes some code in 64-bit mode.
+//! Guests of one processor, or whose bootstrap processor starts the second one, that execute some code in 64-bit mode.
 
 use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability};
 
@@ -86,6 +86,31 @@ fn kernel(code: &[u8]) -> Vec<u8> {
     elf
 }
 
+/// Enables SSE and sets XMM0 to 1 in both halves, then R8 and R9 to the first flush hints of two DIMMs.
+fn prologue_of_one() -> Vec<u8> {
+    let mut code = PROLOGUE.concat();
+    let instructions: [&[u8]; 5] = [
+        &[0x0f, 0x20, 0xe0],             // mov rax, cr4
+        &[0x0d, 0, 6, 0, 0],             // or eax, 0x600: OSFXSR, OSXMMEXCPT
+        &[0x0f, 0x22, 0xe0],             // mov cr4, rax
+        &[0x66, 0x48, 0x0f, 0x6e, 0xc2], // movq xmm0, rdx
+        &[0x66, 0x0f, 0x6c, 0xc0],       // punpcklqdq xmm0, xmm0
+    ];
+    code.extend(instructions.concat());
+    for (index, opcode) in [[0x49, 0xb8], [0x49, 0xb9]].iter().enumerate() {
+        code.extend(opcode); // mov r8/r9, hint
+        code.extend(devices::map::flush_hints(index, 1)[0].to_le_bytes());
+    }
+    code.extend(START_SECOND[..6].concat());
+    code
+}
+
+/// A machine with one processor and two DIMMs, which executes this code.
+pub fn machine_with_one(code: &[u8]) -> Machine {
+    let code = [prologue_of_one(), code.to_vec()].concat();
+    new(&code, 1, 2, 0)
+}
+
 /// A machine with two processors and 2 MiB of persistent memory, whose processors execute this code.
 pub fn machine(first: &[u8], second: &[u8], seed: u64) -> Machine {
     let mut code = [PROLOGUE.concat(), START_SECOND.concat(), first.to_vec()].concat();
@@ -96,14 +121,19 @@ pub fn machine(first: &[u8], second: &[u8], seed: u64) -> Machine {
     assert!(code.len() as u64 <= TRAMPOLINE - ENTRY, "the second processor's code is too long");
     code.resize((TRAMPOLINE - ENTRY) as usize, 0xcc);
     code.extend(trampoline());
+    new(&code, 2, 1, seed)
+}
+
+fn new(code: &[u8], cpus: u8, nvdimms: usize, seed: u64) -> Machine {
+    let nvdimm = Nvdimm { size: 2 << 20, flush_hints: 1, persistence: PlatformCapability::default() };
     let config = MachineConfig {
-        kernel: kernel(&code),
+        kernel: kernel(code),
         initrd: Vec::new(),
         modules: Vec::new(),
         command_line: String::new(),
         memory: 32 << 20,
-        cpus: 2,
-        nvdimms: vec![Nvdimm { size: 2 << 20, flush_hints: 0, persistence: PlatformCapability::default() }],
+        cpus,
+        nvdimms: vec![nvdimm; nvdimms],
         virtio_pmem: Vec::new(),
         legacy_pmem: Vec::new(),
         seed,
