@@ -136,7 +136,8 @@ impl CrashPoint {
             let shape = shape(entries);
             *counted.entry(shape).or_insert_with_key(|shape| count_sets(shape, self.nt_evicts))
         };
-        let mut count = self.tangles.iter().fold(StateCount::ONE, |count, tangle| count.times(tangle.count()));
+        let mut count =
+            self.tangles.iter().fold(StateCount::ONE, |count, tangle| count.times(tangle.count()));
         for lines in self.lines.chunk_by(|one, next| sector_of(one.addr) == sector_of(next.addr)) {
             if lines[0].tangled.is_none() {
                 count = count.times(self.count_sector(lines, &mut count_line));

@@ -24,13 +24,8 @@ pub enum Platform {
 
 impl Platform {
     /// All of them.
-    pub const ALL: [Platform; 5] = [
-        Platform::Adr,
-        Platform::Eadr,
-        Platform::AdrLost,
-        Platform::VirtioPmem,
-        Platform::HostSurvives,
-    ];
+    pub const ALL: [Platform; 5] =
+        [Platform::Adr, Platform::Eadr, Platform::AdrLost, Platform::VirtioPmem, Platform::HostSurvives];
 
     /// Its name, as settings write it.
     pub fn name(self) -> &'static str {

@@ -307,7 +307,8 @@ impl Rest {
     fn reduce(&self, tangle: &Tangle, index: usize, mut missing: Missing) -> Option<Missing> {
         let next = tangle.nodes.get(index + 1);
         // Behind the last part of a batch that is not whole, no other cached part can come.
-        let broken = missing.batch.is_some_and(|batch| self.last.get(&batch).is_none_or(|last| *last <= index));
+        let broken =
+            missing.batch.is_some_and(|batch| self.last.get(&batch).is_none_or(|last| *last <= index));
         if tangle.reach == Reach::Moment {
             let late = next.is_some_and(|next| missing.visible_by.is_some_and(|by| by < next.event));
             if broken || late {

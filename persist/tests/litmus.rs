@@ -10,8 +10,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use persist::{
-    CrashPoint, Domain, DrainKind, Event, EventKind, FlushKind, Granularity, Media, Origin, Platform, Settings,
-    StorePath,
+    CrashPoint, Domain, DrainKind, Event, EventKind, FlushKind, Granularity, Media, Origin, Platform,
+    Settings, StorePath,
 };
 
 use Granularity::{Line, Sector, Word};

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Domain;
+use crate::LINE;
 use crate::copy_run::RunStore;
 use crate::order::{Entry, Kind, include_predecessors};
 use crate::part::{Part, cut, line_of, lines_of_sector, sector_of};
 use crate::settings::{Granularity, Platform};
-use crate::LINE;
 
 /// Lines with a mark for each of their parts.
 pub(super) type Marks = BTreeMap<u64, Vec<bool>>;

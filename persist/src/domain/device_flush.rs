@@ -56,7 +56,9 @@ impl Domain {
         let mut ids: BTreeMap<(u64, u32), u32> = BTreeMap::new();
         let entries: Vec<(u16, u64, &Entry, &Arc<Part>)> = (0..)
             .zip(lines_of_sector(sector))
-            .flat_map(|(number, line)| self.line_parts(line).map(move |(entry, part)| (number, line, entry, part)))
+            .flat_map(|(number, line)| {
+                self.line_parts(line).map(move |(entry, part)| (number, line, entry, part))
+            })
             .collect();
         ids.extend(entries.iter().map(|(_, _, _, part)| ((part.event, part.cut), 0)));
         ids.values_mut().zip(0..).for_each(|(id, number)| *id = number);

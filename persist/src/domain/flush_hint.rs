@@ -19,8 +19,7 @@ impl Domain {
         for (dimm, hint) in hints {
             let lines: Vec<u64> =
                 self.drained.iter().copied().filter(|&line| self.is_lost_with(line, dimm)).collect();
-            let covered = self
-                .closed(&lines, |_, part| part.drained_by.is_some_and(|drain| drain < hint));
+            let covered = self.closed(&lines, |_, part| part.drained_by.is_some_and(|drain| drain < hint));
             self.make_durable(covered);
             for line in lines {
                 if !self.line_parts(line).any(|(_, part)| part.drained_by.is_some()) {

@@ -83,7 +83,8 @@ impl Domain {
         }
         let lines: Vec<u64> = cut(addr, len, LINE).map(|(start, ..)| line_of(start)).collect();
         let parts = lines.iter().flat_map(|&line| self.line_parts(line));
-        let batches = parts.filter(|(_, part)| part.event < before).filter_map(|(entry, _)| entry.kind.batch());
+        let batches =
+            parts.filter(|(_, part)| part.event < before).filter_map(|(entry, _)| entry.kind.batch());
         let Some(newest) = batches.max() else { return };
         let mut left = Vec::new();
         for processor in self.processors.values_mut() {

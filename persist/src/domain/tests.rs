@@ -1,9 +1,7 @@
 //! What drains and flushes do under `adr`, and what a crash point keeps.
 
 use crate::testing::Execution;
-use crate::{
-    DrainKind, EventKind, FlushKind, Granularity, ModelFaults, Origin, Settings, StorePath,
-};
+use crate::{DrainKind, EventKind, FlushKind, Granularity, ModelFaults, Origin, Settings, StorePath};
 
 const X: u64 = 0x1000;
 const Y: u64 = 0x1040;

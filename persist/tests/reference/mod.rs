@@ -314,9 +314,9 @@ fn follow(events: &[Event], first: usize, sector: u64) -> (Vec<usize>, End) {
 fn shows_the_end(event: &Event) -> bool {
     let kind = match &event.kind {
         EventKind::Store { path, .. } => *path != StorePath::Agent,
-        EventKind::Flush { .. }
-        | EventKind::FlushHint { .. }
-        | EventKind::DeviceFlushSubmitted { .. } => true,
+        EventKind::Flush { .. } | EventKind::FlushHint { .. } | EventKind::DeviceFlushSubmitted { .. } => {
+            true
+        }
         EventKind::Drain(kind) => matches!(kind, DrainKind::Sfence | DrainKind::Mfence),
         _ => false,
     };

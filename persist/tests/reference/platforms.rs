@@ -7,8 +7,7 @@ use persist::{Event, EventKind, Origin, Platform, Settings};
 use super::{InCopy, Reference};
 
 pub(super) fn run(events: &[Event], copies: &[InCopy], settings: Settings) -> Reference {
-    let strict_fences =
-        settings.strict_fences && matches!(settings.platform, Platform::Adr | Platform::Eadr);
+    let strict_fences = settings.strict_fences && matches!(settings.platform, Platform::Adr | Platform::Eadr);
     let settings = Settings { strict_fences, ..settings };
     let mut this = Reference::adr(events, copies, settings);
     this.platform = settings.platform;
@@ -29,7 +28,8 @@ impl Reference {
         match self.platform {
             // Of one store buffer.
             Platform::Eadr => {
-                let buffered = |number: usize| !self.parts[number].non_temporal && self.parts[number].processor;
+                let buffered =
+                    |number: usize| !self.parts[number].non_temporal && self.parts[number].processor;
                 buffered(earlier) && buffered(later) && one.vcpu == two.vcpu && one.store != two.store
             }
             // Visible before the other was stored, by another store.
@@ -46,7 +46,8 @@ impl Reference {
     fn add_visible(&mut self, events: &[Event], settings: Settings) {
         let left = |number: usize| {
             let part = &self.parts[number];
-            let behind = self.parts[number + 1..].iter().filter(|other| other.processor && other.vcpu == part.vcpu);
+            let behind =
+                self.parts[number + 1..].iter().filter(|other| other.processor && other.vcpu == part.vcpu);
             let pushed_out = behind.count() >= settings.store_buffer as usize;
             let told = events[part.event + 1..].iter().any(|event| {
                 let own = event.origin.vcpu == part.vcpu;
@@ -66,9 +67,9 @@ impl Reference {
     fn keep_hinted(&mut self, events: &[Event], copies: &[InCopy], settings: Settings) {
         self.durable.clear();
         for (index, event) in events.iter().enumerate() {
-            let drained = events[index..]
-                .iter()
-                .any(|later| later.origin.vcpu == event.origin.vcpu && matches!(later.kind, EventKind::Drain(_)));
+            let drained = events[index..].iter().any(|later| {
+                later.origin.vcpu == event.origin.vcpu && matches!(later.kind, EventKind::Drain(_))
+            });
             if event.kind == (EventKind::FlushHint { dimm: 0 }) && drained {
                 let then = Reference::adr(&events[..=index], copies, settings);
                 let names: Vec<_> = then.durable.iter().map(|&number| then.name(number)).collect();
@@ -99,9 +100,9 @@ impl Reference {
         let mut failed: BTreeSet<usize> = BTreeSet::new();
         for (index, event) in events.iter().enumerate() {
             let EventKind::DeviceFlushCompleted { id, status, .. } = event.kind else { continue };
-            let submitted = events[..index]
-                .iter()
-                .position(|event| matches!(event.kind, EventKind::DeviceFlushSubmitted { id: of, .. } if of == id));
+            let submitted = events[..index].iter().position(
+                |event| matches!(event.kind, EventKind::DeviceFlushSubmitted { id: of, .. } if of == id),
+            );
             let Some(submitted) = submitted else { continue };
             let covered = (0..self.parts.len())
                 .filter(|&number| self.visible[number].is_some_and(|visible| visible < submitted));

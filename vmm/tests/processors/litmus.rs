@@ -20,10 +20,34 @@ struct Litmus {
 }
 
 const LITMUS: &[Litmus] = &[
-    Litmus { number: 13, strict: false, platform: Platform::Adr, programs: ["x=1", "clwb x; sfence; y=1"], outcomes: "10 11" },
-    Litmus { number: 14, strict: false, platform: Platform::Adr, programs: ["x=1; clwb x", "sfence; y=1"], outcomes: "00 10 01 11" },
-    Litmus { number: 26, strict: false, platform: Platform::Adr, programs: ["N x=1", "clwb x; sfence; y=1"], outcomes: "00 10 01 11" },
-    Litmus { number: 30, strict: false, platform: Platform::Adr, programs: ["x=1", "wbinvd; y=1"], outcomes: "00 10 01 11" },
+    Litmus {
+        number: 13,
+        strict: false,
+        platform: Platform::Adr,
+        programs: ["x=1", "clwb x; sfence; y=1"],
+        outcomes: "10 11",
+    },
+    Litmus {
+        number: 14,
+        strict: false,
+        platform: Platform::Adr,
+        programs: ["x=1; clwb x", "sfence; y=1"],
+        outcomes: "00 10 01 11",
+    },
+    Litmus {
+        number: 26,
+        strict: false,
+        platform: Platform::Adr,
+        programs: ["N x=1", "clwb x; sfence; y=1"],
+        outcomes: "00 10 01 11",
+    },
+    Litmus {
+        number: 30,
+        strict: false,
+        platform: Platform::Adr,
+        programs: ["x=1", "wbinvd; y=1"],
+        outcomes: "00 10 01 11",
+    },
     Litmus {
         number: 34,
         strict: true,
@@ -38,9 +62,21 @@ const LITMUS: &[Litmus] = &[
         programs: ["x=1; clwb x; lock inc n", "y=1"],
         outcomes: "00 10 01 11",
     },
-    Litmus { number: 35, strict: false, platform: Platform::Adr, programs: ["x=1; clflush x", "y=1"], outcomes: "10 11" },
+    Litmus {
+        number: 35,
+        strict: false,
+        platform: Platform::Adr,
+        programs: ["x=1; clflush x", "y=1"],
+        outcomes: "10 11",
+    },
     // Switching processors empties the store buffer.
-    Litmus { number: 15, strict: false, platform: Platform::Eadr, programs: ["x=1", "y=1"], outcomes: "10 11" },
+    Litmus {
+        number: 15,
+        strict: false,
+        platform: Platform::Eadr,
+        programs: ["x=1", "y=1"],
+        outcomes: "10 11",
+    },
 ];
 
 /// Number, platform, what the only processor does, values of x and y.
