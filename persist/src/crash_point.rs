@@ -180,7 +180,7 @@ impl CrashPoint {
     }
 
     /// The parts in flight that have been handed over: with them, it is what is durable without
-    /// [`Settings::strict_fences`]. Empty when that is off.
+    /// [`crate::Settings::strict_fences`]. Empty when that is off.
     pub fn handed_over(&self) -> Choice {
         let mut choice = self.nothing();
         for (index, part) in self.parts.iter().enumerate() {

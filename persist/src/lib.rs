@@ -5,7 +5,7 @@
 //! *in flight*, of which every order-closed set ([`Choice`]) may have arrived, too.
 //!
 //! # What is modelled
-//! Platform `adr`: what a drain covered is durable, anything else may or may not be.
+//! Under the platform `adr`, what a drain covered is durable, anything else may or may not be.
 //! - A cached store becomes one **C** part per line (per word in `word` mode). It comes after every earlier C part of
 //!   its line; parts of one store, or of one execution of a REP string instruction, are unordered among themselves. A
 //!   store by somebody else between two iterations orders them.
@@ -32,9 +32,26 @@
 //! taken for an interrupt handler's. So right behind the last store of a short copy, and behind a LOCK or IRET that
 //! drains it, its words still count as old, until one of those events.
 //!
+//! The other platforms differ in what is durable; every [`Region`] may have its own.
+//! - `eadr`: a cached part is durable once it has left its processor's store buffer. Until the processor drains, is
+//!   interrupted, or another one does something, its newest parts ([`Settings::store_buffer`] of them) may be lost, a
+//!   suffix of them: a cached part comes after every earlier cached part in flight, on whatever line. Non-temporal parts
+//!   wait for a drain as ever; they count for the depth of the buffer. A locked store counts as buffered, too, which
+//!   gives more states than there are. The buffer is that of the regions under `eadr`: what one processor stores to
+//!   regions of other platforms is unordered with it.
+//! - `adr-lost`: what was drained is durable once a write to a flush hint of its DIMM came behind that drain, and another
+//!   drain of the writing processor behind that.
+//! - `virtio-pmem`: what was visible when a device flush was made available is durable once that completed with status
+//!   0. A cached part is visible at once, a non-temporal one once it is drained, or at any moment before. Until then a
+//!   sector has the content that it had at one moment: a part comes after everything in its sector that was visible
+//!   before it was stored. Under [`Settings::failed_flush_loses`] no later flush covers what one covered that failed,
+//!   unless the same sector is written again.
+//! - `host-survives`: everything is durable as it is stored.
+//!
+//! Strict fences are a matter of `adr` and `eadr`: flush hints and device flushes count every drain.
+//!
 //! # What is not
-//! The platforms `eadr`, `adr-lost` and `virtio-pmem`; torn words. Uncached, write-combining and write-through stores
-//! have no [`StorePath`].
+//! Torn words. Uncached, write-combining and write-through stores have no [`StorePath`].
 //!
 //! # Cost
 //! [`Domain::apply`] takes time in proportion to the parts in flight of the lines that the event touches,
