@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use guest_protocol::{VERSION, call};
-use images::{Cache, Checker, Ext4, ImageSpec, Initramfs, Kernel, PMEM_MODULES};
+use images::{Cache, Checker, Ext4, ImageSpec, Initramfs, Kernel};
 use vmm::unwind::{End, OrcTable, Registers, unwind};
-use vmm::{Machine, MachineConfig, PlatformCapability, Symbols};
+use vmm::{FlushFault, Machine, MachineConfig, PlatformCapability, Symbols, VirtioPmem};
 
-use crate::scenario::{Namespace, Scenario};
+use crate::scenario::{Interface, Namespace, Scenario};
 use crate::target::{Health, HostError, Laboratory, Region, Stop, Target};
 use crate::user_stack::Agent;
 
@@ -77,6 +77,8 @@ pub struct Machines {
     snapshot: PathBuf,
     symbols: Symbols,
     images: Vec<Arc<Vec<u8>>>,
+    /// What goes wrong with the flushes of which region, while the scenario is recorded.
+    faults: Vec<(usize, Vec<FlushFault>)>,
     /// The first region's content, as the checker compares with it.
     base: Arc<[u8]>,
     data_offset: u64,
@@ -92,7 +94,11 @@ impl Machines {
     /// Gets everything that the scenario names, and boots its kernel up to the agent unless that was done before.
     pub fn prepare(scenario: &Scenario, cache: &Cache, seed: u64) -> Result<Machines, Error> {
         let kernel = Kernel::get(cache, &scenario.machine.kernel)?;
-        let modules = kernel.modules(&PMEM_MODULES)?;
+        let regions = Regions::of(scenario);
+        let modules = kernel.modules(&images::pmem_modules(
+            !regions.virtio_pmem.is_empty(),
+            !regions.legacy_pmem.is_empty(),
+        ))?;
         let mut initramfs = Initramfs::new();
         let mut provenance = vec![
             ("pmemsim".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
@@ -110,11 +116,6 @@ impl Machines {
         initramfs.modules(modules.clone());
         let command_line = format!("{COMMAND_LINE} {}", scenario.machine.append).trim_end().to_owned();
         provenance.push(("command line".to_owned(), command_line.clone()));
-        let nvdimms = scenario.nvdimms.iter().map(|nvdimm| vmm::Nvdimm {
-            size: nvdimm.size.0,
-            flush_hints: nvdimm.flush_hints,
-            persistence: PlatformCapability::default(),
-        });
         let config = MachineConfig {
             kernel: kernel.vmlinux,
             initrd: initramfs.finish(),
@@ -122,14 +123,14 @@ impl Machines {
             command_line,
             memory: scenario.machine.memory.0,
             cpus: scenario.machine.cpus,
-            nvdimms: nvdimms.collect(),
-            virtio_pmem: Vec::new(),
-            legacy_pmem: Vec::new(),
+            nvdimms: regions.nvdimms,
+            virtio_pmem: regions.virtio_pmem,
+            legacy_pmem: regions.legacy_pmem,
             seed,
             protocol: vmm::BootProtocol::default(),
         };
         let (snapshot, symbols) = base_snapshot(cache, &scenario.machine.kernel, &config)?;
-        let regions = Regions::make(scenario, cache, &mut provenance)?;
+        let contents = Contents::make(scenario, cache, &mut provenance)?;
         // A kernel without unwind tables has no stacks in its reports.
         let mut tables: Vec<OrcTable> = OrcTable::from_vmlinux(&config.kernel).into_iter().collect();
         tables.extend(
@@ -141,9 +142,10 @@ impl Machines {
             copies: COPY_FUNCTIONS.iter().filter_map(|name| symbols.range(name)).collect(),
             snapshot,
             symbols,
-            base: regions.images[0].as_slice().into(),
-            images: regions.images,
-            data_offset: regions.data_offset,
+            base: contents.images[0].as_slice().into(),
+            images: contents.images,
+            data_offset: contents.data_offset,
+            faults: regions.faults,
             tables,
             agent: Agent::new(images::AGENT),
             cache: cache.clone(),
@@ -153,32 +155,64 @@ impl Machines {
     }
 }
 
+/// Regions as the machine is configured with them, and the faults to be injected later: the base snapshot has none.
+#[derive(Default)]
 struct Regions {
+    nvdimms: Vec<vmm::Nvdimm>,
+    virtio_pmem: Vec<VirtioPmem>,
+    legacy_pmem: Vec<u64>,
+    faults: Vec<(usize, Vec<FlushFault>)>,
+}
+
+impl Regions {
+    fn of(scenario: &Scenario) -> Regions {
+        let mut regions = Regions::default();
+        for (index, region) in scenario.regions.iter().enumerate() {
+            let size = region.size.0;
+            match &region.interface {
+                Interface::Nvdimm { flush_hints } => regions.nvdimms.push(vmm::Nvdimm {
+                    size,
+                    flush_hints: *flush_hints,
+                    persistence: PlatformCapability::default(),
+                }),
+                Interface::VirtioPmem { faults } => {
+                    regions.virtio_pmem.push(VirtioPmem { size, faults: Vec::new() });
+                    regions.faults.push((index, faults.clone()));
+                }
+                Interface::Legacy => regions.legacy_pmem.push(size),
+            }
+        }
+        regions
+    }
+}
+
+/// What the regions hold at first.
+struct Contents {
     images: Vec<Arc<Vec<u8>>>,
     data_offset: u64,
 }
 
-impl Regions {
+impl Contents {
     fn make(
         scenario: &Scenario,
         cache: &Cache,
         provenance: &mut Vec<(String, String)>,
-    ) -> Result<Regions, Error> {
-        let mut regions = Regions { images: Vec::new(), data_offset: 0 };
-        for (number, nvdimm) in scenario.nvdimms.iter().enumerate() {
-            let namespace = match nvdimm.namespace {
+    ) -> Result<Contents, Error> {
+        let mut contents = Contents { images: Vec::new(), data_offset: 0 };
+        for (number, region) in scenario.regions.iter().enumerate() {
+            let namespace = match region.namespace {
                 Namespace::Fsdax => images::Namespace::Fsdax,
                 Namespace::Raw => images::Namespace::Raw,
             };
             let filesystem = (number == 0).then(|| Ext4 { mkfs: scenario.filesystem.mkfs.clone() });
-            let image = images::pmem_image(cache, &ImageSpec { size: nvdimm.size.0, namespace, filesystem })?;
+            let image = images::pmem_image(cache, &ImageSpec { size: region.size.0, namespace, filesystem })?;
             if number == 0 {
-                regions.data_offset = image.data_offset;
+                contents.data_offset = image.data_offset;
             }
             provenance.extend(image.package.map(|package| ("e2fsprogs".to_owned(), package.version)));
-            regions.images.push(Arc::new(image.bytes));
+            contents.images.push(Arc::new(image.bytes));
         }
-        Ok(regions)
+        Ok(contents)
     }
 }
 
@@ -189,12 +223,14 @@ fn base_snapshot(cache: &Cache, kernel: &str, config: &MachineConfig) -> Result<
     key.update(&(config.initrd.len() as u64).to_le_bytes()).update(&config.initrd);
     // The agent may be the same while the machine is not: a snapshot belongs to one program.
     let rest = format!(
-        "{} {VERSION} {} {} {} {:?} {}",
+        "{} {VERSION} {} {} {} {:?} {:?} {:?} {}",
         env!("CARGO_PKG_VERSION"),
         config.command_line,
         config.memory,
         config.cpus,
         config.nvdimms,
+        config.virtio_pmem,
+        config.legacy_pmem,
         config.seed
     );
     key.update(rest.as_bytes());
@@ -313,6 +349,12 @@ impl Laboratory for Machines {
         let mut machine = Machine::load(&self.snapshot).map_err(|why| HostError(why.to_string()))?;
         machine.set_copy_functions(&self.copies);
         Ok(machine)
+    }
+
+    fn inject_faults(&self, machine: &mut Machine) {
+        for (region, faults) in &self.faults {
+            machine.set_flush_faults(*region, faults);
+        }
     }
 
     fn images(&self) -> &[Arc<Vec<u8>>] {

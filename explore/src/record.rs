@@ -58,6 +58,7 @@ pub(crate) fn drive<L: Laboratory>(
     let watched = windows::watched(scenario, laboratory);
     let addresses: Vec<u64> = watched.iter().filter_map(|name| laboratory.symbol(name)).collect();
     target.set_watched(&addresses);
+    laboratory.inject_faults(target);
     target.set_tracing(true);
     target.stop_at_event(first);
     let mut recording = Recording {
@@ -100,7 +101,11 @@ fn converse<T: Target>(
         recording.timeline.commands[index].0 = conversation.target.event_count();
         let reply = hand_over(conversation, buffer, &planned.command, at_event)?;
         recording.timeline.commands[index].1 = conversation.target.event_count();
-        expect_ok(&format!("the step of line {} ({})", step.line, step.text), reply)?;
+        let what = format!("the step of line {} ({})", step.line, step.text);
+        match planned.fails {
+            Some(errno) => expect_errno(&what, errno, reply)?,
+            None => expect_ok(&what, reply)?,
+        }
     }
     Ok(())
 }
@@ -131,6 +136,14 @@ fn hand_over<T: Target>(
 fn stop_again<T: Target>(conversation: &mut Conversation<T>, seq: u64, at_event: AtEvent<T>) {
     let next = at_event(conversation.target, seq);
     conversation.target.stop_at_event(next);
+}
+
+/// A step that was to fail another way than it did, or not at all, says nothing about power losses either.
+fn expect_errno(what: &str, wanted: i32, reply: Reply) -> Result<(), Trouble> {
+    match reply {
+        Reply::Errno { errno, .. } if errno == wanted => Ok(()),
+        other => Err(Trouble::Harness(format!("{what} was to fail with errno {wanted}, but gave {other:?}"))),
+    }
 }
 
 /// A step that fails while it is recorded says nothing about power losses.

@@ -81,6 +81,8 @@ pub trait Laboratory: Sync {
 
     /// A machine that waits in the call `SNAPSHOT_HERE`, all regions unbound, its persistent memory blank.
     fn start(&self) -> Result<Self::Target, HostError>;
+    /// Makes go wrong what the scenario says, in a machine that is to be recorded.
+    fn inject_faults(&self, _: &mut Self::Target) {}
     /// What each region holds at first.
     fn images(&self) -> &[Arc<Vec<u8>>];
     /// Address of a kernel function.

@@ -431,7 +431,8 @@ fn contents(driver: &Driver) -> Vec<u8> {
 /// write-only descriptors say, in the table or in an indirect one that it names.
 fn named(driver: &Driver, memory: &[u8]) -> Vec<std::ops::Range<u64>> {
     let ring = driver.device.queue();
-    let mut ranges = Vec::from([ring.used..ring.used.saturating_add(6 + 8 * u64::from(ring.size))]);
+    let used = ring.used..ring.used.saturating_add(6 + 8 * u64::from(ring.size));
+    let mut ranges: Vec<_> = std::iter::once(used).collect();
     let mut tables = vec![(ring.descriptors, u64::from(ring.size), true)];
     while let Some((table, count, direct)) = tables.pop() {
         for index in 0..count.min(MEMORY / 16) {

@@ -2,6 +2,7 @@
 
 mod error;
 mod number;
+mod regions;
 mod schema;
 mod steps;
 
@@ -13,17 +14,13 @@ use toml::Spanned;
 pub use self::error::ScenarioError;
 pub(crate) use self::error::Source;
 pub use self::number::Bytes;
+pub use self::regions::{Interface, Region};
 pub use self::schema::{
-    Dropped, Filesystem, LimitOptions, Machine, NamesPolicy, Namespace, Nvdimm, OracleOptions, Plant,
-    Platform, SCHEMA,
+    Dropped, Filesystem, LimitOptions, Machine, NamesPolicy, Namespace, OracleOptions, Plant, Platform,
+    SCHEMA,
 };
 use crate::oracle::history::History;
 use crate::verdict::Class;
-
-/// DIMMs of a machine.
-const MAX_NVDIMMS: usize = 8;
-/// Flush hint addresses of a DIMM.
-const MAX_FLUSH_HINTS: u32 = 16;
 
 /// A scenario that makes sense: all keys known, all ranges inside, all names made before they are used.
 #[derive(Clone, Debug)]
@@ -36,8 +33,8 @@ pub struct Scenario {
     pub expect: Vec<Class>,
     /// `[machine]`
     pub machine: Machine,
-    /// `[[nvdimm]]`, at least one; the file system is on the first.
-    pub nvdimms: Vec<Nvdimm>,
+    /// Regions of persistent memory in the order of the kernel, at least one; the file system is on the first.
+    pub regions: Vec<Region>,
     /// `[filesystem]`
     pub filesystem: Filesystem,
     /// `[crash]`
@@ -69,6 +66,8 @@ pub(crate) struct Step {
 pub(crate) struct Planned {
     pub step: usize,
     pub command: Command,
+    /// The error that it is to end with.
+    pub fails: Option<i32>,
 }
 
 /// `[crash]`: where the power is cut, and how many states are tried.
@@ -181,6 +180,7 @@ impl Scenario {
             ));
         }
         check_machine(&source, &document)?;
+        let regions = regions::compile(&source, &document)?;
         check_limits(&source, &document.limits)?;
         let crash = check_crash(&source, &document.crash)?;
         let program = steps::compile(&source, &document.step, document.oracle.names)?;
@@ -190,7 +190,7 @@ impl Scenario {
             description: document.description,
             expect,
             machine: document.machine,
-            nvdimms: document.nvdimm.into_iter().map(Spanned::into_inner).collect(),
+            regions,
             filesystem: document.filesystem,
             crash,
             limits: document.limits,
@@ -218,24 +218,6 @@ fn check_machine(source: &Source, document: &schema::Document) -> Result<(), Sce
     let cpus = document.machine.cpus;
     if !(1..=8).contains(&cpus) {
         return wrong(&["machine", "cpus"], format!("{cpus}: a machine has 1 to 8"));
-    }
-    if document.nvdimm.is_empty() {
-        return Err(source.error(0, "nvdimm", "a scenario needs at least one [[nvdimm]]"));
-    }
-    if let Some(nvdimm) = document.nvdimm.get(MAX_NVDIMMS) {
-        let what = format!("a machine has at most {MAX_NVDIMMS}");
-        return Err(source.error(nvdimm.span().start, "nvdimm", what));
-    }
-    for (number, nvdimm) in document.nvdimm.iter().map(Spanned::get_ref).enumerate() {
-        let (number, size) = (number.to_string(), nvdimm.size.0);
-        if !size.is_multiple_of(2 << 20) || !(16 << 20..=16 << 30).contains(&size) {
-            let what = format!("{size} bytes: a DIMM has a multiple of 2M, from 16M to 16G");
-            return wrong(&["nvdimm", &number, "size"], what);
-        }
-        if nvdimm.flush_hints > MAX_FLUSH_HINTS {
-            let what = format!("{}: a DIMM has at most {MAX_FLUSH_HINTS}", nvdimm.flush_hints);
-            return wrong(&["nvdimm", &number, "flush_hints"], what);
-        }
     }
     let filesystem = &document.filesystem.kind;
     if filesystem != "ext4" {

@@ -4,6 +4,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::number::Bytes;
+use super::regions::{RawLegacy, RawVirtioPmem};
 use crate::verdict::Class;
 
 /// Version of the schema that this program reads.
@@ -26,6 +27,10 @@ pub(super) struct Document {
     pub machine: Machine,
     #[serde(default)]
     pub nvdimm: Vec<Spanned<Nvdimm>>,
+    #[serde(default)]
+    pub virtio_pmem: Vec<RawVirtioPmem>,
+    #[serde(default)]
+    pub pmem_legacy: Vec<RawLegacy>,
     pub filesystem: Filesystem,
     #[serde(default)]
     pub step: Vec<Spanned<RawStep>>,
@@ -211,6 +216,27 @@ pub(super) struct RawStep {
     pub promise: Option<RawPromise>,
     pub observe: Option<String>,
     pub waive: Option<bool>,
+    pub fails: Option<Errno>,
+}
+
+/// The error that a step is to end with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub(super) enum Errno {
+    Eio,
+    Erofs,
+    Eopnotsupp,
+}
+
+impl Errno {
+    /// As asm-generic/errno-base.h and asm-generic/errno.h number it.
+    pub(super) fn number(self) -> i32 {
+        match self {
+            Errno::Eio => 5,
+            Errno::Erofs => 30,
+            Errno::Eopnotsupp => 95,
+        }
+    }
 }
 
 #[derive(Deserialize)]

@@ -57,7 +57,7 @@ impl Compiler {
     }
 
     fn push(&mut self, command: Command) {
-        self.commands.push(Planned { step: self.steps.len(), command });
+        self.commands.push(Planned { step: self.steps.len(), command, fails: None });
     }
 
     /// Sends the promise behind the command just pushed.
@@ -95,6 +95,16 @@ impl Compiler {
 
     fn step(&mut self, step: &RawStep) -> Result<(), Refusal> {
         self.check_shape(step)?;
+        self.action(step)?;
+        if let (Some(errno), Some(planned)) = (step.fails, self.commands.last_mut()) {
+            planned.fails = Some(errno.number());
+            // The mapping was not made.
+            step.map.iter().try_for_each(|map| self.model.unmap(&map.name))?;
+        }
+        Ok(())
+    }
+
+    fn action(&mut self, step: &RawStep) -> Result<(), Refusal> {
         if step.store.is_some() || step.flush.is_some() || step.fence.is_some() {
             return self.straight_line(step);
         }
@@ -180,6 +190,10 @@ impl Compiler {
             || step.sync.is_some()
             || step.syncfs.is_some()
             || step.msync.is_some();
+        let can_fail = step.map.is_some() || promises && step.sync.is_none();
+        if step.fails.is_some() && !can_fail {
+            return refuse("fails", "stands beside map, fsync, fdatasync, syncfs and msync only");
+        }
         if step.waive == Some(true) && !promises {
             return refuse(
                 "waive",
@@ -256,7 +270,7 @@ impl Compiler {
     }
 
     fn sync_step(&mut self, step: &RawStep) -> Result<(), Refusal> {
-        let waive = step.waive == Some(true);
+        let waive = step.waive == Some(true) || step.fails.is_some();
         if let Some(path) = &step.fsync {
             if path == "." {
                 self.push(Command::Fsync { path: path.clone() });

@@ -200,3 +200,61 @@ fn text_that_is_no_toml_is_refused_with_its_line() {
     let missing = Scenario::load(Path::new("/nonexistent/scenario.toml")).unwrap_err();
     assert!(missing.to_string().contains("cannot be read"), "{missing}");
 }
+
+const MACHINE: &str = "name = \"test\"\n[machine]\nkernel = \"debian-6.1\"\n[filesystem]\ntype = \"ext4\"\n";
+
+fn regions(tables: &str) -> Result<Vec<Region>, (String, String)> {
+    let scenario = Scenario::parse(&format!("{MACHINE}{tables}"), "test.toml");
+    scenario.map(|scenario| scenario.regions).map_err(|error| (error.key, error.what))
+}
+
+#[test]
+fn regions_of_every_kind_are_in_the_order_of_the_kernel() {
+    let found = regions(
+        "[[pmem_legacy]]\nsize = \"16M\"\n[[virtio_pmem]]\nsize = \"32M\"\nnamespace = \"fsdax\"\n\
+         faults = [{ flush = 2, action = \"fail\" }, { action = \"late\", by = 1000 }]\n\
+         [[nvdimm]]\nsize = \"64M\"\nflush_hints = 1\n",
+    )
+    .unwrap();
+    let faults = vec![
+        vmm::FlushFault { which: Some(2), action: vmm::FlushAction::Fail },
+        vmm::FlushFault { which: None, action: vmm::FlushAction::Late(1000) },
+    ];
+    let kinds: Vec<_> =
+        found.into_iter().map(|region| (region.size.0 >> 20, region.namespace, region.interface)).collect();
+    assert_eq!(
+        kinds,
+        [
+            (64, Namespace::Fsdax, Interface::Nvdimm { flush_hints: 1 }),
+            (32, Namespace::Fsdax, Interface::VirtioPmem { faults }),
+            (16, Namespace::Raw, Interface::Legacy),
+        ]
+    );
+}
+
+#[test]
+fn regions_and_faults_that_cannot_be_are_refused() {
+    let key = |tables: &str| regions(tables).unwrap_err().0;
+    assert_eq!(key(""), "nvdimm");
+    assert_eq!(key("[[virtio_pmem]]\nsize = \"3M\"\n"), "size");
+    assert_eq!(key(&"[[pmem_legacy]]\nsize = \"16M\"\n".repeat(9)), "pmem_legacy");
+    for fault in
+        ["{ action = \"late\" }", "{ action = \"fail\", by = 3 }", "{ flush = 0, action = \"fail\" }"]
+    {
+        assert_eq!(key(&format!("[[virtio_pmem]]\nsize = \"16M\"\nfaults = [{fault}]\n")), "faults");
+    }
+    assert_eq!(key("[[virtio_pmem]]\nsize = \"16M\"\nflush_hints = 1\n"), "flush_hints");
+}
+
+#[test]
+fn a_step_that_is_to_fail_makes_neither_mapping_nor_promise() {
+    let steps = "[[step]]\ncreate = { file = \"a\", size = \"4K\" }\n\
+                 [[step]]\nmap = { file = \"a\", as = \"m\", sync = true }\nfails = \"EOPNOTSUPP\"\n\
+                 [[step]]\nmap = { file = \"a\", as = \"m\" }\n\
+                 [[step]]\nfsync = \"a\"\nfails = \"EIO\"\n";
+    let scenario = parse(steps).unwrap();
+    let fails: Vec<_> = scenario.commands.iter().map(|planned| planned.fails).collect();
+    assert_eq!(fails, [None, Some(95), None, Some(5)]);
+    let (_, key, _) = error("[[step]]\nmkdir = \"a\"\nfails = \"EIO\"\n");
+    assert_eq!(key, "fails");
+}
