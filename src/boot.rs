@@ -7,8 +7,9 @@ use std::sync::mpsc;
 use anyhow::bail;
 use guest_protocol::Command;
 use images::{Cache, Initramfs, Kernel};
-use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop, VirtioPmem};
+use vmm::{BootProtocol, Engine, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop, VirtioPmem};
 
+use crate::engine::{self, EngineName};
 use crate::failure::Usage;
 use crate::payload::{self, Payload};
 use crate::size::Size;
@@ -26,6 +27,9 @@ pub struct Boot {
     /// with a multiboot header or a PVH entry
     #[arg(long, default_value = "debian-6.1")]
     kernel: String,
+    /// What executes the processors: software (deterministic), or kvm (the host's processor, in real time)
+    #[arg(long, value_enum, default_value_t)]
+    engine: EngineName,
     /// Directory below which the modules of a kernel given by its path are
     #[arg(long)]
     modules: Option<PathBuf>,
@@ -63,7 +67,7 @@ pub struct Boot {
     /// Enter by PVH instead of the 64-bit boot protocol of Linux, or multiboot
     #[arg(long)]
     pvh: bool,
-    /// Stop after so many instructions
+    /// Stop after so many instructions; with --engine kvm, after so many nanoseconds
     #[arg(long)]
     timeout: Option<u64>,
     /// Say at the end, on the standard error output, a hash of what the machine did: the order of the processors and
@@ -82,7 +86,7 @@ impl Boot {
     /// Runs until the guest powers off. Returns the exit code.
     pub fn run(self) -> anyhow::Result<u8> {
         let config = self.config()?;
-        let mut machine = Machine::new(&config).map_err(|error| match error {
+        let mut machine = Machine::on(self.engine.into(), &config).map_err(|error| match error {
             vmm::Error::Payload(_) => anyhow::Error::from(error).context(format!("--kernel {}", self.kernel)),
             other => other.into(),
         })?;
@@ -91,6 +95,9 @@ impl Boot {
             machine.start_trace_hash();
         }
         let outcome = self.until_the_end(&mut machine);
+        if let Some(counts) = machine.kvm_counts() {
+            eprintln!("{}", engine::summary(&machine, counts));
+        }
         if let Some(hash) = machine.trace_hash() {
             eprintln!("trace hash {hash} after {} instructions", machine.retired());
         }
@@ -102,9 +109,9 @@ impl Boot {
         let mut left = self.timeout.unwrap_or(u64::MAX);
         loop {
             let slice = left.min(SLICE);
-            let before = machine.retired();
+            let before = spent(machine);
             let stop = machine.run(slice);
-            left -= machine.retired() - before;
+            left = left.saturating_sub(spent(machine) - before);
             // They are in the hash.
             machine.take_events();
             std::io::stdout().write_all(&machine.take_console())?;
@@ -113,7 +120,7 @@ impl Boot {
                 machine.type_console(&bytes);
             }
             match stop {
-                Stop::Budget if left == 0 => bail!("stopped after {} instructions", machine.retired()),
+                Stop::Budget if left == 0 => bail!("stopped after {}", limit(machine)),
                 Stop::Budget | Stop::Event(_) | Stop::Symbol(_) => {}
                 // Nobody is at the control port: the agent does what /script says.
                 Stop::Call(_) => {}
@@ -128,6 +135,7 @@ impl Boot {
                     }
                     Err(_) => bail!("the guest is halted for good"),
                 },
+                Stop::Engine(why) => bail!("the engine cannot go on: {why}"),
                 Stop::Unsupported { rip, what } => bail!("the guest needs {what} at {rip:#x}"),
             }
         }
@@ -220,6 +228,21 @@ impl Boot {
         script.push(Command::Exec { argv: vec!["/bin/dash".to_owned(), "-i".to_owned()] });
         initramfs.file("/script", 0o644, postcard::to_stdvec(&script)?)?;
         Ok(initramfs.finish())
+    }
+}
+
+/// What --timeout counts.
+fn spent(machine: &Machine) -> u64 {
+    match machine.engine() {
+        Engine::Software => machine.retired(),
+        Engine::Kvm => machine.time(),
+    }
+}
+
+fn limit(machine: &Machine) -> String {
+    match machine.engine() {
+        Engine::Software => format!("{} instructions", machine.retired()),
+        Engine::Kvm => format!("{} ms", machine.time() / 1_000_000),
     }
 }
 

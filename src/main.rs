@@ -2,6 +2,7 @@
 
 mod bench;
 mod boot;
+mod engine;
 mod failure;
 mod images;
 mod payload;

@@ -1,6 +1,6 @@
-//! CPUID: one fixed model. It offers only what is there. SDM vol. 2, CPUID.
+//! CPUID: one model. It offers only what is there. SDM vol. 2, CPUID.
 
-use crate::{Bus, Cpu, Fault, op::Op, registers::CR4_SMAP};
+use crate::{Bus, Cpu, Fault, Model, op::Op, registers::CR4_SMAP};
 
 /// EAX, EBX, ECX, EDX of one leaf.
 type Leaf = [u32; 4];
@@ -8,7 +8,6 @@ type Leaf = [u32; 4];
 /// Hertz of the crystal that leaf 0x15 tells of; the TSC counts [`TSC_RATIO`] times as fast.
 const CRYSTAL: u32 = 25_000_000;
 const TSC_RATIO: u32 = 40;
-const MHZ: u32 = CRYSTAL / 1_000_000 * TSC_RATIO;
 
 /// Family 6, model 0x36, stepping 1: an in-order core. Linux knows (`cpu_vuln_whitelist`) that these do not speculate,
 /// which is true of this one, and so leaves its mitigations off.
@@ -20,7 +19,7 @@ const LAST_EXTENDED: u32 = 0x8000_0008;
 /// CPUID
 pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, _: &Op<B>) -> Result<(), Fault> {
     let (leaf, subleaf) = (cpu.state.regs[0] as u32, cpu.state.regs[1] as u32);
-    let [a, b, c, d] = answer(leaf, subleaf, cpu.state.vcpu, cpu.processors());
+    let [a, b, c, d] = answer(&cpu.state.model, leaf, subleaf, cpu.state.vcpu, cpu.processors());
     for (register, value) in [(0, a), (3, b), (1, c), (2, d)] {
         cpu.state.regs[register] = u64::from(value);
     }
@@ -28,7 +27,20 @@ pub(crate) fn execute<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, _: &Op<B>) -> Resul
     Ok(())
 }
 
-fn answer(leaf: u32, subleaf: u32, vcpu: u8, processors: u8) -> Leaf {
+/// What CPUID says of processor `vcpu`, one of `processors`: EAX, EBX, ECX, EDX of a leaf.
+pub(crate) fn answer(model: &Model, leaf: u32, subleaf: u32, vcpu: u8, processors: u8) -> Leaf {
+    let [a, b, c, d] = unrestricted(model, leaf, subleaf, vcpu, processors);
+    let withheld = &model.withheld;
+    match leaf {
+        1 => [a, b, c & !withheld.leaf_1_ecx, d & !withheld.leaf_1_edx],
+        7 if subleaf == 0 => [a, b & !withheld.leaf_7_ebx, c, d],
+        0x8000_0001 => [a, b, c & !withheld.extended_ecx, d & !withheld.extended_edx],
+        _ => [a, b, c, d],
+    }
+}
+
+fn unrestricted(model: &Model, leaf: u32, subleaf: u32, vcpu: u8, processors: u8) -> Leaf {
+    let mhz = model.tsc_khz / 1000;
     match leaf {
         0 => [LAST_BASIC, word(b"Genu"), word(b"ntel"), word(b"ineI")],
         1 => features(vcpu, processors),
@@ -39,8 +51,10 @@ fn answer(leaf: u32, subleaf: u32, vcpu: u8, processors: u8) -> Leaf {
         6 => [1 << 2, 0, 0, 0],
         7 if subleaf == 0 => [0, structured_features(), 0, 0],
         0xb if processors > 1 => topology(subleaf, vcpu, processors),
-        0x15 => [1, TSC_RATIO, CRYSTAL, 0],
-        0x16 => [MHZ, MHZ, 100, 0],
+        0x15 if model.tsc_khz == CRYSTAL / 1000 * TSC_RATIO => [1, TSC_RATIO, CRYSTAL, 0],
+        // As exact as Linux can multiply: native_calibrate_tsc has 32 bits for EBX times the crystal's kilohertz.
+        0x15 => [CRYSTAL / 100_000, model.tsc_khz / 100, CRYSTAL, 0],
+        0x16 => [mhz, mhz, 100, 0],
         0x8000_0000 => [LAST_EXTENDED, 0, 0, 0],
         0x8000_0001 => extended_features(),
         0x8000_0002 => [word(b"pmem"), word(b"sim\0"), 0, 0],
@@ -49,7 +63,7 @@ fn answer(leaf: u32, subleaf: u32, vcpu: u8, processors: u8) -> Leaf {
         0x8000_0007 => [0, 0, 0, 1 << 8],
         0x8000_0008 => [48 << 8 | crate::paging::PHYSICAL_BITS, 0, 0, 0],
         // Intel processors answer a leaf that they do not have like their last basic one.
-        LAST_BASIC..0x4000_0000 | LAST_EXTENDED.. => [MHZ, MHZ, 100, 0],
+        LAST_BASIC..0x4000_0000 | LAST_EXTENDED.. => [mhz, mhz, 100, 0],
         _ => [0; 4],
     }
 }

@@ -33,17 +33,7 @@ const MTRRCAP_VALUE: u64 = 0x508;
 /// RDMSR
 pub(crate) fn rdmsr<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, _: &Op<B>) -> Result<(), Fault> {
     cpu.require_cpl0()?;
-    let msr = cpu.state.regs[1] as u32;
-    let value = match cpu.read_own_msr(msr) {
-        Some(value) => value,
-        None => {
-            let view = cpu.view();
-            let value = bus.read_msr(&view, msr);
-            cpu.device_accessed();
-            let value = value.ok_or(Fault::GP0)?;
-            if msr == TSC_DEADLINE && value != 0 { value.wrapping_add(cpu.state.tsc_adjust) } else { value }
-        }
-    };
+    let value = cpu.read_any_msr(bus, cpu.state.regs[1] as u32).ok_or(Fault::GP0)?;
     cpu.state.regs[0] = value & 0xffff_ffff;
     cpu.state.regs[2] = value >> 32;
     Ok(())
@@ -54,13 +44,7 @@ pub(crate) fn wrmsr<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, _: &Op<B>) -> Result<
     cpu.require_cpl0()?;
     let msr = cpu.state.regs[1] as u32;
     let value = cpu.state.regs[0] & 0xffff_ffff | cpu.state.regs[2] << 32;
-    if !cpu.write_own_msr(msr, value)? {
-        let view = cpu.view();
-        let told = if msr == TSC_DEADLINE { cpu.deadline_in_time(value) } else { value };
-        let written = bus.write_msr(&view, msr, told);
-        cpu.device_accessed();
-        written.ok_or(Fault::GP0)?;
-    }
+    cpu.write_any_msr(bus, msr, value)?;
     if msr != TSC_DEADLINE && !X2APIC.contains(&msr) {
         cpu.drain_serialising(bus);
     }
@@ -108,13 +92,38 @@ impl<B: Bus> Cpu<B> {
         Ok(if is_fs { FS } else { GS })
     }
 
+    /// What RDMSR of `msr` reads, in the core or on the bus; `None` where it raises #GP.
+    pub(crate) fn read_any_msr(&mut self, bus: &mut B, msr: u32) -> Option<u64> {
+        if let Some(value) = self.read_own_msr(msr) {
+            return Some(value);
+        }
+        let view = self.view();
+        let value = bus.read_msr(&view, msr);
+        self.device_accessed();
+        let value = value?;
+        let deadline = msr == TSC_DEADLINE && value != 0;
+        Some(if deadline { self.state.model.ticks(value).wrapping_add(self.state.tsc_adjust) } else { value })
+    }
+
+    /// What WRMSR does to `msr`, in the core or on the bus, but for the drain.
+    pub(crate) fn write_any_msr(&mut self, bus: &mut B, msr: u32, value: u64) -> Result<(), Fault> {
+        if self.write_own_msr(msr, value)? {
+            return Ok(());
+        }
+        let view = self.view();
+        let told = if msr == TSC_DEADLINE { self.deadline_in_time(value) } else { value };
+        let written = bus.write_msr(&view, msr, told);
+        self.device_accessed();
+        written.ok_or(Fault::GP0)
+    }
+
     /// When the TSC will be `deadline`. Zero, which disarms, stays zero; one that lies before time began is 1.
     fn deadline_in_time(&self, deadline: u64) -> u64 {
         if deadline == 0 {
             return 0;
         }
-        let time = i128::from(deadline) - i128::from(self.state.tsc_adjust.cast_signed());
-        time.clamp(1, i128::from(u64::MAX)) as u64
+        let ticks = i128::from(deadline) - i128::from(self.state.tsc_adjust.cast_signed());
+        self.state.model.time(ticks.clamp(1, i128::from(u64::MAX)) as u64).max(1)
     }
 
     fn read_own_msr(&self, msr: u32) -> Option<u64> {
@@ -149,7 +158,9 @@ impl<B: Bus> Cpu<B> {
         let address = || if is_canonical(value) { Ok(value) } else { Err(Fault::GP0) };
         let low_half = || if value >> 32 == 0 { Ok(value) } else { Err(Fault::GP0) };
         match msr {
-            TIME_STAMP_COUNTER => self.state.tsc_adjust = value.wrapping_sub(self.state.time()),
+            TIME_STAMP_COUNTER => {
+                self.state.tsc_adjust = value.wrapping_sub(self.state.model.ticks(self.state.time()));
+            }
             PLATFORM_ID | MTRRCAP => return Err(Fault::GP0),
             SYSENTER_CS => self.state.sysenter[0] = value,
             SYSENTER_ESP | SYSENTER_EIP => self.state.sysenter[(msr - SYSENTER_CS) as usize] = address()?,

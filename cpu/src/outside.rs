@@ -1,6 +1,6 @@
 //! What a machine may do to its processor between two runs.
 
-use crate::{Bus, Cpu};
+use crate::{Bus, Cpu, Exit, Fault, state::REG_RIP};
 
 impl<B: Bus> Cpu<B> {
     /// Instructions that the selected processor retired: see [`crate::State::retired`].
@@ -13,7 +13,7 @@ impl<B: Bus> Cpu<B> {
         self.state.rip()
     }
 
-    /// Time of the machine, in TSC ticks: see [`crate::State::time`].
+    /// Time of the machine in nanoseconds: see [`crate::State::time`].
     pub fn time(&self) -> u64 {
         self.state.time()
     }
@@ -27,5 +27,33 @@ impl<B: Bus> Cpu<B> {
     pub fn set_register(&mut self, number: usize, value: u64) {
         assert!(number < 16, "general-purpose registers are 0 to 15");
         self.state.regs[number] = value;
+    }
+
+    /// Forgets all decoded instructions: memory was written by somebody who did not say where.
+    pub fn forget_code(&mut self) {
+        let mut code = std::mem::take(&mut self.code);
+        self.drop_all_code(&mut code);
+        self.code = code;
+    }
+
+    /// What RDMSR of `msr` would read on the selected processor, `None` where it would raise #GP.
+    pub fn read_msr(&mut self, bus: &mut B, msr: u32) -> Option<u64> {
+        self.read_any_msr(bus, msr)
+    }
+
+    /// Does what WRMSR to `msr` would do on the selected processor, `None` where it would raise #GP.
+    pub fn write_msr(&mut self, bus: &mut B, msr: u32, value: u64) -> Option<()> {
+        self.write_any_msr(bus, msr, value).ok()
+    }
+
+    /// Delivers an exception that another processor model had found but not yet delivered: its vector and, if it pushes
+    /// one, its error code. RIP is what is to be saved. Returns why the run must end, if it must.
+    pub fn raise_exception(&mut self, bus: &mut B, vector: u8, code: Option<u16>) -> Option<Exit> {
+        let vector = vector & 31;
+        let fault = code.map_or(Fault::plain(vector), |code| Fault::coded(vector, code));
+        self.at = self.state.regs[REG_RIP];
+        let outcome = self.raise(bus, fault).err();
+        self.boundary = true;
+        outcome
     }
 }

@@ -125,6 +125,7 @@ impl<B: Bus> Cpu<B> {
             sysenter: old.sysenter,
             tsc_aux: old.tsc_aux,
             kept_msrs: old.kept_msrs.clone(),
+            model: old.model,
             retired: old.retired,
             tsc_offset: old.tsc_offset,
             tsc_adjust: old.tsc_adjust,

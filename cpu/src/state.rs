@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::Model;
+
 /// Index of the pseudo-register that is always 0 in [`State::regs`].
 pub const REG_ZERO: usize = 16;
 /// Index of RIP in [`State::regs`]. While an instruction executes it already points behind it.
@@ -115,7 +117,7 @@ pub struct State {
     /// Time of the machine minus `retired`: grows when a halted machine jumps to its next timer, and by what other
     /// processors retire while this one does not execute.
     pub tsc_offset: u64,
-    /// TSC minus time of the machine: what WRMSR to the TSC changes, as IA32_TSC_ADJUST counts it.
+    /// TSC minus time of the machine in its ticks: what WRMSR to the TSC changes, as IA32_TSC_ADJUST counts it.
     pub tsc_adjust: u64,
     /// In HLT.
     pub halted: bool,
@@ -132,6 +134,8 @@ pub struct State {
     pub nmi_pending: bool,
     /// A non-maskable interrupt has been taken and IRET has not been executed since: the next one waits.
     pub nmi_blocked: bool,
+    /// What CPUID tells.
+    pub model: Model,
     /// State of the RDRAND generator.
     pub random: u64,
     /// This processor's index.
@@ -192,6 +196,7 @@ impl State {
             debug_traps: 0,
             nmi_pending: false,
             nmi_blocked: false,
+            model: Model::default(),
             random: seed,
             vcpu,
             drain_pending: false,
@@ -199,15 +204,15 @@ impl State {
         }
     }
 
-    /// Time of the machine: one tick for each instruction that a processor retired, and what halting skipped.
+    /// Time of the machine in nanoseconds: one for each instruction that a processor retired, and what halting skipped.
     /// Current for the selected processor, see [`crate::Cpu::select`].
     pub fn time(&self) -> u64 {
         self.retired.wrapping_add(self.tsc_offset)
     }
 
-    /// Time stamp counter: [`State::time`] and what the guest added.
+    /// Time stamp counter: [`State::time`] in its ticks, and what the guest added.
     pub fn tsc(&self) -> u64 {
-        self.time().wrapping_add(self.tsc_adjust)
+        self.model.ticks(self.time()).wrapping_add(self.tsc_adjust)
     }
 
     /// Current privilege level: the DPL of the stack segment, as in SDM vol. 3, 24.4.1. The low bits of CS are the same

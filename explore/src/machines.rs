@@ -427,6 +427,7 @@ impl Target for Machine {
                 vmm::Stop::Reset => Stop::Ended("the guest reset the machine"),
                 vmm::Stop::Shutdown => Stop::Ended("triple fault"),
                 vmm::Stop::Unsupported { rip, what } => Stop::Unsupported(format!("{what} at {rip:#x}")),
+                vmm::Stop::Engine(why) => Stop::Unsupported(why),
                 vmm::Stop::Symbol(_) | vmm::Stop::DebugExit(_) => continue,
             };
         }

@@ -158,6 +158,42 @@ impl Board {
         self.chips.lapics.get(usize::from(vcpu))
     }
 
+    /// Whether the run loop has to look: it must end, or processors have something to do.
+    pub(crate) fn wants_attention(&self) -> bool {
+        self.stop.is_some() || self.call.is_some() || !self.signals.is_empty()
+    }
+
+    /// IA32_APIC_BASE of a processor.
+    pub(crate) fn apic_base(&self, vcpu: u8) -> u64 {
+        self.lapic(vcpu).map_or(map::LAPIC, LocalApic::base)
+    }
+
+    /// An interrupt that the current processor's local APIC has given away was not taken: it waits again.
+    pub(crate) fn take_back(&mut self, vector: u8) {
+        if let Some(lapic) = self.chips.lapics.get_mut(usize::from(self.current)) {
+            lapic.take_back(vector);
+        }
+    }
+
+    /// What PAE paging keeps in registers (SDM vol. 3, 4.4.1), read again from memory: KVM does not tell.
+    pub(crate) fn page_pointers(&self, state: &cpu::State) -> [u64; 4] {
+        const PAGING: u64 = 1 << 31;
+        const PAE: u64 = 1 << 5;
+        const LONG_MODE: u64 = 1 << 10;
+        let mut bytes = [0; 32];
+        if state.cr0 & PAGING != 0 && state.cr4 & PAE != 0 && state.efer & LONG_MODE == 0 {
+            self.memory.read(state.cr3 & 0xffff_ffe0, &mut bytes);
+        }
+        std::array::from_fn(|at| {
+            bytes[8 * at..8 * at + 8].iter().rev().fold(0, |all, &byte| all << 8 | u64::from(byte))
+        })
+    }
+
+    /// Pages that were written without anybody being told each store.
+    pub(crate) fn written_by_kvm(&mut self, pages: &[u64]) {
+        self.pmem_written |= pages.iter().any(|page| self.memory.is_pmem(page * PAGE));
+    }
+
     /// Why the run must end, if it must. Forgets it.
     pub(crate) fn take_stop(&mut self) -> Option<Stop> {
         self.recheck = false;

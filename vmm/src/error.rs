@@ -43,6 +43,9 @@ pub enum Error {
         /// What is wrong with it.
         what: String,
     },
+    /// KVM cannot be used.
+    #[error("KVM: {0}")]
+    Kvm(#[from] crate::KvmError),
     /// ACPI tables could not be built from the configuration.
     #[error("ACPI tables: {0}")]
     Acpi(String),

@@ -7,12 +7,13 @@ use persist::Event;
 
 use crate::board::{Board, BoardState};
 use crate::boot;
+use crate::engine::{Engine, Running};
 use crate::memory::{Memory, Region};
 use crate::processors::Processors;
 use crate::software::Software;
 use crate::trace_hash::TraceHash;
 use crate::translate::translate;
-use crate::{Error, FlushFault, MachineConfig, Unmapped, file, layout};
+use crate::{Difference, Error, FlushFault, KvmCounts, MachineConfig, Unmapped, file, layout};
 
 /// Why [`Machine::run`] came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +36,8 @@ pub enum Stop {
     Event(u64),
     /// In front of the function with this index in [`Machine::set_watched`].
     Symbol(u32),
+    /// The engine cannot go on, for a reason outside of the guest.
+    Engine(String),
     /// The guest did something that this machine does not offer.
     Unsupported {
         /// Linear address of the instruction.
@@ -67,17 +70,25 @@ struct Level {
 pub struct Machine {
     software: Software,
     board: Board,
+    running: Running,
     levels: Vec<Level>,
 }
 
 impl Machine {
     /// A machine with `config`'s kernel loaded, in front of its first instruction.
     pub fn new(config: &MachineConfig) -> Result<Machine, Error> {
+        Machine::on(Engine::Software, config)
+    }
+
+    /// As [`Machine::new`], on an engine. Processors of a machine that is made for KVM lack what the host's do not have,
+    /// and their TSC may be another one; they keep that on any engine.
+    pub fn on(engine: Engine, config: &MachineConfig) -> Result<Machine, Error> {
         config.check()?;
         let plan = layout::Plan::new(config);
         let mut memory = Memory::new(&plan.banks(), None)?;
         let rsdp = plan.write_firmware(&mut memory)?;
         let mut software = Software::new(config.cpus, config.seed);
+        software.set_model(engine.model()?);
         let boot = boot::Boot {
             kernel: &config.kernel,
             initrd: &config.initrd,
@@ -97,7 +108,35 @@ impl Machine {
         for (index, device) in config.virtio_pmem.iter().enumerate() {
             board.set_flush_faults(config.nvdimms.len() + index, &device.faults);
         }
-        Ok(Machine { software, board, levels: Vec::new() })
+        let running = Running::new(engine, &software, &board)?;
+        Ok(Machine { software, board, running, levels: Vec::new() })
+    }
+
+    /// The engine that the machine has.
+    pub fn engine(&self) -> Engine {
+        self.running.engine()
+    }
+
+    /// Goes over to another engine where the machine stands. KVM refuses a machine whose processors have what the host's
+    /// lack.
+    pub fn set_engine(&mut self, engine: Engine) -> Result<(), Error> {
+        if engine != self.engine() {
+            self.running = Running::new(engine, &self.software, &self.board)?;
+        }
+        Ok(())
+    }
+
+    /// What the machine did on KVM since it went over to it; `None` on the software engine.
+    pub fn kvm_counts(&self) -> Option<KvmCounts> {
+        match &self.running {
+            Running::Software => None,
+            Running::Kvm(kvm) => Some(kvm.counts()),
+        }
+    }
+
+    /// What the machine's processors lack that those of the software engine have.
+    pub fn differences(&self) -> Vec<Difference> {
+        crate::kvm::differences(&self.software.cpu.state().model)
     }
 
     /// Writes the machine as it stands, without its open levels, events and console output, to a file.
@@ -116,12 +155,17 @@ impl Machine {
         let mut board = Board::new(memory, body.wiring, count);
         board.set_state(body.board);
         body.processors.restore(&mut software, &mut board);
-        Ok(Machine { software, board, levels: Vec::new() })
+        Ok(Machine { software, board, running: Running::Software, levels: Vec::new() })
     }
 
-    /// Runs until something happens, or `budget` instructions have retired.
+    /// Runs until something happens, or `budget` instructions have retired; on KVM, or so many nanoseconds have passed.
     pub fn run(&mut self, budget: u64) -> Stop {
-        self.software.run(&mut self.board, budget)
+        self.running.run(&mut self.software, &mut self.board, budget)
+    }
+
+    /// Time of the machine in nanoseconds.
+    pub fn time(&self) -> u64 {
+        self.software.cpu.time()
     }
 
     /// Instructions retired since the start of the machine, by all processors together.

@@ -120,6 +120,11 @@ impl Memory {
             .map_err(|error| Error::Config { what: error.to_string(), hint: "memory banks must not overlap" })
     }
 
+    /// Base, kind and mapping of every bank, in order.
+    pub(crate) fn mappings(&self) -> impl Iterator<Item = (u64, BankKind, &Arc<MmapRegion>)> {
+        self.banks.iter().map(|bank| (bank.base, bank.kind, &bank.host))
+    }
+
     /// Bytes of RAM.
     pub(crate) fn ram(&self) -> u64 {
         self.banks.iter().filter(|bank| bank.kind == BankKind::Ram).map(|bank| bank.size).sum()

@@ -47,6 +47,13 @@ impl Software {
         Software { cpu: Cpu::new(count, seed), schedule: Schedule::new(seed) }
     }
 
+    /// What CPUID tells on every processor.
+    pub(crate) fn set_model(&mut self, model: cpu::Model) {
+        let current = self.cpu.current();
+        let states = self.cpu.states().into_iter().map(|state| cpu::State { model, ..state });
+        self.cpu.set_states(states.collect(), current);
+    }
+
     /// Runs until something happens, or `budget` instructions have retired.
     pub(crate) fn run(&mut self, board: &mut Board, budget: u64) -> Stop {
         let end = self.cpu.retired_by_all().saturating_add(budget);
@@ -143,6 +150,33 @@ impl Software {
         }
     }
 
+    /// Time of the machine is `time`, because somebody else let its processors execute.
+    pub(crate) fn follow_time(&mut self, time: u64) {
+        self.cpu.advance_time(time.saturating_sub(self.cpu.time()));
+    }
+
+    /// Brings processors to where another engine can take over: no debug trap waits to be raised, and none has
+    /// stopped in front of a probe. Returns why the run must end, if it must.
+    pub(crate) fn settle(&mut self, board: &mut Board) -> Option<Stop> {
+        self.notice_changes(board);
+        self.act_on_signals(board);
+        let current = self.cpu.current();
+        for state in self.cpu.states() {
+            if state.debug_traps == 0 && !state.probe_told {
+                continue;
+            }
+            self.cpu.select(state.vcpu);
+            board.select(state.vcpu);
+            let exit = self.cpu.run(board, state.retired.saturating_add(1));
+            if let Some(stop) = self.take_stop(board).or_else(|| stop_of(exit)) {
+                return Some(stop);
+            }
+        }
+        self.cpu.select(current);
+        board.select(current);
+        None
+    }
+
     /// What the board wants the run to end for, if anything.
     pub(crate) fn take_stop(&mut self, board: &mut Board) -> Option<Stop> {
         board.take_stop().or_else(|| {
@@ -168,6 +202,15 @@ impl Software {
         for page in board.memory.take_written() {
             self.cpu.memory_changed(page);
         }
+    }
+}
+
+/// The stop that an exit of a processor is in any case.
+pub(crate) fn stop_of(exit: Exit) -> Option<Stop> {
+    match exit {
+        Exit::Shutdown => Some(Stop::Shutdown),
+        Exit::Unsupported { rip, what } => Some(Stop::Unsupported { rip, what: what.to_owned() }),
+        Exit::Limit | Exit::Halted | Exit::Attention | Exit::Paused => None,
     }
 }
 

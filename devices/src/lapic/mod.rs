@@ -251,6 +251,14 @@ impl LocalApic {
         Some(vector)
     }
 
+    /// Takes an acknowledgement back: the processor has not begun to serve `vector`, it is requested again.
+    pub fn take_back(&mut self, vector: u8) {
+        if self.in_service.contains(vector) {
+            self.in_service.set(vector, false);
+            self.requested.set(vector, true);
+        }
+    }
+
     /// An interrupt message with `vector` arrives.
     pub fn inject(&mut self, vector: u8, level: bool) {
         if !self.enabled() {

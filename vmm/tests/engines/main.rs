@@ -1,0 +1,5 @@
+#![allow(unsafe_code)]
+//! The same guests under both engines.
+
+mod guest;
+mod same;
