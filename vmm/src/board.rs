@@ -189,8 +189,9 @@ impl Board {
         })
     }
 
-    /// Pages that were written without anybody being told each store.
-    pub(crate) fn written_by_kvm(&mut self, pages: &[u64]) {
+    /// Pages that an engine has written that names them late.
+    pub(crate) fn named_late(&mut self, pages: &[u64]) {
+        self.memory.named_late(pages);
         self.pmem_written |= pages.iter().any(|page| self.memory.is_pmem(page * PAGE));
     }
 

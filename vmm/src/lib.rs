@@ -14,6 +14,7 @@ mod memory;
 mod processors;
 mod recorder;
 mod schedule;
+mod shadow;
 mod software;
 mod symbols;
 mod trace_hash;

@@ -121,6 +121,7 @@ impl Machine {
     /// lack.
     pub fn set_engine(&mut self, engine: Engine) -> Result<(), Error> {
         if engine != self.engine() {
+            self.board.memory.expect_late_names(false)?;
             self.running = Running::new(engine, &self.software, &self.board)?;
         }
         Ok(())

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 use crate::Error;
+use crate::shadow::Shadow;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
@@ -80,6 +81,8 @@ pub(crate) struct Memory {
     next_stamp: u32,
     /// Pages written by somebody else than the processor since the last [`Memory::take_written`].
     written: Vec<u64>,
+    /// While an engine writes pages that it names only later.
+    shadow: Option<Shadow>,
 }
 
 impl Memory {
@@ -108,7 +111,14 @@ impl Memory {
             first += (size / PAGE) as usize;
             at += size;
         }
-        Ok(Memory { banks, stamps: vec![0; first], levels: Vec::new(), next_stamp: 1, written: Vec::new() })
+        Ok(Memory {
+            banks,
+            stamps: vec![0; first],
+            levels: Vec::new(),
+            next_stamp: 1,
+            written: Vec::new(),
+            shadow: None,
+        })
     }
 
     /// The same memory as the rust-vmm crates take it, for loaders.
@@ -218,6 +228,41 @@ impl Memory {
 
     /// `page` is about to change: keeps its content if the innermost level has not kept it yet.
     pub(crate) fn dirtied(&mut self, page: u64) {
+        if let Some(shadow) = &mut self.shadow {
+            shadow.mark(page);
+        }
+        self.keep(page);
+    }
+
+    /// An engine that names pages late is about to write, or does so no more. While it does, snapshot levels take from a
+    /// copy of memory what pages held before.
+    pub(crate) fn expect_late_names(&mut self, on: bool) -> Result<(), Error> {
+        match (on && !self.levels.is_empty(), &mut self.shadow) {
+            (false, _) => self.shadow = None,
+            (true, Some(shadow)) => shadow.follow(&[]),
+            (true, None) => {
+                self.shadow = Some(Shadow::new(self.banks.iter().map(|bank| (bank.base, &bank.host)))?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there are snapshot levels, so that pages have to be named at all.
+    pub(crate) fn has_levels(&self) -> bool {
+        !self.levels.is_empty()
+    }
+
+    /// These pages were written since [`Memory::expect_late_names`] or the last call.
+    pub(crate) fn named_late(&mut self, pages: &[u64]) {
+        if self.shadow.is_some() {
+            pages.iter().for_each(|&page| self.keep(page));
+        }
+        if let Some(shadow) = &mut self.shadow {
+            shadow.follow(pages);
+        }
+    }
+
+    fn keep(&mut self, page: u64) {
         let Some(level) = self.levels.last_mut() else { return };
         let addr = page * PAGE;
         let Some(bank) = self.banks.iter().find(|bank| addr >= bank.base && addr - bank.base < bank.size)
@@ -230,6 +275,9 @@ impl Memory {
         }
         level.saved.push(Saved { page, previous: *stamp });
         *stamp = level.stamp;
+        if let Some(before) = self.shadow.as_ref().and_then(|shadow| shadow.page(page)) {
+            return level.contents.extend_from_slice(before);
+        }
         // SAFETY: the whole page lies in the bank's mapping; the processor is not running.
         let content = unsafe {
             std::slice::from_raw_parts(bank.host.as_ptr().add((addr - bank.base) as usize), PAGE_BYTES)
@@ -239,6 +287,9 @@ impl Memory {
 
     /// Opens a snapshot level. The processor must forget which pages it may write.
     pub(crate) fn push(&mut self) {
+        if let Some(shadow) = &mut self.shadow {
+            shadow.follow(&[]);
+        }
         self.levels.push(Level { stamp: self.next_stamp, ..Level::default() });
         self.next_stamp += 1;
     }
@@ -252,6 +303,9 @@ impl Memory {
             // SAFETY: `host` is a whole page of our own mapping, `content` a whole page of the log.
             unsafe { std::ptr::copy_nonoverlapping(content.as_ptr(), host, PAGE_BYTES) };
             self.written.push(saved.page);
+            if let Some(shadow) = &mut self.shadow {
+                shadow.mark(saved.page);
+            }
             let addr = saved.page * PAGE;
             if let Some(bank) =
                 self.banks.iter().find(|bank| addr >= bank.base && addr - bank.base < bank.size)
@@ -361,6 +415,43 @@ mod tests {
         assert_eq!(memory.pop(), 1);
         assert_eq!(byte(&memory, 0), 1);
         assert_eq!(memory.pop(), 0);
+    }
+
+    /// Writes as an engine does that names the page later.
+    fn write_silently(memory: &Memory, addr: u64, byte: u8) {
+        let (_, host) = memory.page(addr / PAGE).unwrap();
+        // SAFETY: the page is ours, and nobody else has it.
+        unsafe { host.add((addr % PAGE) as usize).write(byte) };
+    }
+
+    #[test]
+    fn pages_named_late_go_back_like_others() {
+        let mut memory = memory();
+        memory.write(0, &[1]);
+        memory.push();
+        memory.expect_late_names(true).unwrap();
+        write_silently(&memory, 0, 2);
+        write_silently(&memory, 1 << 32, 2);
+        // A device writes a page that the engine has written already and not named yet.
+        memory.write(1, &[7]);
+        memory.named_late(&[0, (1 << 32) / PAGE]);
+        assert_eq!(memory.dirty_pages(), 2);
+        memory.push();
+        write_silently(&memory, 0, 3);
+        memory.write(PAGE, &[5]);
+        memory.named_late(&[0]);
+        memory.write(PAGE, &[6]);
+        memory.push();
+        write_silently(&memory, PAGE, 9);
+        memory.named_late(&[1]);
+        assert_eq!((byte(&memory, PAGE), memory.pop(), byte(&memory, PAGE)), (9, 1, 6));
+        assert_eq!((memory.pop(), byte(&memory, 0), byte(&memory, 1), byte(&memory, PAGE)), (2, 2, 7, 0));
+        // Again, from what was put back.
+        write_silently(&memory, 0, 4);
+        memory.named_late(&[0]);
+        assert_eq!((memory.pop(), byte(&memory, 0), byte(&memory, 1), byte(&memory, 1 << 32)), (2, 1, 0, 0));
+        memory.expect_late_names(true).unwrap();
+        assert!(memory.shadow.is_none(), "there is no level left");
     }
 
     #[test]

@@ -51,6 +51,11 @@ impl KvmError {
         move |error| KvmError::Call { call, source: std::io::Error::from_raw_os_error(error.errno()) }
     }
 
+    /// There is no memory for a copy of the guest's.
+    pub(super) fn memory(error: crate::Error) -> KvmError {
+        KvmError::Call { call: "mmap", source: std::io::Error::other(error.to_string()) }
+    }
+
     /// For calls into libc.
     pub(super) fn last(call: &'static str) -> KvmError {
         KvmError::Call { call, source: std::io::Error::last_os_error() }

@@ -27,7 +27,7 @@ pub(super) enum Exit {
     /// Triple fault.
     Shutdown,
     /// Hardware breakpoint or single step.
-    Debug { rip: u64, dr6: u64 },
+    Debug,
     /// KVM's emulator does not know the instruction at RIP, or cannot execute it where it stands.
     CannotEmulate,
     /// The processor cannot go on, and it is not the guest's doing.
@@ -69,11 +69,7 @@ pub(super) fn enter(vcpu: &mut VcpuFd) -> Result<Exit, KvmError> {
         }
         KVM_EXIT_HLT => Exit::Halted,
         KVM_EXIT_SHUTDOWN => Exit::Shutdown,
-        KVM_EXIT_DEBUG => {
-            // SAFETY: as above.
-            let debug = unsafe { of.debug }.arch;
-            Exit::Debug { rip: debug.pc, dr6: debug.dr6 }
-        }
+        KVM_EXIT_DEBUG => Exit::Debug,
         KVM_EXIT_INTERNAL_ERROR => {
             // SAFETY: as above.
             let suberror = unsafe { of.internal }.suberror;

@@ -16,6 +16,11 @@
 //! Time of the machine is real time while it runs, and stands still between two runs. A timer of the host ends KVM_RUN
 //! when the next timer of the board goes off or the run's time is up: [`kick`].
 //!
+//! # Memory
+//! KVM names the pages that it wrote in its dirty log, after the fact. That is enough for persistent memory, of which pages
+//! are recorded and not lines; a snapshot level has to know what stood there before, and so there is a copy of all memory
+//! while a level is open (`crate::shadow`).
+//!
 //! # Several processors
 //! They take turns on the thread that runs the machine, a millisecond each, as they do under the software engine. That
 //! makes nothing faster; it makes kernels for several processors run.

@@ -71,6 +71,8 @@ impl Kvm {
 
     fn try_run(&mut self, software: &mut Software, board: &mut Board, budget: u64) -> Result<Stop, KvmError> {
         let end = software.cpu.time().saturating_add(budget);
+        self.slots.log_ram(&self.vm, board.memory.has_levels())?;
+        board.memory.expect_late_names(true).map_err(KvmError::memory)?;
         loop {
             if let Some(stop) = software.settle(board) {
                 return Ok(stop);
@@ -124,6 +126,8 @@ impl Kvm {
             }
             self.select(next, software, board);
             let until = board.deadline().map_or(end, |deadline| deadline.min(end));
+            // A KVM that emulates lowers CR8 without telling; an interrupt may have become possible by it.
+            let until = if board.read_cr8() != 0 { until.min(now.saturating_add(TURN)) } else { until };
             let until = if self.vcpus.len() > 1 { until.min(turn_ends) } else { until };
             kick.arm(until, until.saturating_sub(now));
             if let Some(stop) = self.step(software, board, clock)? {
@@ -163,7 +167,7 @@ impl Kvm {
         let vcpu = &mut self.vcpus[self.current];
         let priority = board.read_cr8();
         vcpu.fd.get_kvm_run().cr8 = priority;
-        let exit = exit::enter(&mut vcpu.fd)?;
+        let exit = vcpu.enter()?;
         self.counts.exits += 1;
         vcpu.unanswered = false;
         let priority_now = vcpu.fd.get_kvm_run().cr8;
@@ -198,7 +202,7 @@ impl Kvm {
         let now = clock.now();
         match exit {
             Exit::Port { port, size, write } => {
-                let view = if board.recorder.on { precise_view(vcpu, now)? } else { view(vcpu, now) };
+                let view = view(vcpu, now);
                 for data in exit::port_data(&mut vcpu.fd).chunks_exact_mut(size) {
                     let mut bytes = [0; 4];
                     if write {
@@ -214,8 +218,7 @@ impl Kvm {
                 exit::answer_load(&mut vcpu.fd, value);
             }
             Exit::Store { addr, size, value } => {
-                let view = if board.recorder.on { precise_view(vcpu, now)? } else { view(vcpu, now) };
-                store(board, &view, addr, size, value);
+                store(board, &view(vcpu, now), addr, size, value);
             }
             Exit::ReadMsr { index } => {
                 let value = self.read_msr(index, software, board, now)?;
@@ -235,7 +238,7 @@ impl Kvm {
             }
             Exit::Shutdown => return Ok(Some(Stop::Shutdown)),
             Exit::Failed(what) => return Ok(Some(Stop::Engine(what))),
-            Exit::Interrupted | Exit::Debug { .. } => vcpu.unanswered = false,
+            Exit::Interrupted | Exit::Debug => vcpu.unanswered = false,
         }
         Ok(None)
     }
@@ -339,7 +342,7 @@ impl Kvm {
                 break;
             }
             vcpu.fd.set_kvm_immediate_exit(1);
-            let exit = exit::enter(&mut vcpu.fd);
+            let exit = vcpu.enter();
             vcpu.fd.set_kvm_immediate_exit(0);
             match exit? {
                 Exit::Interrupted => vcpu.unanswered = false,
@@ -387,26 +390,20 @@ impl Kvm {
     /// Tells the board and the software engine which memory KVM has written.
     fn note_changes(&mut self, software: &mut Software, board: &mut Board) -> Result<(), KvmError> {
         let pages = self.slots.changed(&self.vm)?;
-        board.written_by_kvm(&pages);
+        board.named_late(&pages);
         software.cpu.forget_code();
         Ok(())
     }
 }
 
-/// What the board may know of a processor, but for the privilege that it executes with.
+/// What the board may know of a processor. KVM may have moved RIP behind a store already.
 fn view(vcpu: &mut Vcpu, now: u64) -> CpuView {
-    let regs = vcpu.fd.sync_regs().regs;
-    CpuView { rip: regs.rip, rsp: regs.rsp, ..view_of(vcpu, now) }
+    let sync = vcpu.fd.sync_regs();
+    CpuView { cpl: sync.sregs.ss.dpl & 3, rip: sync.regs.rip, rsp: sync.regs.rsp, ..view_of(vcpu, now) }
 }
 
 fn view_of(vcpu: &Vcpu, now: u64) -> CpuView {
     CpuView { vcpu: vcpu.state.vcpu, cpl: 0, rip: 0, rsp: 0, retired: vcpu.state.retired, tsc: now }
-}
-
-/// As [`view`], and the privilege.
-fn precise_view(vcpu: &mut Vcpu, now: u64) -> Result<CpuView, KvmError> {
-    let sregs = vcpu.fd.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))?;
-    Ok(CpuView { cpl: sregs.ss.dpl & 3, ..view(vcpu, now) })
 }
 
 /// Loads from a device, byte by byte where a device has no register of that size.

@@ -5,9 +5,10 @@
 use std::os::fd::AsRawFd;
 
 use cpu::State;
-use kvm_bindings::{Msrs, kvm_device_attr, kvm_interrupt, kvm_msr_entry};
+use kvm_bindings::{Msrs, kvm_debugregs, kvm_device_attr, kvm_interrupt, kvm_msr_entry, kvm_xsave};
 use kvm_ioctls::{SyncReg, VcpuFd, VmFd};
 
+use super::exit::{self, Exit};
 use super::{KvmError, model, msrs, registers};
 
 /// KVM_INTERRUPT: `_IOW(0xae, 0x86, struct kvm_interrupt)`.
@@ -46,6 +47,16 @@ pub(super) struct OnTheWay {
     pub interrupt: Option<u8>,
 }
 
+/// What comes with every exit, and goes with the next entry, without a call of its own.
+const SYNCHRONISED: [SyncReg; 3] = [SyncReg::Register, SyncReg::SystemRegister, SyncReg::VcpuEvents];
+
+/// What does not.
+struct Known {
+    vector: kvm_xsave,
+    numbers: Vec<(u32, u64)>,
+    debug: kvm_debugregs,
+}
+
 /// One processor.
 pub(super) struct Vcpu {
     pub fd: VcpuFd,
@@ -53,6 +64,8 @@ pub(super) struct Vcpu {
     pub state: State,
     /// Registers of [`BY_NUMBER`] that this KVM has.
     numbers: Vec<u32>,
+    /// What KVM keeps of what costs a call to fetch and to give, as long as that is known: what was last given or fetched.
+    known: Option<Known>,
     /// The last exit's answer has not been fetched yet: its instruction is not complete.
     pub unanswered: bool,
 }
@@ -66,26 +79,37 @@ impl Vcpu {
         }
         let table = model::table(&state.model, state.vcpu, processors)?;
         fd.set_cpuid2(&table).map_err(KvmError::call("KVM_SET_CPUID2"))?;
-        fd.set_sync_valid_reg(SyncReg::Register);
+        SYNCHRONISED.into_iter().for_each(|kind| fd.set_sync_valid_reg(kind));
         let numbers = BY_NUMBER.into_iter().filter(|&number| get_msr(&fd, number).is_ok()).collect();
-        Ok(Vcpu { fd, state, numbers, unanswered: false })
+        Ok(Vcpu { fd, state, numbers, unanswered: false, known: None })
     }
 
     /// Gives the processor a state, but for the time.
     pub(super) fn load(&mut self, state: State, apic_base: u64) -> Result<(), KvmError> {
-        let fd = &self.fd;
-        let mut sregs = fd.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))?;
-        registers::special(&state, &mut sregs);
-        sregs.apic_base = apic_base;
-        fd.set_sregs(&sregs).map_err(KvmError::call("KVM_SET_SREGS"))?;
-        fd.set_regs(&registers::general(&state)).map_err(KvmError::call("KVM_SET_REGS"))?;
-        // SAFETY: the kernel reads 4096 bytes: nothing asks for states that need more.
-        unsafe { fd.set_xsave(&registers::vector(&state)) }.map_err(KvmError::call("KVM_SET_XSAVE"))?;
         let mut values = state.clone();
-        let entries = self.numbers.iter().map(|&number| (number, *by_number(&mut values, number)));
-        set_msrs(fd, &entries.collect::<Vec<_>>())?;
-        fd.set_debug_regs(&registers::debug(&state)).map_err(KvmError::call("KVM_SET_DEBUGREGS"))?;
-        fd.set_vcpu_events(&registers::events(&state)).map_err(KvmError::call("KVM_SET_VCPU_EVENTS"))?;
+        let now = Known {
+            vector: registers::vector(&state),
+            numbers: self.numbers.iter().map(|&number| (number, *by_number(&mut values, number))).collect(),
+            debug: registers::debug(&state),
+        };
+        let (fd, known) = (&self.fd, self.known.as_ref());
+        if known.is_none_or(|known| known.vector.region != now.vector.region) {
+            // SAFETY: the kernel reads 4096 bytes: nothing asks for states that need more.
+            unsafe { fd.set_xsave(&now.vector) }.map_err(KvmError::call("KVM_SET_XSAVE"))?;
+        }
+        if known.is_none_or(|known| known.numbers != now.numbers) {
+            set_msrs(fd, &now.numbers)?;
+        }
+        if known.is_none_or(|known| known.debug != now.debug) {
+            fd.set_debug_regs(&now.debug).map_err(KvmError::call("KVM_SET_DEBUGREGS"))?;
+        }
+        self.known = Some(now);
+        let sync = self.fd.sync_regs_mut();
+        registers::special(&state, &mut sync.sregs);
+        sync.sregs.apic_base = apic_base;
+        sync.regs = registers::general(&state);
+        sync.events = registers::events(&state);
+        SYNCHRONISED.into_iter().for_each(|kind| self.fd.set_sync_dirty_reg(kind));
         let run = self.fd.get_kvm_run();
         run.if_flag = u8::from(state.rflags & RFLAGS_IF != 0);
         run.ready_for_interrupt_injection = u8::from(run.if_flag != 0 && !state.interrupt_shadow);
@@ -94,37 +118,57 @@ impl Vcpu {
         Ok(())
     }
 
+    /// Lets the processor execute. Afterwards what it keeps is to be fetched again.
+    pub(super) fn enter(&mut self) -> Result<Exit, KvmError> {
+        self.known = None;
+        exit::enter(&mut self.fd)
+    }
+
     /// Fetches the processor's state into [`Vcpu::state`], but for the time, and says what was on its way. The last exit
     /// must be answered.
     pub(super) fn store(&mut self) -> Result<OnTheWay, KvmError> {
-        let (fd, state) = (&self.fd, &mut self.state);
-        // First: it makes CR2 and DR6 current.
-        let events = fd.get_vcpu_events().map_err(KvmError::call("KVM_GET_VCPU_EVENTS"))?;
-        registers::set_events(state, &events);
-        registers::set_general(state, &fd.get_regs().map_err(KvmError::call("KVM_GET_REGS"))?);
-        registers::set_special(state, &fd.get_sregs().map_err(KvmError::call("KVM_GET_SREGS"))?);
-        registers::set_vector(state, &fd.get_xsave().map_err(KvmError::call("KVM_GET_XSAVE"))?);
-        for (number, value) in get_msrs(fd, &self.numbers)? {
-            *by_number(state, number) = value;
+        if self.known.is_some() {
+            // It has not executed since it was given its state.
+            return Ok(OnTheWay::default());
         }
-        registers::set_debug(state, &fd.get_debug_regs().map_err(KvmError::call("KVM_GET_DEBUGREGS"))?);
-        let it = events.exception;
+        let (fd, state) = (&self.fd, &mut self.state);
+        let now = Known {
+            vector: fd.get_xsave().map_err(KvmError::call("KVM_GET_XSAVE"))?,
+            numbers: get_msrs(fd, &self.numbers)?,
+            debug: fd.get_debug_regs().map_err(KvmError::call("KVM_GET_DEBUGREGS"))?,
+        };
+        registers::set_vector(state, &now.vector);
+        now.numbers.iter().for_each(|&(number, value)| *by_number(state, number) = value);
+        registers::set_debug(state, &now.debug);
+        self.known = Some(now);
+        let sync = self.fd.sync_regs();
+        registers::set_general(&mut self.state, &sync.regs);
+        registers::set_special(&mut self.state, &sync.sregs);
+        registers::set_events(&mut self.state, &sync.events);
+        let (it, interrupt) = (sync.events.exception, sync.events.interrupt);
         let exception = (it.injected != 0 || it.pending != 0)
             .then(|| (it.nr, (it.has_error_code != 0).then_some(it.error_code as u16)));
-        let interrupt =
-            (events.interrupt.injected != 0 && events.interrupt.soft == 0).then_some(events.interrupt.nr);
-        Ok(OnTheWay { exception, interrupt })
+        Ok(OnTheWay {
+            exception,
+            interrupt: (interrupt.injected != 0 && interrupt.soft == 0).then_some(interrupt.nr),
+        })
     }
 
     /// The processor takes the external interrupt `vector` before anything else.
     pub(super) fn interrupt(&mut self, vector: u8) -> Result<(), KvmError> {
+        self.fd.get_kvm_run().ready_for_interrupt_injection = 0;
+        if self.fd.get_kvm_run().kvm_dirty_regs & SyncReg::VcpuEvents as u64 != 0 {
+            // The events that go with the next entry replace what a call would queue now.
+            let interrupt = &mut self.fd.sync_regs_mut().events.interrupt;
+            (interrupt.injected, interrupt.nr, interrupt.soft) = (1, vector, 0);
+            return Ok(());
+        }
         let interrupt = kvm_interrupt { irq: vector.into() };
         // SAFETY: the kernel reads the struct, which is valid.
-        if unsafe { libc::ioctl(self.fd.as_raw_fd(), INTERRUPT, &interrupt) } != 0 {
-            return Err(KvmError::last("KVM_INTERRUPT"));
+        match unsafe { libc::ioctl(self.fd.as_raw_fd(), INTERRUPT, &interrupt) } {
+            0 => Ok(()),
+            _ => Err(KvmError::last("KVM_INTERRUPT")),
         }
-        self.fd.get_kvm_run().ready_for_interrupt_injection = 0;
-        Ok(())
     }
 
     /// The time stamp counter.

@@ -1,5 +1,9 @@
-#![allow(unsafe_code)]
-//! The same guests under both engines.
+//! The same guests under both engines. Where there is no KVM, that is said and nothing compared.
 
+mod assisted;
+mod devices;
 mod guest;
-mod same;
+mod handover;
+mod hostile;
+mod processor;
+mod timers;
