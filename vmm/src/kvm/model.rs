@@ -12,8 +12,11 @@ pub struct Difference {
     pub name: String,
 }
 
+/// A feature: its name, in which word of CPUID, and which bit of that.
+type Named = (&'static str, fn(&Features) -> u32, u32);
+
 /// Names of the feature bits that our model offers.
-const NAMES: [(&str, fn(&Features) -> u32, u32); 41] = [
+const NAMES: [Named; 41] = [
     ("SSE3", |it| it.leaf_1_ecx, 0),
     ("SSSE3", |it| it.leaf_1_ecx, 9),
     ("CMPXCHG16B", |it| it.leaf_1_ecx, 13),
@@ -85,17 +88,14 @@ pub(crate) fn offered(system: &System) -> Result<Model, KvmError> {
 
 /// What the software processor has and a machine with `model` lacks.
 pub(crate) fn differences(model: &Model) -> Vec<Difference> {
-    let missing =
-        |&&(_, word, bit): &&(&str, fn(&Features) -> u32, u32)| word(&model.withheld) >> bit & 1 != 0;
+    let missing = |&&(_, word, bit): &&Named| word(&model.withheld) >> bit & 1 != 0;
     NAMES.iter().filter(missing).map(|(name, ..)| Difference { name: (*name).to_owned() }).collect()
 }
 
 /// Refuses a model that has more than `offered`.
 pub(super) fn check(model: &Model, offered: &Model) -> Result<(), KvmError> {
     let (wanted, there) = (model.features(), offered.features());
-    let lacking = |&&(_, word, bit): &&(&str, fn(&Features) -> u32, u32)| {
-        word(&wanted) >> bit & 1 != 0 && word(&there) >> bit & 1 == 0
-    };
+    let lacking = |&&(_, word, bit): &&Named| word(&wanted) >> bit & 1 != 0 && word(&there) >> bit & 1 == 0;
     let mut what: Vec<String> = NAMES.iter().filter(lacking).map(|(name, ..)| (*name).to_owned()).collect();
     if model.tsc_khz != offered.tsc_khz {
         what.push(format!("a TSC of {} kHz (here {})", model.tsc_khz, offered.tsc_khz));

@@ -198,8 +198,8 @@ pub(super) fn set_debug(state: &mut State, from: &kvm_debugregs) {
 
 /// Non-maskable interrupts and shadows.
 pub(super) fn events(state: &State) -> kvm_vcpu_events {
-    let mut events = kvm_vcpu_events::default();
-    events.flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+    let flags = KVM_VCPUEVENT_VALID_NMI_PENDING | KVM_VCPUEVENT_VALID_SHADOW;
+    let mut events = kvm_vcpu_events { flags, ..Default::default() };
     events.nmi.pending = state.nmi_pending.into();
     events.nmi.masked = state.nmi_blocked.into();
     events.interrupt.shadow = match (state.interrupt_shadow, state.stack_shadow) {

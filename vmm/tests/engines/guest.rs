@@ -120,6 +120,8 @@ pub fn config(code: &[u8]) -> MachineConfig {
         memory: 32 << 20,
         cpus: 1,
         nvdimms: Vec::new(),
+        virtio_pmem: Vec::new(),
+        legacy_pmem: Vec::new(),
         seed: 1,
         protocol: BootProtocol::Linux64,
     }
