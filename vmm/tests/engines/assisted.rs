@@ -7,7 +7,7 @@ use crate::guest::*;
 /// Every KVM emulates accesses to devices, and none does so for all of SSE's.
 #[test]
 fn devices_are_reached_with_operands_of_sse() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         g.mov(rbx, 0xd000_0000u64)?;
         g.movups(xmm1, xmmword_ptr(rbx))?;
         g.movups(xmmword_ptr(rbp), xmm1)?;
@@ -27,7 +27,7 @@ fn devices_are_reached_with_operands_of_sse() {
 /// Those that emulate supervisor mode lack some of it.
 #[test]
 fn instructions_that_an_emulator_may_lack_do_what_they_should() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         let (mut handler, mut end) = (g.create_label(), g.create_label());
         g.handle(3, handler);
         g.int3()?;

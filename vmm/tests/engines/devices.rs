@@ -12,7 +12,7 @@ const HOLE: u64 = 0xd000_0000;
 
 #[test]
 fn ports_of_each_width_are_read_and_written() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         for byte in b"hello\n" {
             g.mov(dx, 0x3f8)?;
             g.mov(al, i32::from(*byte))?;
@@ -46,7 +46,7 @@ fn ports_of_each_width_are_read_and_written() {
 
 #[test]
 fn strings_go_through_ports() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         g.mov(edi, (DATA + 0x100) as u32)?;
         g.mov(dx, 0x71)?;
         g.mov(ecx, 5)?;
@@ -67,7 +67,7 @@ fn strings_go_through_ports() {
 
 #[test]
 fn registers_in_memory_are_read_and_written_in_each_width() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         let loads = [HOLE, HOLE + 0x123, LAPIC + 0x20, LAPIC + 0x30, IOAPIC + 0x10];
         for (number, address) in loads.into_iter().enumerate() {
             let at = 32 * number as i32;
@@ -117,7 +117,7 @@ fn registers_in_memory_are_read_and_written_in_each_width() {
 #[test]
 fn power_goes_off_and_resets() {
     let write = |port: i32, value: i32| {
-        Guest::new(|g| {
+        Guest::code(|g| {
             g.mov(dx, port)?;
             g.mov(al, value)?;
             g.out(dx, al)

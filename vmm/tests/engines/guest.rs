@@ -26,7 +26,7 @@ type Made = Result<(), IcedError>;
 
 impl Guest {
     /// A guest whose code begins with RBP at [`DATA`], an interrupt table for its handlers loaded, and a stack.
-    pub fn new(code: impl FnOnce(&mut Guest) -> Made) -> Vec<u8> {
+    pub fn code(code: impl FnOnce(&mut Guest) -> Made) -> Vec<u8> {
         let mut guest = Guest { assembler: CodeAssembler::new(64).unwrap(), handlers: Vec::new() };
         guest.made(code).unwrap()
     }

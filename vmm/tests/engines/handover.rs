@@ -8,7 +8,7 @@ use crate::guest::*;
 /// Fills 4 KiB with numbers that depend on all that came before: on integer, x87 and SSE registers, calls, exceptions,
 /// page faults and flags. Stops now and then by the debug-exit port.
 fn busy() -> Vec<u8> {
-    Guest::new(|g| {
+    Guest::code(|g| {
         let (mut again, mut routine, mut over) = (g.create_label(), g.create_label(), g.create_label());
         let mut fault = g.create_label();
         g.handle(14, fault);

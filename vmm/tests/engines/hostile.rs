@@ -21,7 +21,7 @@ fn survives(code: &[u8]) {
 
 #[test]
 fn an_endless_loop_ends_with_the_budget() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         let mut forever = g.create_label();
         g.cli()?;
         g.set_label(&mut forever)?;
@@ -32,7 +32,7 @@ fn an_endless_loop_ends_with_the_budget() {
 
 #[test]
 fn a_processor_halted_for_good_is_idle() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         g.cli()?;
         g.hlt()
     });
@@ -42,7 +42,7 @@ fn a_processor_halted_for_good_is_idle() {
 #[test]
 fn exceptions_without_an_end_end_with_the_budget() {
     // The handler's first instruction raises the exception again, and the stack begins anew each time.
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         let mut handler = g.create_label();
         g.handle(6, handler);
         g.set_label(&mut handler)?;
@@ -55,14 +55,14 @@ fn exceptions_without_an_end_end_with_the_budget() {
 #[test]
 fn an_interrupt_table_and_a_stack_in_a_device_hang_nothing() {
     for address in [0xfee0_0000u64, 0xfec0_0000, 0xd000_0000, 0x1_0000_0000_0000] {
-        survives(&Guest::new(|g| {
+        survives(&Guest::code(|g| {
             g.mov(rax, address)?;
             g.mov(qword_ptr(rbp + 2), rax)?;
             g.mov(word_ptr(rbp), 0xfff)?;
             g.lidt(ptr(rbp))?;
             g.ud2()
         }));
-        survives(&Guest::new(|g| {
+        survives(&Guest::code(|g| {
             let mut handler = g.create_label();
             g.handle(6, handler);
             g.mov(rsp, address + 0x800)?;
@@ -76,11 +76,11 @@ fn an_interrupt_table_and_a_stack_in_a_device_hang_nothing() {
 #[test]
 fn code_and_page_tables_in_a_device_or_in_nothing_hang_nothing() {
     for address in [0xfee0_0000u64, 0xd000_0000, 0x7f_ffff_f000] {
-        survives(&Guest::new(|g| {
+        survives(&Guest::code(|g| {
             g.mov(rax, address)?;
             g.jmp(rax)
         }));
-        survives(&Guest::new(|g| {
+        survives(&Guest::code(|g| {
             g.mov(rax, address)?;
             g.mov(cr3, rax)?;
             g.nop()
@@ -90,11 +90,11 @@ fn code_and_page_tables_in_a_device_or_in_nothing_hang_nothing() {
 
 #[test]
 fn control_registers_full_of_ones_hang_nothing() {
-    survives(&Guest::new(|g| {
+    survives(&Guest::code(|g| {
         g.mov(rax, u64::MAX)?;
         g.mov(cr4, rax)
     }));
-    survives(&Guest::new(|g| {
+    survives(&Guest::code(|g| {
         g.mov(ecx, 0xc000_0080u32)?;
         g.mov(eax, u32::MAX)?;
         g.mov(edx, u32::MAX)?;

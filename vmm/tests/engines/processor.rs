@@ -23,7 +23,7 @@ fn cpuid_is_that_of_the_model() {
         (0x8000_0001, 0),
         (0x8000_0008, 0),
     ];
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         for (number, (leaf, subleaf)) in leaves.into_iter().enumerate() {
             let at = 16 * number as i32;
             g.mov(eax, leaf)?;
@@ -59,7 +59,7 @@ fn cpuid_is_that_of_the_model() {
 
 #[test]
 fn a_page_fault_tells_its_address_and_why() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         let (mut handler, mut behind) = (g.create_label(), g.create_label());
         g.handle(14, handler);
         g.mov(rbx, 0x1234_5678_9abcu64)?;
@@ -84,7 +84,7 @@ fn a_page_fault_tells_its_address_and_why() {
 
 #[test]
 fn registers_that_the_model_has_are_there_and_others_are_not() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         let mut handler = g.create_label();
         g.handle(13, handler);
         let mut end = g.create_label();
@@ -131,7 +131,7 @@ fn registers_that_the_model_has_are_there_and_others_are_not() {
 
 /// Breaks on an instruction and on what it stores.
 fn breakpoints() -> Vec<u8> {
-    Guest::new(|g| {
+    Guest::code(|g| {
         let (mut handler, mut there, mut end) = (g.create_label(), g.create_label(), g.create_label());
         g.handle(1, handler);
         g.lea(rax, ptr(there))?;
@@ -183,7 +183,7 @@ fn a_breakpoint_of_the_debug_registers_is_a_trap_on_data_and_a_fault_on_code() {
 
 #[test]
 fn x87_and_sse_go_on_from_one_run_to_the_next() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         g.mov(dword_ptr(rbp), 0x1fa0)?;
         g.ldmxcsr(dword_ptr(rbp))?;
         g.mov(eax, 3)?;
@@ -217,5 +217,5 @@ fn x87_and_sse_go_on_from_one_run_to_the_next() {
 #[test]
 fn a_triple_fault_shuts_down() {
     // Nothing in the table for #UD, #NP or #DF.
-    same_until(&Guest::new(|g| g.ud2()), Stop::Shutdown);
+    same_until(&Guest::code(|g| g.ud2()), Stop::Shutdown);
 }

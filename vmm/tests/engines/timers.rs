@@ -55,7 +55,7 @@ fn counts(machines: &[Machine; 2]) -> [u32; 2] {
 
 #[test]
 fn an_interrupt_to_oneself_waits_until_it_is_let_in() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         let label = counting(g)?;
         g.mov(dword_ptr(rdi + 0x300), 0x4_0040)?;
         g.mov(eax, dword_ptr(rbp))?;
@@ -70,7 +70,7 @@ fn an_interrupt_to_oneself_waits_until_it_is_let_in() {
 
 #[test]
 fn task_priority_holds_an_interrupt_off() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         let label = counting(g)?;
         g.mov(eax, 5)?;
         g.mov(cr8, rax)?;
@@ -90,7 +90,7 @@ fn task_priority_holds_an_interrupt_off() {
 
 #[test]
 fn the_timer_of_the_local_apic_wakes_a_halted_processor() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         let label = counting(g)?;
         // One-shot, divided by 1, then periodic.
         g.mov(dword_ptr(rdi + 0x3e0), 0xb)?;
@@ -114,7 +114,7 @@ fn the_timer_of_the_local_apic_wakes_a_halted_processor() {
 
 #[test]
 fn a_deadline_of_the_time_stamp_counter_interrupts_a_busy_processor_not_too_early() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         let label = counting(g)?;
         g.mov(dword_ptr(rdi + 0x320), 0x4_0000 | i32::from(VECTOR))?;
         g.rdtsc()?;
@@ -141,7 +141,7 @@ fn a_deadline_of_the_time_stamp_counter_interrupts_a_busy_processor_not_too_earl
 
 #[test]
 fn the_interval_timer_interrupts_through_the_ioapic() {
-    let code = Guest::new(|g| {
+    let code = Guest::code(|g| {
         let label = counting(g)?;
         // Pin 0, edge-triggered, to processor 0.
         g.mov(esi, 0xfec0_0000u32)?;
@@ -169,7 +169,7 @@ fn the_interval_timer_interrupts_through_the_ioapic() {
 
 #[test]
 fn time_passes_while_the_machine_runs_and_not_between_two_runs() {
-    let Some(mut machine) = on_kvm(&config(&Guest::new(|g| {
+    let Some(mut machine) = on_kvm(&config(&Guest::code(|g| {
         g.cli()?;
         let mut forever = g.create_label();
         g.set_label(&mut forever)?;
