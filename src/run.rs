@@ -8,7 +8,7 @@ use explore::machines::Machines;
 use explore::verdict::Class;
 use explore::{Report, RunOptions, Scenario, Verdict};
 use images::Cache;
-use persist::Granularity;
+use persist::{Granularity, Platform};
 
 use crate::failure::{Usage, in_scenario};
 use crate::progress::Line;
@@ -22,6 +22,10 @@ pub struct Run {
     /// What persists as one: sector, line or word
     #[arg(long, default_value = "sector", value_parser = granularity)]
     granularity: Granularity,
+    /// What the platform saves when the power goes, instead of what the scenario says: adr, eadr, adr-lost, virtio-pmem,
+    /// or host-survives
+    #[arg(long, value_parser = platform)]
+    platform: Option<Platform>,
     /// A non-temporal store waits for earlier cached stores of its line
     #[arg(long)]
     nt_evicts: bool,
@@ -50,7 +54,7 @@ impl Run {
     pub fn run(self) -> anyhow::Result<u8> {
         // All are read first: a mistake in the last should not show after an hour.
         let scenarios =
-            self.scenarios.iter().map(|path| Scenario::load(path)).collect::<Result<Vec<_>, _>>()?;
+            self.scenarios.iter().map(|path| self.load(path)).collect::<anyhow::Result<Vec<_>>>()?;
         if let Some(path) = &self.json {
             check_writable(path)?;
         }
@@ -68,6 +72,14 @@ impl Run {
             write_json(path, &reports)?;
         }
         Ok(reports.iter().map(|report| severity(report.verdict)).max().map_or(0, |(_, code)| code))
+    }
+
+    fn load(&self, path: &Path) -> anyhow::Result<Scenario> {
+        let mut scenario = Scenario::load(path)?;
+        if let Some(platform) = self.platform {
+            scenario.override_platform(platform).map_err(|why| Usage(format!("--platform: {why}")))?;
+        }
+        Ok(scenario)
     }
 
     fn options(&self) -> RunOptions {
@@ -126,6 +138,14 @@ fn granularity(text: &str) -> Result<Granularity, String> {
         "word" => Ok(Granularity::Word),
         _ => Err(Usage(format!("{text:?} is no granularity: give sector, line or word")).to_string()),
     }
+}
+
+fn platform(text: &str) -> Result<Platform, String> {
+    let known = Platform::ALL.into_iter().find(|platform| platform.name() == text);
+    known.ok_or_else(|| {
+        let names = Platform::ALL.map(Platform::name).join(", ");
+        Usage(format!("{text:?} is no platform: give one of {names}")).to_string()
+    })
 }
 
 fn class(text: &str) -> Result<Class, String> {

@@ -115,7 +115,7 @@ fn flip_content<L: Laboratory>(
     let Some(address) = worker.recover(&content, &[], Some((&path, offset)))?.located else {
         return Ok(Some(Canary::NotSeen(format!("byte {offset:#x} of {path} is not in persistent memory"))));
     };
-    let line = content.line(address).copied().unwrap_or_else(|| run.media.line(address & !63));
+    let line = content.line(address).copied().unwrap_or_else(|| run.model.media.line(address & !63));
     let flipped = line[(address % 64) as usize] ^ 0xff;
     let outcome = worker.recover(&content, &[(address, flipped)], None)?.outcome;
     let lost =

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use persist::{DrainKind, Event, EventKind, Part, StorePath};
+use persist::{DrainKind, Event, EventKind, Part, Platform, StorePath};
 
 use crate::findings::Found;
 use crate::record::{drive, prepared};
@@ -69,9 +69,17 @@ fn is_next(last: &StoreReport, store: &StoreReport) -> bool {
 }
 
 fn of_part<L: Laboratory>(run: &Run<L>, part: &Part) -> StoreReport {
+    let platform = run.model.platform(part.addr);
     let lacked = match (part.path, part.flushed_by) {
         _ if let Some(drain) = part.handed_over_by => {
             format!("drained by {}, but by no fence", drained_by(run, drain))
+        }
+        _ if platform == Platform::VirtioPmem => lacked_of_device(part),
+        _ if let Some(drain) = part.drained_by => {
+            format!("drained by event {drain}, but no flush hint of its DIMM covered it")
+        }
+        (StorePath::Cached | StorePath::CachedRep(_), _) if platform == Platform::Eadr => {
+            "in the store buffer: neither fenced nor seen by anybody".to_owned()
         }
         (StorePath::NonTemporal, _) => "non-temporal and not fenced".to_owned(),
         (_, Some(event)) => format!("flushed by event {event} but not fenced"),
@@ -87,6 +95,17 @@ fn of_part<L: Laboratory>(run: &Run<L>, part: &Part) -> StoreReport {
         file: file_of(run, part.event),
         step: run.step_at(part.event + 1),
         stack: Vec::new(),
+    }
+}
+
+/// What a part lacked that only a device flush makes durable.
+fn lacked_of_device(part: &Part) -> String {
+    match part.failed_by {
+        Some(event) => format!("covered by a device flush that failed (event {event})"),
+        None if part.path == StorePath::NonTemporal && part.drained_by.is_none() => {
+            "non-temporal and not drained, so not visible to the device".to_owned()
+        }
+        None => "covered by no device flush that completed with success".to_owned(),
     }
 }
 

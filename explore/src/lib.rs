@@ -13,6 +13,7 @@ mod findings;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod machines;
+mod model;
 mod oracle;
 mod plant;
 mod points;

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex};
 use guest_protocol::{VERSION, call};
 use images::{Cache, Checker, Ext4, ImageSpec, Initramfs, Kernel};
 use vmm::unwind::{End, OrcTable, Registers, unwind};
-use vmm::{FlushFault, Machine, MachineConfig, PlatformCapability, Symbols, VirtioPmem};
+use vmm::{FlushFault, Machine, MachineConfig, Symbols, VirtioPmem};
 
-use crate::scenario::{Interface, Namespace, Scenario};
+use crate::scenario::{Claim, Interface, Namespace, Scenario};
 use crate::target::{Health, HostError, Laboratory, Region, Stop, Target};
 use crate::user_stack::Agent;
 
@@ -170,10 +170,10 @@ impl Regions {
         for (index, region) in scenario.regions.iter().enumerate() {
             let size = region.size.0;
             match &region.interface {
-                Interface::Nvdimm { flush_hints } => regions.nvdimms.push(vmm::Nvdimm {
+                Interface::Nvdimm { flush_hints, .. } => regions.nvdimms.push(vmm::Nvdimm {
                     size,
                     flush_hints: *flush_hints,
-                    persistence: PlatformCapability::default(),
+                    persistence: region.claim().map(Claim::capability).unwrap_or_default(),
                 }),
                 Interface::VirtioPmem { faults } => {
                     regions.virtio_pmem.push(VirtioPmem { size, faults: Vec::new() });
@@ -448,7 +448,8 @@ impl Target for Machine {
         Machine::translate(self, address)
     }
     fn regions(&self) -> Vec<Region> {
-        Machine::regions(self).iter().map(|region| Region { base: region.base, size: region.size }).collect()
+        let regions = Machine::regions(self).iter();
+        regions.map(|region| Region { base: region.base, size: region.size, dimm: region.dimm }).collect()
     }
     fn read_pmem(&self, address: u64, buffer: &mut [u8]) {
         Machine::read_pmem(self, address, buffer);
@@ -467,6 +468,9 @@ impl Target for Machine {
     }
     fn set_tracing(&mut self, on: bool) {
         Machine::set_tracing(self, on);
+    }
+    fn set_store_buffer_events(&mut self, on: bool) {
+        Machine::set_store_buffer_events(self, on);
     }
     fn take_events(&mut self) -> Vec<persist::Event> {
         Machine::take_events(self)

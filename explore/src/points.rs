@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use persist::{Choice, CrashPoint, Domain, Event, EventKind, Media, Settings, StateId};
+use persist::{Choice, CrashPoint, Domain, EventKind, Media, StateId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::oracle::expectation::{Expectation, expect};
+use crate::model::Model;
 use crate::oracle::judge::Fault;
 use crate::record::Recording;
 use crate::scenario::{PointRule, Scenario};
@@ -78,6 +79,8 @@ pub(crate) struct Points {
     pub points: Vec<Point>,
     /// Crash points that are the same as another in all that matters.
     pub equal: usize,
+    /// Stores that are crash points of their own and were left out, for there are too many.
+    pub left_out: usize,
     pub faults: Vec<windows::Fault>,
     /// Rules that lead nowhere.
     pub unresolved: Vec<String>,
@@ -87,13 +90,12 @@ pub(crate) struct Points {
 pub(crate) fn find(
     scenario: &Scenario,
     recording: &Recording,
-    media: &Arc<dyn Media>,
-    settings: Settings,
+    model: &Model,
 ) -> Points {
     let faults = windows::faults(&recording.watched, &recording.events);
-    let (wanted, unresolved) = wanted(scenario, recording, &faults, media, settings);
-    let mut domain = Domain::new(settings, media.clone());
-    let mut plain = settings.strict_fences.then(|| Domain::new(without_strict(settings), media.clone()));
+    let Wanted { events: wanted, unresolved, left_out } = wanted(scenario, recording, &faults, model);
+    let mut domain = model.domain();
+    let mut plain = model.settings.strict_fences.then(|| model.without_strict().domain());
     let mut points: Vec<Point> = Vec::new();
     let mut seen: BTreeMap<Key, usize> = BTreeMap::new();
     let mut equal = 0;
@@ -126,7 +128,7 @@ pub(crate) fn find(
             window,
         });
     }
-    Points { points, equal, faults, unresolved }
+    Points { points, equal, left_out, faults, unresolved }
 }
 
 /// What makes two crash points the same: the durable content, the parts in flight, and what may be found.
@@ -143,46 +145,58 @@ fn key(media: &CrashPoint, expectation: &Expectation, window: Option<(usize, u8)
     (media.durable_id(), *hash.finalize().as_bytes())
 }
 
-type Wanted = BTreeMap<u64, BTreeSet<String>>;
+/// Where the power is to be cut.
+#[derive(Default)]
+struct Wanted {
+    /// Every number of events at which a rule wants it, with the rules.
+    events: BTreeMap<u64, BTreeSet<String>>,
+    /// Rules that lead nowhere.
+    unresolved: Vec<String>,
+    left_out: usize,
+}
 
-/// Every number of events at which a rule wants the power cut.
+/// Applies every rule.
 fn wanted(
     scenario: &Scenario,
     recording: &Recording,
     faults: &[windows::Fault],
-    media: &Arc<dyn Media>,
-    settings: Settings,
-) -> (Wanted, Vec<String>) {
-    let grows = growth(recording, media, settings);
-    let mut wanted = Wanted::new();
-    let mut unresolved = Vec::new();
+    model: &Model,
+) -> Wanted {
+    let growth = model.growth(&recording.events);
+    let stores = some(&growth.stores, scenario.crash.budget, scenario.crash.seed);
+    let mut wanted = Wanted { left_out: growth.stores.len() - stores.len(), ..Wanted::default() };
+    let mut grows = growth.events;
+    grows.extend(stores);
+    grows.sort_unstable();
     for rule in &scenario.crash.points {
         let found = of_rule(rule, scenario, recording, faults, &grows);
         match found {
-            Ok(found) if found.is_empty() => unresolved.push(format!("{rule}: no such point in this run")),
+            Ok(found) if found.is_empty() => {
+                wanted.unresolved.push(format!("{rule}: no such point in this run"));
+            }
             Ok(found) => found.into_iter().for_each(|events| {
-                wanted.entry(events).or_default().insert(rule.to_string());
+                wanted.events.entry(events).or_default().insert(rule.to_string());
             }),
-            Err(why) => unresolved.push(format!("{rule}: {why}")),
+            Err(why) => wanted.unresolved.push(format!("{rule}: {why}")),
         }
     }
-    (wanted, unresolved)
+    wanted
 }
 
-fn without_strict(settings: Settings) -> Settings {
-    Settings { strict_fences: false, ..settings }
-}
-
-/// Events that make something durable; under strict fences also those that would without them.
-fn growth(recording: &Recording, media: &Arc<dyn Media>, settings: Settings) -> Vec<u64> {
-    let mut readings = vec![Domain::new(without_strict(settings), media.clone())];
-    if settings.strict_fences {
-        readings.push(Domain::new(settings, media.clone()));
+/// At most `limit` of these, chosen by the seed, in order.
+fn some(all: &[u64], limit: u64, seed: u64) -> Vec<u64> {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if all.len() <= limit {
+        return all.to_vec();
     }
-    let grows = |event: &&Event| {
-        readings.iter_mut().map(|domain| domain.apply(event)).fold(false, |any, one| any | one)
-    };
-    recording.events.iter().filter(grows).map(|event| event.seq).collect()
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut left = all.to_vec();
+    for at in 0..limit {
+        let other = at + (random.next_u64() % (left.len() - at) as u64) as usize;
+        left.swap(at, other);
+    }
+    left.truncate(limit);
+    left
 }
 
 fn of_rule(

@@ -1,7 +1,7 @@
 //! Recording: the scenario is run once, and every event that reaches persistent memory is kept.
 
 use guest_protocol::{Command, Reply};
-use persist::{Event, EventKind};
+use persist::{Event, EventKind, Platform};
 
 use crate::conversation::{Conversation, Limits, Trouble};
 use crate::oracle::expectation::Timeline;
@@ -59,6 +59,7 @@ pub(crate) fn drive<L: Laboratory>(
     let addresses: Vec<u64> = watched.iter().filter_map(|name| laboratory.symbol(name)).collect();
     target.set_watched(&addresses);
     laboratory.inject_faults(target);
+    target.set_store_buffer_events(scenario.has_platform(Platform::Eadr));
     target.set_tracing(true);
     target.stop_at_event(first);
     let mut recording = Recording {

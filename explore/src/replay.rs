@@ -41,9 +41,19 @@ pub enum ReplayError {
     Host(#[from] HostError),
 }
 
-/// Reads the scenario that a report carries.
+/// Reads the scenario that a report carries, with the platform that was asked for.
 pub fn scenario_of(report: &Report) -> Result<Scenario, ScenarioError> {
-    Scenario::parse(&report.text, &report.scenario)
+    let mut scenario = Scenario::parse(&report.text, &report.scenario)?;
+    if let Some(platform) = report.settings.platform_override {
+        let wrong = |what| ScenarioError {
+            file: report.scenario.clone(),
+            line: 1,
+            key: "platform_override".to_owned(),
+            what,
+        };
+        scenario.override_platform(platform).map_err(wrong)?;
+    }
+    Ok(scenario)
 }
 
 /// Records the scenario once more, recreates the smallest state of a finding and recovers it. `laboratory` must be for [`scenario_of`] the report.

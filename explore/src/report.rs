@@ -1,6 +1,6 @@
 //! What a run found, in a form that is the same for every run of the same inputs: no time, path or job count.
 
-use persist::{Granularity, StateId};
+use persist::{Granularity, Platform, StateId};
 use serde::{Deserialize, Serialize};
 
 use crate::verdict::Class;
@@ -73,8 +73,11 @@ impl Verdict {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
-    /// What the platform saves.
+    /// What the platform saves; of each region in turn where they differ.
     pub platform: String,
+    /// The platform that was asked for instead of the scenario's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub platform_override: Option<Platform>,
     /// What persists as one.
     pub granularity: Granularity,
     /// Whether a non-temporal store waits for earlier cached ones of its line.
@@ -88,6 +91,10 @@ pub struct Settings {
     pub budget: u64,
     /// States of one crash point, at most.
     pub states_per_point: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// How much there was, and how much was tried.
@@ -104,6 +111,10 @@ pub struct Counts {
     pub crash_points: u64,
     /// Crash points left out because another is the same.
     pub crash_points_equal: u64,
+    /// Stores that are crash points of their own, where the caches are saved, and that were not explored: there are too
+    /// many.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub crash_points_left_out: u64,
     /// Crash states that exist at all points together; as text, for the number may be huge.
     pub states_exist: String,
     /// Logarithm to base 2 of that number.

@@ -11,6 +11,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::canary::{self, Canary};
 use crate::conversation::Trouble;
 use crate::findings::{self, Instance};
+use crate::model::Model;
 use crate::oracle::judge::Fault;
 use crate::plant::drop_stores;
 use crate::points::{self, Images, Point, Points};
@@ -102,7 +103,7 @@ pub(crate) struct Run<'a, L: Laboratory> {
     pub recording: Recording,
     /// Events that a plant took out of the recording.
     pub dropped: Vec<Event>,
-    pub media: Arc<dyn Media>,
+    pub model: Model,
     pub points: Points,
 }
 
@@ -123,14 +124,22 @@ pub(crate) fn prepare<'a, L: Laboratory>(
         inconclusive.push("plant: there was nothing to drop".to_owned());
     }
     let regions = laboratory.start()?.regions();
+    let platforms = scenario.regions.iter().map(|region| region.platform);
+    let modelled = regions.iter().zip(platforms).map(|(region, platform)| persist::Region {
+        range: region.base..region.base + region.size,
+        platform,
+        dimm: region.dimm,
+    });
+    let modelled = modelled.collect();
     let media: Arc<dyn Media> = Arc::new(Images { regions, images: laboratory.images().to_vec() });
-    let points = points::find(scenario, &recording, &media, model(scenario, options));
+    let model = Model { settings: settings(scenario, options), regions: modelled, media };
+    let points = points::find(scenario, &recording, &model);
     inconclusive.extend(points.unresolved.iter().cloned());
-    Ok(Run { scenario, laboratory, options, recording, dropped: dropped.unwrap_or_default(), media, points })
+    Ok(Run { scenario, laboratory, options, recording, dropped: dropped.unwrap_or_default(), model, points })
 }
 
 /// The settings of the persistence model.
-fn model(scenario: &Scenario, options: &RunOptions) -> persist::Settings {
+fn settings(scenario: &Scenario, options: &RunOptions) -> persist::Settings {
     let mut faults = ModelFaults::default();
     match options.sabotage {
         Some(Sabotage::StoresAreDurable) => faults.stores_are_durable = true,
@@ -206,7 +215,8 @@ impl<'a, L: Laboratory> Run<'a, L> {
 
     fn settings(&self) -> Settings {
         Settings {
-            platform: "adr".to_owned(),
+            platform: self.scenario.platforms(),
+            platform_override: self.scenario.platform_override,
             granularity: self.options.granularity,
             nt_evicts: self.options.nt_evicts,
             strict_fences: self.options.strict_fences || self.scenario.crash.strict_fences,
@@ -244,6 +254,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
             promises: self.scenario.history.promises.len() as u64,
             crash_points: self.points.points.len() as u64,
             crash_points_equal: self.points.equal as u64,
+            crash_points_left_out: self.points.left_out as u64,
             states_exist: if huge { "more than 2^128".to_owned() } else { total.to_string() },
             // Two decimals: sums of logarithms are not worth more, and reports stay short.
             states_exist_log2: if self.points.points.is_empty() {
@@ -292,7 +303,8 @@ impl<'a, L: Laboratory> Run<'a, L> {
             let distinct: BTreeSet<&Choice> = choices.iter().collect();
             count.exact && count.states == distinct.len() as u128
         };
-        counts.exhaustive = counts.states_left_out == 0 && points.iter().zip(&chosen).all(complete);
+        counts.exhaustive =
+            counts.states_left_out == 0 && self.points.left_out == 0 && points.iter().zip(&chosen).all(complete);
         states
     }
 

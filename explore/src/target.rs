@@ -31,6 +31,8 @@ pub struct Region {
     pub base: u64,
     /// Size in bytes.
     pub size: u64,
+    /// NFIT device handle of its DIMM.
+    pub dimm: u32,
 }
 
 /// A machine with persistent memory and the agent in it. Deterministic: from equal states it does equal things.
@@ -62,6 +64,8 @@ pub trait Target {
     fn changed(&self) -> Vec<u64>;
     /// Records events from now on, or no longer.
     fn set_tracing(&mut self, on: bool);
+    /// Records also what empties store buffers ([`persist::EventKind::StoresVisible`]): for the platform `eadr`.
+    fn set_store_buffer_events(&mut self, _on: bool) {}
     /// The events recorded since the last call.
     fn take_events(&mut self) -> Vec<persist::Event>;
     /// Number that the next event gets.

@@ -46,12 +46,16 @@ impl Report {
     fn write_counts(&self, f: &mut Formatter) -> fmt::Result {
         let counts = &self.counts;
         let settings = &self.settings;
+        let left_out = match counts.crash_points_left_out {
+            0 => String::new(),
+            stores => format!(", {stores} stores left out"),
+        };
         let strict = if settings.strict_fences { ", strict fences" } else { "" };
         writeln!(f, "  {} {:?}{strict}, seed {}", settings.platform, settings.granularity, settings.seed)?;
         writeln!(
             f,
-            "  {} events, {} promises, {} crash points ({} more equal to one of them)",
-            counts.events, counts.promises, counts.crash_points, counts.crash_points_equal
+            "  {} events, {} promises, {} crash points ({} more equal to one of them{})",
+            counts.events, counts.promises, counts.crash_points, counts.crash_points_equal, left_out
         )?;
         let least = if counts.states_exist_exact || counts.states_exist.starts_with("more") {
             ""

@@ -2,6 +2,7 @@
 
 mod error;
 mod number;
+mod platforms;
 mod regions;
 mod schema;
 mod steps;
@@ -14,10 +15,10 @@ use toml::Spanned;
 pub use self::error::ScenarioError;
 pub(crate) use self::error::Source;
 pub use self::number::Bytes;
+pub use self::platforms::Claim;
 pub use self::regions::{Interface, Region};
 pub use self::schema::{
-    Dropped, Filesystem, LimitOptions, Machine, NamesPolicy, Namespace, OracleOptions, Plant, Platform,
-    SCHEMA,
+    Dropped, Filesystem, LimitOptions, Machine, NamesPolicy, Namespace, OracleOptions, Plant, SCHEMA,
 };
 use crate::oracle::history::History;
 use crate::verdict::Class;
@@ -35,6 +36,8 @@ pub struct Scenario {
     pub machine: Machine,
     /// Regions of persistent memory in the order of the kernel, at least one; the file system is on the first.
     pub regions: Vec<Region>,
+    /// The platform that was asked for instead of those of the regions.
+    pub platform_override: Option<persist::Platform>,
     /// `[filesystem]`
     pub filesystem: Filesystem,
     /// `[crash]`
@@ -191,6 +194,7 @@ impl Scenario {
             expect,
             machine: document.machine,
             regions,
+            platform_override: None,
             filesystem: document.filesystem,
             crash,
             limits: document.limits,

@@ -1,10 +1,12 @@
 //! Regions of persistent memory: `[[nvdimm]]`, `[[virtio_pmem]]` and `[[pmem_legacy]]`.
 
+use persist::Platform;
 use serde::Deserialize;
 use vmm::{FlushAction, FlushFault};
 
 use super::number::Bytes;
-use super::schema::{Document, Namespace, Nvdimm, Platform};
+use super::platforms::Claim;
+use super::schema::{Document, Namespace, Nvdimm};
 use super::{ScenarioError, Source};
 
 /// Regions of each kind that a machine has at most.
@@ -33,6 +35,8 @@ pub enum Interface {
     Nvdimm {
         /// Flush hint addresses of its DIMM.
         flush_hints: u32,
+        /// What the platform says that it saves, if that is not what it does.
+        claims: Option<Claim>,
     },
     /// `[[virtio_pmem]]`: a virtio-pmem device tells of it.
     VirtioPmem {
@@ -108,37 +112,51 @@ impl RawFault {
 pub(super) fn compile(source: &Source, document: &Document) -> Result<Vec<Region>, ScenarioError> {
     let mut regions = Vec::new();
     for (number, nvdimm) in document.nvdimm.iter().enumerate() {
-        let Nvdimm { size, platform, namespace, flush_hints } = nvdimm.get_ref().clone();
+        let Nvdimm { size, platform, claims, namespace, flush_hints } = nvdimm.get_ref().clone();
         if flush_hints > MAX_FLUSH_HINTS {
             let place = source.place(&["nvdimm", &number.to_string(), "flush_hints"]);
             let what = format!("{flush_hints}: a DIMM has at most {MAX_FLUSH_HINTS}");
             return Err(source.error(place, "flush_hints", what));
         }
         check(source, "nvdimm", number, size)?;
-        regions.push(Region { size, platform, namespace, interface: Interface::Nvdimm { flush_hints } });
+        let interface = Interface::Nvdimm { flush_hints, claims };
+        regions.push(checked(source, "nvdimm", number, Region { size, platform, namespace, interface })?);
     }
     for (number, device) in document.virtio_pmem.iter().enumerate() {
         check(source, "virtio_pmem", number, device.size)?;
         let faults = device.faults.iter().map(RawFault::check).collect::<Result<_, _>>().map_err(|what| {
             source.error(source.place(&["virtio_pmem", &number.to_string(), "faults"]), "faults", what)
         })?;
-        regions.push(Region {
+        let region = Region {
             size: device.size,
-            platform: device.platform.unwrap_or_default(),
+            platform: device.platform.unwrap_or(Platform::VirtioPmem),
             namespace: device.namespace,
             interface: Interface::VirtioPmem { faults },
-        });
+        };
+        regions.push(checked(source, "virtio_pmem", number, region)?);
     }
     for (number, legacy) in document.pmem_legacy.iter().enumerate() {
         check(source, "pmem_legacy", number, legacy.size)?;
         let RawLegacy { size, platform, namespace } = legacy.clone();
-        regions.push(Region { size, platform, namespace, interface: Interface::Legacy });
+        let region = Region { size, platform, namespace, interface: Interface::Legacy };
+        regions.push(checked(source, "pmem_legacy", number, region)?);
     }
     if regions.is_empty() {
         let what = "a scenario needs at least one [[nvdimm]], [[virtio_pmem]] or [[pmem_legacy]]";
         return Err(source.error(0, "nvdimm", what));
     }
     Ok(regions)
+}
+
+/// A region that can be on its platform.
+fn checked(source: &Source, table: &str, number: usize, region: Region) -> Result<Region, ScenarioError> {
+    match region.refuses(region.platform) {
+        None => Ok(region),
+        Some(why) => {
+            let place = source.place(&[table, &number.to_string(), "platform"]);
+            Err(source.error(place, "platform", why))
+        }
+    }
 }
 
 /// Size and number of a region, which are those that machines have (vmm's `MachineConfig`), or narrower.

@@ -1,9 +1,11 @@
 //! The TOML form of a scenario, version 1. Unknown keys are errors.
 
+use persist::Platform;
 use serde::Deserialize;
 use toml::Spanned;
 
 use super::number::Bytes;
+use super::platforms::Claim;
 use super::regions::{RawLegacy, RawVirtioPmem};
 use crate::verdict::Class;
 
@@ -84,21 +86,14 @@ pub struct Nvdimm {
     /// What survives a power loss.
     #[serde(default)]
     pub platform: Platform,
+    /// What the platform says that survives: as it is, when absent.
+    pub claims: Option<Claim>,
     /// What the region holds.
     #[serde(default)]
     pub namespace: Namespace,
     /// Flush hint addresses of the DIMM.
     #[serde(default)]
     pub flush_hints: u32,
-}
-
-/// What the platform saves when power goes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Platform {
-    /// The write-pending queue of the memory controller; not the caches.
-    #[default]
-    Adr,
 }
 
 /// What a region holds.

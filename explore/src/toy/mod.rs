@@ -338,7 +338,7 @@ impl Target for Toy {
         Some(BASE + block * PAGE + at % PAGE)
     }
     fn regions(&self) -> Vec<Region> {
-        vec![Region { base: BASE, size: SIZE }]
+        vec![Region { base: BASE, size: SIZE, dimm: 1 }]
     }
     fn read_pmem(&self, address: u64, buffer: &mut [u8]) {
         self.state.bus.read(address - BASE, buffer);
