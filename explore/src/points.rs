@@ -7,8 +7,8 @@ use persist::{Choice, CrashPoint, Domain, EventKind, Media, StateId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-use crate::oracle::expectation::{Expectation, expect};
 use crate::model::Model;
+use crate::oracle::expectation::{Expectation, expect};
 use crate::oracle::judge::Fault;
 use crate::record::Recording;
 use crate::scenario::{PointRule, Scenario};
@@ -87,11 +87,7 @@ pub(crate) struct Points {
 }
 
 /// Finds the crash points of a recording.
-pub(crate) fn find(
-    scenario: &Scenario,
-    recording: &Recording,
-    model: &Model,
-) -> Points {
+pub(crate) fn find(scenario: &Scenario, recording: &Recording, model: &Model) -> Points {
     let faults = windows::faults(&recording.watched, &recording.events);
     let Wanted { events: wanted, unresolved, left_out } = wanted(scenario, recording, &faults, model);
     let mut domain = model.domain();
@@ -156,12 +152,7 @@ struct Wanted {
 }
 
 /// Applies every rule.
-fn wanted(
-    scenario: &Scenario,
-    recording: &Recording,
-    faults: &[windows::Fault],
-    model: &Model,
-) -> Wanted {
+fn wanted(scenario: &Scenario, recording: &Recording, faults: &[windows::Fault], model: &Model) -> Wanted {
     let growth = model.growth(&recording.events);
     let stores = some(&growth.stores, scenario.crash.budget, scenario.crash.seed);
     let mut wanted = Wanted { left_out: growth.stores.len() - stores.len(), ..Wanted::default() };

@@ -303,8 +303,9 @@ impl<'a, L: Laboratory> Run<'a, L> {
             let distinct: BTreeSet<&Choice> = choices.iter().collect();
             count.exact && count.states == distinct.len() as u128
         };
-        counts.exhaustive =
-            counts.states_left_out == 0 && self.points.left_out == 0 && points.iter().zip(&chosen).all(complete);
+        counts.exhaustive = counts.states_left_out == 0
+            && self.points.left_out == 0
+            && points.iter().zip(&chosen).all(complete);
         states
     }
 

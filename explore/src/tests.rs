@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 
+use persist::Platform;
+
+use crate::replay::{replay, scenario_of};
 use crate::report::{Report, Verdict};
 use crate::run::{RunOptions, Sabotage, run};
 use crate::scenario::Scenario;
@@ -231,4 +234,60 @@ fn a_guest_that_hangs_or_floods_its_console_is_a_finding() {
         );
         assert!(report.findings[0].text.contains(word), "{report}");
     }
+}
+
+fn on(name: &str, platform: Platform) -> Scenario {
+    let mut scenario = shipped(name);
+    scenario.expect.clear();
+    scenario.override_platform(platform).unwrap_or_else(|why| panic!("{why}"));
+    scenario
+}
+
+#[test]
+fn where_the_caches_are_saved_a_flush_may_be_forgotten_but_no_fence() {
+    let flushless = explore(&on("controls/no-clwb", Platform::Eadr));
+    assert_eq!(flushless.verdict, Verdict::Kept, "{flushless}");
+    let fenceless = explore(&on("controls/no-fence", Platform::Eadr));
+    assert_eq!(fenceless.verdict, Verdict::Violated, "{fenceless}");
+    let stores = &fenceless.findings[0].stores;
+    assert!(stores[0].lacked.starts_with("in the store buffer"), "{fenceless}");
+    assert_eq!(fenceless.settings.platform, "eadr");
+}
+
+#[test]
+fn without_flush_hints_nothing_outlives_a_lost_write_pending_queue() {
+    let report = explore(&on("map-sync-ext4", Platform::AdrLost));
+    assert_eq!(report.verdict, Verdict::Violated, "{report}");
+    let lacked = |store: &crate::report::StoreReport| store.lacked.contains("no flush hint");
+    assert!(report.findings.iter().flat_map(|finding| &finding.stores).any(lacked), "{report}");
+}
+
+#[test]
+fn when_only_the_guest_crashes_every_store_is_there() {
+    let mut scenario = on("controls/no-clwb", Platform::HostSurvives);
+    assert_eq!(explore(&scenario).verdict, Verdict::Kept);
+    // Each store is a crash point of its own: more than a small budget takes.
+    scenario.crash.budget = 3;
+    let bounded = explore(&scenario);
+    assert!(bounded.counts.crash_points_left_out > 0 && !bounded.counts.exhaustive, "{bounded}");
+    assert!(bounded.to_string().contains("stores left out"), "{bounded}");
+    assert!(bounded.points.iter().all(|point| point.in_flight == 0), "{bounded}");
+}
+
+#[test]
+fn a_replay_keeps_the_platform_that_was_asked_for() {
+    let report = explore(&on("controls/no-fence", Platform::Eadr));
+    let report = Report::from_json(&report.to_json()).unwrap_or_else(|why| panic!("{why}"));
+    let scenario = scenario_of(&report).unwrap_or_else(|why| panic!("{why}"));
+    assert_eq!(scenario.regions[0].platform, Platform::Eadr);
+    let id = &report.findings[0].id;
+    let replayed =
+        replay(&report, id, &scenario, &ToyLaboratory::new()).unwrap_or_else(|why| panic!("{why}"));
+    assert!(replayed.faults.iter().any(|fault| fault.starts_with("lost")), "{replayed:?}");
+}
+
+#[test]
+fn a_platform_that_no_region_can_have_is_refused() {
+    let refused = shipped("fsync-ext4").override_platform(Platform::VirtioPmem).unwrap_err();
+    assert!(refused.contains("[[virtio_pmem]]"), "{refused}");
 }

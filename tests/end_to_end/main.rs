@@ -4,6 +4,7 @@ mod comparison;
 mod controls;
 mod inside_the_fault;
 mod map_sync;
+mod platforms;
 mod processors;
 mod programs;
 mod sabotage;

@@ -58,9 +58,10 @@ impl Region {
         match platform {
             Platform::HostSurvives => None,
             Platform::VirtioPmem if virtio => None,
-            Platform::VirtioPmem => {
-                Some("\"virtio-pmem\": only a [[virtio_pmem]] device takes the flushes that count there".to_owned())
-            }
+            Platform::VirtioPmem => Some(
+                "\"virtio-pmem\": only a [[virtio_pmem]] device takes the flushes that count there"
+                    .to_owned(),
+            ),
             Platform::Adr | Platform::Eadr | Platform::AdrLost if virtio => Some(format!(
                 "\"{platform}\": a [[virtio_pmem]] device is memory of the host: write \"virtio-pmem\" or \"host-survives\""
             )),

@@ -2,6 +2,8 @@
 
 use guest_protocol::{Command, Fence, Flush, Op, Pattern};
 
+use persist::Platform;
+
 use super::*;
 use crate::conversation::Limits;
 
@@ -257,4 +259,49 @@ fn a_step_that_is_to_fail_makes_neither_mapping_nor_promise() {
     assert_eq!(fails, [None, Some(95), None, Some(5)]);
     let (_, key, _) = error("[[step]]\nmkdir = \"a\"\nfails = \"EIO\"\n");
     assert_eq!(key, "fails");
+}
+
+#[test]
+fn a_region_is_on_a_platform_that_it_can_be_on_and_says_so_unless_it_lies() {
+    let found = regions(
+        "[[nvdimm]]\nsize = \"16M\"\n[[nvdimm]]\nsize = \"16M\"\nplatform = \"eadr\"\n\
+         [[nvdimm]]\nsize = \"16M\"\nplatform = \"adr-lost\"\n\
+         [[nvdimm]]\nsize = \"16M\"\nclaims = \"eadr\"\n[[nvdimm]]\nsize = \"16M\"\nclaims = \"nothing\"\n\
+         [[virtio_pmem]]\nsize = \"16M\"\n[[virtio_pmem]]\nsize = \"16M\"\nplatform = \"host-survives\"\n\
+         [[pmem_legacy]]\nsize = \"16M\"\nplatform = \"eadr\"\n",
+    )
+    .unwrap();
+    let found: Vec<_> = found.iter().map(|region| (region.platform, region.claim())).collect();
+    assert_eq!(
+        found,
+        [
+            (Platform::Adr, Some(Claim::Adr)),
+            (Platform::Eadr, Some(Claim::Eadr)),
+            (Platform::AdrLost, Some(Claim::Adr)),
+            (Platform::Adr, Some(Claim::Eadr)),
+            (Platform::Adr, Some(Claim::Nothing)),
+            (Platform::VirtioPmem, None),
+            (Platform::HostSurvives, None),
+            (Platform::Eadr, None),
+        ]
+    );
+    for wrong in [
+        "[[nvdimm]]\nsize = \"16M\"\nplatform = \"virtio-pmem\"\n",
+        "[[virtio_pmem]]\nsize = \"16M\"\nplatform = \"adr\"\n",
+        "[[pmem_legacy]]\nsize = \"16M\"\nplatform = \"virtio-pmem\"\n",
+    ] {
+        assert_eq!(regions(wrong).unwrap_err().0, "platform", "{wrong}");
+    }
+    assert_eq!(regions("[[virtio_pmem]]\nsize = \"16M\"\nclaims = \"adr\"\n").unwrap_err().0, "claims");
+}
+
+#[test]
+fn the_platform_that_is_asked_for_holds_for_every_region_that_can_have_it() {
+    let tables = "[[nvdimm]]\nsize = \"16M\"\nclaims = \"adr\"\n[[virtio_pmem]]\nsize = \"16M\"\n";
+    let mut scenario = Scenario::parse(&format!("{MACHINE}{tables}"), "test.toml").unwrap();
+    assert_eq!(scenario.platforms(), "adr, virtio-pmem");
+    scenario.override_platform(Platform::Eadr).unwrap();
+    assert_eq!(scenario.platforms(), "eadr (claims adr), virtio-pmem");
+    scenario.override_platform(Platform::HostSurvives).unwrap();
+    assert_eq!(scenario.platforms(), "host-survives");
 }
