@@ -147,14 +147,19 @@ impl<B: Bus> Cpu<B> {
         self.state.regs[RSP] = kept | if narrow { rsp & 0xffff } else { rsp };
     }
 
-    /// Empties data segment registers that the outer privilege may not use. SDM vol. 2, IRET, RETURN-TO-OUTER.
+    /// Empties data segment registers that the outer privilege may not use; null selectors lose their RPL, bases stay.
+    /// SDM vol. 2, IRET, RETURN-TO-OUTER.
     pub(crate) fn drop_inner_segments(&mut self, cpl: u8) {
         for index in [0, 3, FS, GS] {
             let segment = &mut self.state.segments[index];
+            if segment.selector & !3 == 0 {
+                segment.selector = 0;
+                continue;
+            }
             let conforming =
                 segment.access & (ACCESS_CODE | ACCESS_CONFORMING) == ACCESS_CODE | ACCESS_CONFORMING;
             let dpl = (segment.access >> 5 & 3) as u8;
-            if segment.selector & !3 != 0 && !conforming && dpl < cpl {
+            if !conforming && dpl < cpl {
                 *segment = Segment::default();
             }
         }

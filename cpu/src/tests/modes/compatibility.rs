@@ -241,3 +241,27 @@ fn stops_are_exact_in_32_bit_code() {
         assert_eq!((cpu.state().retired, cpu.state().regs[AX]), (until, until.div_ceil(2)));
     }
 }
+
+#[test]
+fn returning_to_an_outer_privilege_takes_the_rpl_of_null_selectors_but_not_their_bases() {
+    let (mut cpu, mut bus) = machine(|a| {
+        a.int(SYSTEM_CALL as i32)?;
+        end(a)
+    });
+    let mut state = cpu.state();
+    state.segments[3] = Segment { selector: 3, ..Segment::default() };
+    state.segments[4] = Segment { selector: 2, base: 0x1234_5678_9abc, ..Segment::default() };
+    cpu.set_state(state);
+    let handler = HANDLERS + SYSTEM_CALL * 16;
+    bus.poke(
+        handler,
+        &assemble(64, handler, |a| {
+            a.mov(ebx, ds)?;
+            a.iretq()
+        }),
+    );
+    run_to_handler(&mut cpu, &mut bus);
+    let state = cpu.state();
+    assert_eq!((state.regs[BX], state.segments[3].selector), (3, 0));
+    assert_eq!((state.segments[4].selector, state.segments[4].base), (0, 0x1234_5678_9abc));
+}
