@@ -16,6 +16,7 @@ mod persistence;
 mod processors;
 mod self_modifying;
 mod single_step;
+mod tables;
 mod traps;
 
 use iced_x86::{IcedError, code_asm::CodeAssembler};

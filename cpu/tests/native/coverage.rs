@@ -116,7 +116,7 @@ const OWN_TESTS: [(&str, &str); 5] = [
     ("Sysenter", "cpu/src/tests/modes/compatibility.rs"),
     ("Smsw", "cpu/src/tests/modes/real.rs"),
     ("Str", "cpu/src/tests/control.rs"),
-    ("Sgdt, Sidt, Sldt", "none yet but the boot of the kernels, which use them"),
+    ("Sgdt, Sidt, Sldt", "cpu/src/tests/tables.rs"),
 ];
 
 fn offered(guest: &mut Guest) -> Offered {
