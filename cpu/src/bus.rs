@@ -27,7 +27,8 @@ pub enum StoreKind {
     Cached,
     /// Through the cache, by one iteration of REP MOVS or REP STOS, or by several that follow each other in one line.
     /// `first` is set on the first iteration of one execution of the instruction, and only then: parts of one
-    /// execution on one line are unordered.
+    /// execution on one line are unordered. That the run ends between two iterations does not end the execution, an
+    /// interrupt between them does.
     CachedRep {
         /// These are the first iterations of this execution of the instruction.
         first: bool,

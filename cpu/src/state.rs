@@ -145,6 +145,9 @@ pub struct State {
     /// The run ended before the instruction at RIP because [`crate::Bus::probe`] was told of it and asked for
     /// attention: it is not told again.
     pub probe_told: bool,
+    /// The run ended between two iterations of the REP instruction at RIP, after this many retired instructions:
+    /// executed next, it goes on with the same execution. An interrupt or exception between them ends that one.
+    pub rep_paused_at: Option<u64>,
 }
 
 impl State {
@@ -201,6 +204,7 @@ impl State {
             vcpu,
             drain_pending: false,
             probe_told: false,
+            rep_paused_at: None,
         }
     }
 

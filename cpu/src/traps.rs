@@ -112,6 +112,7 @@ impl<B: Bus> Cpu<B> {
         }
         self.state.interrupt_shadow = false;
         self.state.stack_shadow = false;
+        self.state.rep_paused_at = None;
         self.single_step = false;
         if event.vector == 1 && !event.software {
             self.state.dr[7] &= !DR7_GD;

@@ -120,7 +120,7 @@ fn repeat<B: Bus>(
         return step(cpu, bus, 1, Repeated::No).map(|_| ());
     }
     let mut count = register(cpu, form.address_bits, RCX);
-    let mut first = true;
+    let mut first = cpu.state.rep_paused_at.take() != Some(cpu.state.retired);
     while count != 0 {
         let most = count.min(cpu.rep_budget().max(1));
         let done = step(cpu, bus, most, Repeated::Yes { first })?;
@@ -134,6 +134,8 @@ fn repeat<B: Bus>(
         }
         if cpu.rep_budget() <= 1 {
             cpu.state.regs[REG_RIP] = cpu.state.regs[REG_RIP].wrapping_sub(op.len as u64);
+            // The run loop counts the iteration before it looks.
+            cpu.state.rep_paused_at = Some(cpu.state.retired + 1);
             between_iterations(cpu);
             break;
         }

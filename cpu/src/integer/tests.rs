@@ -74,12 +74,12 @@ fn rep_stores_to_pmem_are_told_line_by_line_and_only_the_first_as_first() {
 }
 
 #[test]
-fn an_interrupted_rep_goes_on_as_a_new_execution() {
+fn a_rep_goes_on_as_the_same_execution_when_the_run_ended_in_it() {
     let (mut cpu, mut bus) = with_registers(&REP_MOVSB, &[(RCX, 20), (RSI, DATA), (RDI, PMEM)]);
     cpu.run(&mut bus, 5);
     run_to_halt(&mut cpu, &mut bus);
     let store = |at, len, first| Told::Store(PMEM + at, vec![0; len], StoreKind::CachedRep { first });
-    assert_eq!(bus.told(), [store(0, 5, true), store(5, 15, true)]);
+    assert_eq!(bus.told(), [store(0, 5, true), store(5, 15, false)]);
 }
 
 #[test]

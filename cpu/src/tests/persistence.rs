@@ -185,3 +185,50 @@ fn rep_stores_tell_each_line_and_the_first_iteration() {
         |offset: u64, len, first| Told::Store(PMEM + offset, vec![7; len], StoreKind::CachedRep { first });
     assert_eq!(told, [rep(62, 2, true), rep(64, 3, false)]);
 }
+
+/// Line by line, what REP STOSB of 128 bytes tells when the run ends wherever `limits` say, and whether `meanwhile`
+/// something is delivered.
+fn rep_in_parts(limits: &[u64], interrupted: bool) -> Vec<bool> {
+    let code = assemble(|a| {
+        a.mov(rdi, PMEM)?;
+        a.mov(ecx, 128)?;
+        a.rep().stosb()?;
+        a.mov(ecx, 1)?;
+        a.rep().stosb()?;
+        a.hlt()
+    });
+    let (mut cpu, mut bus) = machine_with_traps(&code);
+    let handler = HANDLERS + 0x40 * 16;
+    bus.poke(handler, &assemble_at(handler, |a| a.iretq()));
+    let mut state = cpu.state();
+    state.rflags |= 0x200;
+    cpu.set_state(state);
+    for limit in limits {
+        assert_eq!(cpu.run(&mut bus, *limit), crate::Exit::Limit);
+        // What a snapshot keeps is enough.
+        let kept = cpu.state();
+        cpu.set_state(kept);
+        if interrupted {
+            bus.interrupts.push(0x40);
+        }
+    }
+    run_to_halt(&mut cpu, &mut bus);
+    let first = |told: &Told| match told {
+        Told::Store(_, _, StoreKind::CachedRep { first }) => Some(*first),
+        _ => None,
+    };
+    bus.told().iter().filter_map(first).collect()
+}
+
+#[test]
+fn a_rep_that_the_end_of_a_run_divides_stays_one_execution() {
+    assert_eq!(rep_in_parts(&[], false), [true, false, true]);
+    assert_eq!(rep_in_parts(&[10, 11, 12], false), [true, false, false, false, false, true]);
+    // Ends between the two instructions.
+    assert_eq!(rep_in_parts(&[130], false), [true, false, true]);
+}
+
+#[test]
+fn a_rep_that_an_interrupt_divides_is_executed_twice() {
+    assert_eq!(rep_in_parts(&[10], true), [true, true, false, true]);
+}
