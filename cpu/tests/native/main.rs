@@ -26,6 +26,7 @@ mod random;
 mod raw;
 mod report;
 mod skips;
+mod transcendental;
 mod x87;
 
 use std::collections::{BTreeMap, HashMap};
@@ -196,4 +197,5 @@ fn every_offered_form_does_what_hardware_does() {
     for (bits, cases) in sizes {
         compare_code(&mut comparison, bits, cases, &filter, &mut random);
     }
+    transcendental::check(&mut comparison.host, &mut comparison.guests[0].1);
 }

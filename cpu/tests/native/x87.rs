@@ -129,7 +129,7 @@ fn forgive_exact(host: &Outcome, guest: &mut Outcome) {
 }
 
 /// Magnitude and sign as a number in which neighbours differ by one: the integer bit carries no information.
-fn order(register: u128) -> u128 {
+pub fn order(register: u128) -> u128 {
     let fraction = register & ((1 << 63) - 1);
     register >> 64 << 63 | fraction
 }
