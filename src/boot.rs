@@ -30,6 +30,10 @@ pub struct Boot {
     /// What executes the processors: software (deterministic), or kvm (the host's processor, in real time)
     #[arg(long, value_enum, default_value_t)]
     engine: EngineName,
+    /// With --engine kvm: instructions that the software processor executes at most when it does what KVM cannot [default:
+    /// 1, or 4096 where KVM emulates supervisor mode]
+    #[arg(long)]
+    assist: Option<u64>,
     /// Directory below which the modules of a kernel given by its path are
     #[arg(long)]
     modules: Option<PathBuf>,
@@ -90,6 +94,9 @@ impl Boot {
             vmm::Error::Payload(_) => anyhow::Error::from(error).context(format!("--kernel {}", self.kernel)),
             other => other.into(),
         })?;
+        if let Some(instructions) = self.assist {
+            machine.set_assist(instructions);
+        }
         if self.trace_hash {
             machine.set_tracing(true);
             machine.start_trace_hash();

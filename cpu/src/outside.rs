@@ -13,6 +13,11 @@ impl<B: Bus> Cpu<B> {
         self.state.rip()
     }
 
+    /// Privilege that the selected processor executes with: see [`crate::State::cpl`].
+    pub fn cpl(&self) -> u8 {
+        self.state.cpl()
+    }
+
     /// Time of the machine in nanoseconds: see [`crate::State::time`].
     pub fn time(&self) -> u64 {
         self.state.time()

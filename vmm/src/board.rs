@@ -158,6 +158,11 @@ impl Board {
         self.chips.lapics.get(usize::from(vcpu))
     }
 
+    /// The run loop has looked at deadlines.
+    pub(crate) fn looked(&mut self) {
+        self.recheck = false;
+    }
+
     /// Whether the run loop has to look: it must end, or processors have something to do.
     pub(crate) fn wants_attention(&self) -> bool {
         self.stop.is_some() || self.call.is_some() || !self.signals.is_empty()

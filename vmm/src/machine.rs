@@ -127,6 +127,14 @@ impl Machine {
         Ok(())
     }
 
+    /// On KVM: how many instructions the software processor executes at most when it does what KVM cannot, at least 1.
+    /// Without this it is 1, or more where KVM emulates supervisor mode and is slower at it.
+    pub fn set_assist(&mut self, instructions: u64) {
+        if let Running::Kvm(kvm) = &mut self.running {
+            kvm.set_burst(instructions);
+        }
+    }
+
     /// What the machine did on KVM since it went over to it; `None` on the software engine.
     pub fn kvm_counts(&self) -> Option<KvmCounts> {
         match &self.running {

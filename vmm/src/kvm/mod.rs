@@ -35,6 +35,7 @@ mod msrs;
 mod registers;
 mod run;
 mod slots;
+mod speed;
 mod system;
 mod vcpu;
 
@@ -43,4 +44,5 @@ pub use model::Difference;
 pub(crate) use model::{differences, offered};
 pub(crate) use run::Kvm;
 pub use run::KvmCounts;
+pub use speed::SupervisorSpeed;
 pub(crate) use system::System;

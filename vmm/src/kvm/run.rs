@@ -8,7 +8,7 @@ use super::exit::{self, Exit};
 use super::kick::Kick;
 use super::slots::Slots;
 use super::vcpu::Vcpu;
-use super::{KvmError, System, model, msrs};
+use super::{KvmError, SupervisorSpeed, System, assist, model, msrs};
 use crate::Stop;
 use crate::board::Board;
 use crate::software::Software;
@@ -54,7 +54,13 @@ impl Kvm {
         let slots = Slots::new(&vm, &board.memory)?;
         let processors = states.len() as u8;
         let vcpus: Result<_, _> = states.into_iter().map(|state| Vcpu::new(&vm, state, processors)).collect();
-        Ok(Kvm { vcpus: vcpus?, vm, slots, counts: KvmCounts::default(), current: 0, burst: 1 })
+        let burst = assist::burst(SupervisorSpeed::measure(system)?.is_emulated());
+        Ok(Kvm { vcpus: vcpus?, vm, slots, counts: KvmCounts::default(), current: 0, burst })
+    }
+
+    /// How many instructions the software processor executes at most when it helps out.
+    pub(crate) fn set_burst(&mut self, instructions: u64) {
+        self.burst = instructions.max(1);
     }
 
     pub(crate) fn counts(&self) -> KvmCounts {
