@@ -31,7 +31,7 @@ pub struct Boot {
     #[arg(long, value_enum, default_value_t)]
     engine: EngineName,
     /// With --engine kvm: instructions that the software processor executes at most when it does what KVM cannot [default:
-    /// 1, or 4096 where KVM emulates supervisor mode]
+    /// 1, but all of supervisor mode where KVM emulates that]
     #[arg(long)]
     assist: Option<u64>,
     /// Directory below which the modules of a kernel given by its path are

@@ -2,6 +2,7 @@
 
 mod bench;
 mod boot;
+mod doctor;
 mod engine;
 mod failure;
 mod images;
@@ -27,6 +28,7 @@ enum Command {
     Boot(boot::Boot),
     Images(images::Images),
     Bench(bench::Bench),
+    Doctor(doctor::Doctor),
 }
 
 fn main() -> ExitCode {
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Command::Boot(boot) => boot.run(),
         Command::Images(images) => images.run(),
         Command::Bench(bench) => bench.run(),
+        Command::Doctor(doctor) => doctor.run(),
     };
     match done {
         Ok(code) => ExitCode::from(code),

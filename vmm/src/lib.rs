@@ -26,7 +26,7 @@ pub use config::{BootProtocol, MachineConfig, Nvdimm, PlatformCapability, Virtio
 pub use devices::virtio::{FlushAction, FlushFault};
 pub use engine::Engine;
 pub use error::{Error, Unmapped};
-pub use kvm::{Difference, KvmCounts, KvmError, SupervisorSpeed};
+pub use kvm::{Capability, Difference, KvmCounts, KvmError, KvmHost, SupervisorSpeed};
 pub use machine::{Call, Machine, Stop};
 pub use memory::{PAGE, Region, RegionKind};
 pub use symbols::{Symbol, Symbols};

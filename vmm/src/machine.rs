@@ -128,10 +128,10 @@ impl Machine {
     }
 
     /// On KVM: how many instructions the software processor executes at most when it does what KVM cannot, at least 1.
-    /// Without this it is 1, or more where KVM emulates supervisor mode and is slower at it.
+    /// Without this it is 1, and all of supervisor mode where KVM emulates that, a hundred times as slowly.
     pub fn set_assist(&mut self, instructions: u64) {
         if let Running::Kvm(kvm) = &mut self.running {
-            kvm.set_burst(instructions);
+            kvm.set_help(crate::kvm::Help::Instructions(instructions));
         }
     }
 
@@ -283,7 +283,8 @@ impl Machine {
     }
 
     /// Records [`persist::EventKind::Symbol`] with the index in `symbols` whenever the processor is about to execute one of
-    /// these linear addresses.
+    /// these linear addresses. KVM, where it executes natively, knows four, those of the copy functions included: the
+    /// lowest.
     pub fn set_watched(&mut self, symbols: &[u64]) {
         self.board.recorder.set_watched(symbols);
         self.software.cpu.set_probes(&self.board.recorder.probes());

@@ -1,8 +1,8 @@
 //! What KVM cannot execute, the software processor does: on the same state and memory, then KVM goes on.
 //!
 //! Where KVM executes natively, that is one instruction. Where it emulates supervisor mode, the software processor is a
-//! hundred times as fast and the way there as long as fifty instructions, so it goes on for a while, until user mode at
-//! the latest.
+//! hundred times as fast at it. It then takes over supervisor mode as a whole: KVM executes user mode, and is looked at
+//! every now and then whether it has come to supervisor mode in the meantime.
 
 use cpu::Exit;
 
@@ -15,22 +15,39 @@ use crate::software::{Software, stop_of};
 
 /// Instructions between two looks at timers and at the privilege.
 const CHUNK: u64 = 256;
-/// Instructions of one assist by default, where supervisor mode is emulated.
-const BURST_WHERE_EMULATED: u64 = 4096;
+/// Nanoseconds after which a processor that executes in KVM is looked at, where supervisor mode is emulated.
+pub(super) const LOOK: u64 = 200_000;
 
-/// Instructions of one assist by default.
-pub(super) fn burst(emulated: bool) -> u64 {
-    if emulated { BURST_WHERE_EMULATED } else { 1 }
+/// What the software processor does for KVM.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Help {
+    /// So many instructions, at least 1, when KVM cannot execute one, or less if user mode comes first.
+    Instructions(u64),
+    /// All of supervisor mode.
+    Supervisor,
+}
+
+impl Help {
+    /// What suits this KVM.
+    pub(super) fn suitable(emulated: bool) -> Help {
+        if emulated { Help::Supervisor } else { Help::Instructions(1) }
+    }
 }
 
 impl Kvm {
-    /// Executes the instruction at RIP of the current processor, and up to `self.burst` - 1 more as long as they are in
-    /// supervisor mode. Returns why the run must end, if it must.
+    /// Whether the current processor stands where KVM is not to execute.
+    pub(super) fn is_taken_over(&self) -> bool {
+        self.help == Help::Supervisor && self.vcpus[self.current].privilege() < 3
+    }
+
+    /// Executes the instruction at RIP of the current processor, and more as long as they are in supervisor mode, it is
+    /// before `end`, and [`Help`] says so. Returns why the run must end, if it must.
     pub(super) fn assist(
         &mut self,
         software: &mut Software,
         board: &mut Board,
         clock: &Clock,
+        end: u64,
     ) -> Result<Option<Stop>, KvmError> {
         if let Some(stop) = self.store(self.current, software, board)? {
             return Ok(Some(stop));
@@ -40,15 +57,18 @@ impl Kvm {
         software.cpu.forget_writable();
         self.counts.assists += 1;
         let before = software.cpu.retired();
-        let end = before.saturating_add(self.burst);
+        let last = match self.help {
+            Help::Instructions(count) => before.saturating_add(count.max(1)),
+            Help::Supervisor => u64::MAX,
+        };
         let stop = loop {
             let now = clock.now();
             software.follow_time(now);
             board.expire(now);
             board.looked();
             let cpu = &mut software.cpu;
-            let exit = cpu.run(board, end.min(cpu.retired().saturating_add(CHUNK)));
-            let ended = cpu.retired() >= end || cpu.cpl() == 3 || board.wants_attention();
+            let exit = cpu.run(board, last.min(cpu.retired().saturating_add(CHUNK)));
+            let ended = cpu.retired() >= last || cpu.cpl() == 3 || board.wants_attention() || now >= end;
             match exit {
                 Exit::Limit | Exit::Attention if !ended => {}
                 exit => break stop_of(exit),

@@ -26,7 +26,7 @@ pub(super) enum Exit {
     Halted,
     /// Triple fault.
     Shutdown,
-    /// Hardware breakpoint or single step.
+    /// In front of an address that was given to [`super::vcpu::Vcpu::stop_at`].
     Debug,
     /// KVM's emulator does not know the instruction at RIP, or cannot execute it where it stands.
     CannotEmulate,

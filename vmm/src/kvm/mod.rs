@@ -29,6 +29,7 @@ mod assist;
 mod clock;
 mod error;
 mod exit;
+mod host;
 mod kick;
 mod model;
 mod msrs;
@@ -39,7 +40,9 @@ mod speed;
 mod system;
 mod vcpu;
 
+pub(crate) use assist::Help;
 pub use error::KvmError;
+pub use host::{Capability, KvmHost};
 pub use model::Difference;
 pub(crate) use model::{differences, offered};
 pub(crate) use run::Kvm;

@@ -3,12 +3,13 @@
 use cpu::{Bus, CpuView};
 use kvm_ioctls::VmFd;
 
+use super::assist::{Help, LOOK};
 use super::clock::Clock;
 use super::exit::{self, Exit};
 use super::kick::Kick;
 use super::slots::Slots;
 use super::vcpu::Vcpu;
-use super::{KvmError, SupervisorSpeed, System, assist, model, msrs};
+use super::{KvmError, SupervisorSpeed, System, model, msrs};
 use crate::Stop;
 use crate::board::Board;
 use crate::software::Software;
@@ -32,14 +33,13 @@ pub struct KvmCounts {
 /// A machine in KVM.
 pub(crate) struct Kvm {
     // Before the slots: the mappings must outlive whoever writes them.
-    vcpus: Vec<Vcpu>,
+    pub(super) vcpus: Vec<Vcpu>,
     pub(super) vm: VmFd,
     pub(super) slots: Slots,
     pub(super) counts: KvmCounts,
     /// Whose turn it is.
     pub(super) current: usize,
-    /// Instructions that the software processor executes when it helps out.
-    pub(super) burst: u64,
+    pub(super) help: Help,
 }
 
 impl Kvm {
@@ -54,13 +54,13 @@ impl Kvm {
         let slots = Slots::new(&vm, &board.memory)?;
         let processors = states.len() as u8;
         let vcpus: Result<_, _> = states.into_iter().map(|state| Vcpu::new(&vm, state, processors)).collect();
-        let burst = assist::burst(SupervisorSpeed::measure(system)?.is_emulated());
-        Ok(Kvm { vcpus: vcpus?, vm, slots, counts: KvmCounts::default(), current: 0, burst })
+        let help = Help::suitable(SupervisorSpeed::measure(system)?.is_emulated());
+        Ok(Kvm { vcpus: vcpus?, vm, slots, counts: KvmCounts::default(), current: 0, help })
     }
 
-    /// How many instructions the software processor executes at most when it helps out.
-    pub(crate) fn set_burst(&mut self, instructions: u64) {
-        self.burst = instructions.max(1);
+    /// What the software processor does for KVM.
+    pub(crate) fn set_help(&mut self, help: Help) {
+        self.help = help;
     }
 
     pub(crate) fn counts(&self) -> KvmCounts {
@@ -131,12 +131,24 @@ impl Kvm {
                 turn_ends = now.saturating_add(TURN);
             }
             self.select(next, software, board);
+            if self.is_taken_over() {
+                self.complete(next, software, board, clock, end)?;
+                if board.wants_attention() {
+                    return Ok(None);
+                }
+                if let Some(stop) = self.assist(software, board, clock, end)? {
+                    return Ok(Some(stop));
+                }
+                continue;
+            }
             let until = board.deadline().map_or(end, |deadline| deadline.min(end));
             // A KVM that emulates lowers CR8 without telling; an interrupt may have become possible by it.
             let until = if board.read_cr8() != 0 { until.min(now.saturating_add(TURN)) } else { until };
             let until = if self.vcpus.len() > 1 { until.min(turn_ends) } else { until };
+            let until =
+                if self.help == Help::Supervisor { until.min(now.saturating_add(LOOK)) } else { until };
             kick.arm(until, until.saturating_sub(now));
-            if let Some(stop) = self.step(software, board, clock)? {
+            if let Some(stop) = self.step(software, board, clock, end)? {
                 return Ok(Some(stop));
             }
         }
@@ -168,6 +180,7 @@ impl Kvm {
         software: &mut Software,
         board: &mut Board,
         clock: &Clock,
+        end: u64,
     ) -> Result<Option<Stop>, KvmError> {
         self.offer_interrupt(board)?;
         let vcpu = &mut self.vcpus[self.current];
@@ -180,7 +193,7 @@ impl Kvm {
         if priority_now != priority {
             board.write_cr8(&view(vcpu, clock.now()), priority_now);
         }
-        self.serve(exit, software, board, clock)
+        self.serve(exit, software, board, clock, end)
     }
 
     /// Gives the current processor the interrupt that waits for it, or asks KVM to say when it would take one.
@@ -202,6 +215,7 @@ impl Kvm {
         software: &mut Software,
         board: &mut Board,
         clock: &Clock,
+        end: u64,
     ) -> Result<Option<Stop>, KvmError> {
         let vcpu = &mut self.vcpus[self.current];
         vcpu.unanswered = true;
@@ -238,13 +252,14 @@ impl Kvm {
                 vcpu.unanswered = false;
                 vcpu.state.halted = true;
             }
-            Exit::CannotEmulate => {
+            // The software processor is told of the probe, and goes over it.
+            Exit::CannotEmulate | Exit::Debug => {
                 vcpu.unanswered = false;
-                return self.assist(software, board, clock);
+                return self.assist(software, board, clock, end);
             }
             Exit::Shutdown => return Ok(Some(Stop::Shutdown)),
             Exit::Failed(what) => return Ok(Some(Stop::Engine(what))),
-            Exit::Interrupted | Exit::Debug => vcpu.unanswered = false,
+            Exit::Interrupted => vcpu.unanswered = false,
         }
         Ok(None)
     }
@@ -292,12 +307,14 @@ impl Kvm {
     fn load_all(&mut self, software: &mut Software, board: &mut Board) -> Result<(), KvmError> {
         let time = software.cpu.time();
         self.current = software.cpu.current().into();
+        let probes = board.recorder.probes();
         for (vcpu, state) in self.vcpus.iter_mut().zip(software.cpu.states()) {
             let mut state = state;
             // An interrupt that wakes it comes later; these wake it now.
             state.halted &= !state.nmi_pending || state.nmi_blocked;
             vcpu.set_tsc(state.model.ticks(time).wrapping_add(state.tsc_adjust))?;
             vcpu.load(state, board.apic_base(vcpu.state.vcpu))?;
+            vcpu.stop_at(&probes)?;
         }
         Ok(())
     }
@@ -312,7 +329,7 @@ impl Kvm {
         let current = self.current;
         let mut stop = None;
         for index in (0..self.vcpus.len()).filter(|&index| index != current).chain([current]) {
-            self.complete(index, software, board, clock)?;
+            self.complete(index, software, board, clock, 0)?;
             self.select_only(index, software, board);
             stop = stop.or(self.store(index, software, board)?);
             let now = clock.now();
@@ -340,6 +357,7 @@ impl Kvm {
         software: &mut Software,
         board: &mut Board,
         clock: &Clock,
+        end: u64,
     ) -> Result<(), KvmError> {
         let before = std::mem::replace(&mut self.current, index);
         for _ in 0..MOST_PIECES {
@@ -352,9 +370,9 @@ impl Kvm {
             vcpu.fd.set_kvm_immediate_exit(0);
             match exit? {
                 Exit::Interrupted => vcpu.unanswered = false,
-                Exit::CannotEmulate => vcpu.unanswered = false,
+                Exit::CannotEmulate | Exit::Debug => vcpu.unanswered = false,
                 more => {
-                    self.serve(more, software, board, clock)?;
+                    self.serve(more, software, board, clock, end)?;
                 }
             }
         }

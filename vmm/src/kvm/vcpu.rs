@@ -5,7 +5,10 @@
 use std::os::fd::AsRawFd;
 
 use cpu::State;
-use kvm_bindings::{Msrs, kvm_debugregs, kvm_device_attr, kvm_interrupt, kvm_msr_entry, kvm_xsave};
+use kvm_bindings::{
+    KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP, Msrs, kvm_debugregs, kvm_device_attr, kvm_guest_debug,
+    kvm_interrupt, kvm_msr_entry, kvm_xsave,
+};
 use kvm_ioctls::{SyncReg, VcpuFd, VmFd};
 
 use super::exit::{self, Exit};
@@ -66,6 +69,8 @@ pub(super) struct Vcpu {
     numbers: Vec<u32>,
     /// What KVM keeps of what costs a call to fetch and to give, as long as that is known: what was last given or fetched.
     known: Option<Known>,
+    /// Where it stops.
+    breakpoints: Vec<u64>,
     /// The last exit's answer has not been fetched yet: its instruction is not complete.
     pub unanswered: bool,
 }
@@ -81,7 +86,7 @@ impl Vcpu {
         fd.set_cpuid2(&table).map_err(KvmError::call("KVM_SET_CPUID2"))?;
         SYNCHRONISED.into_iter().for_each(|kind| fd.set_sync_valid_reg(kind));
         let numbers = BY_NUMBER.into_iter().filter(|&number| get_msr(&fd, number).is_ok()).collect();
-        Ok(Vcpu { fd, state, numbers, unanswered: false, known: None })
+        Ok(Vcpu { fd, state, numbers, unanswered: false, known: None, breakpoints: Vec::new() })
     }
 
     /// Gives the processor a state, but for the time.
@@ -154,6 +159,25 @@ impl Vcpu {
         })
     }
 
+    /// The processor stops in front of these linear addresses, of which it takes the first four: that many debug
+    /// registers there are. While there is one, breakpoints of the guest's own do not go off.
+    pub(super) fn stop_at(&mut self, addresses: &[u64]) -> Result<(), KvmError> {
+        let addresses = &addresses[..addresses.len().min(4)];
+        if self.breakpoints == addresses {
+            return Ok(());
+        }
+        let mut debug = kvm_guest_debug::default();
+        if !addresses.is_empty() {
+            debug.control = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_HW_BP;
+        }
+        debug.arch.debugreg[..addresses.len()].copy_from_slice(addresses);
+        // L0 to L3; R/W and LEN of all are those of an instruction.
+        debug.arch.debugreg[7] = (0..addresses.len()).fold(1 << 10, |dr7, number| dr7 | 1 << (2 * number));
+        self.fd.set_guest_debug(&debug).map_err(KvmError::call("KVM_SET_GUEST_DEBUG"))?;
+        self.breakpoints = addresses.to_vec();
+        Ok(())
+    }
+
     /// The processor takes the external interrupt `vector` before anything else.
     pub(super) fn interrupt(&mut self, vector: u8) -> Result<(), KvmError> {
         self.fd.get_kvm_run().ready_for_interrupt_injection = 0;
@@ -169,6 +193,11 @@ impl Vcpu {
             0 => Ok(()),
             _ => Err(KvmError::last("KVM_INTERRUPT")),
         }
+    }
+
+    /// Privilege level that the processor executes with: as of the last exit, or as it was given.
+    pub(super) fn privilege(&self) -> u8 {
+        self.fd.sync_regs().sregs.ss.dpl & 3
     }
 
     /// The time stamp counter.

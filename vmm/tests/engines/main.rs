@@ -1,6 +1,7 @@
 //! The same guests under both engines. Where there is no KVM, that is said and nothing compared.
 
 mod assisted;
+mod breakpoints;
 mod devices;
 mod guest;
 mod handover;
