@@ -1,6 +1,7 @@
 //! What KVM may not be able to execute.
 
 use iced_x86::code_asm::*;
+use vmm::Stop;
 
 use crate::guest::*;
 
@@ -61,4 +62,111 @@ fn instructions_that_an_emulator_may_lack_do_what_they_should() {
     assert_eq!(word(&machine, DATA), 1);
     assert_eq!((word(&machine, DATA + 0x40), word(&machine, DATA + 0x48)), (7, 9));
     println!("{:?}", counts(&machine));
+}
+
+/// Goes to user mode, which is native on every KVM, and comes back by exceptions.
+fn with_user_mode() -> Vec<u8> {
+    let table = DATA as i32 + 0x4000;
+    let task = DATA + 0x5000;
+    Guest::code(|g| {
+        let (mut user, mut handler, mut end) = (g.create_label(), g.create_label(), g.create_label());
+        let mut again = g.create_label();
+        g.handle(6, handler);
+        // Pages from 2 MiB on are for users.
+        g.mov(rax, cr3)?;
+        g.or(qword_ptr(rax), 4)?;
+        g.mov(rax, qword_ptr(rax))?;
+        g.and(rax, -4096)?;
+        g.or(qword_ptr(rax), 4)?;
+        g.mov(rax, qword_ptr(rax))?;
+        g.and(rax, -4096)?;
+        g.or(qword_ptr(rax + 8), 4)?;
+        g.mov(rax, cr3)?;
+        g.mov(cr3, rax)?;
+        // Segments: code and data for the kernel, data and code for users, a task with a stack.
+        let task_segment = 0x8900_0000_0067 | (task & 0xffff) << 16 | (task >> 16 & 0xff) << 32;
+        let segments = [
+            0u64,
+            0,
+            0x00af_9b00_0000_ffff,
+            0x00cf_9300_0000_ffff,
+            0x00cf_f300_0000_ffff,
+            0x00af_fb00_0000_ffff,
+        ];
+        for (number, segment) in (0..).zip(segments.into_iter().chain([task_segment, 0])) {
+            g.mov(rax, segment)?;
+            g.mov(qword_ptr(rbp + 0x4000 + 8 * number), rax)?;
+        }
+        g.mov(word_ptr(rbp + 0x4100), 0x3f)?;
+        g.mov(qword_ptr(rbp + 0x4102), table)?;
+        g.lgdt(ptr(rbp + 0x4100))?;
+        g.mov(dword_ptr(rbp + 0x5004), 0x32_f000)?;
+        g.mov(ax, 0x30)?;
+        g.ltr(ax)?;
+        for value in [0x23, 0x32_0000, 2, 0x2b] {
+            g.push(value)?;
+        }
+        g.lea(rax, ptr(user))?;
+        g.push(rax)?;
+        g.iretq()?;
+        g.set_label(&mut user)?;
+        g.mov(ecx, 100_000)?;
+        g.xor(ebx, ebx)?;
+        g.set_label(&mut again)?;
+        g.lea(rbx, qword_ptr(rbx + rbx * 2 + 7))?;
+        g.mov(qword_ptr(rbp + 0x80), rbx)?;
+        g.dec(ecx)?;
+        g.jne(again)?;
+        g.cmp(ecx, ecx)?;
+        g.ud2()?;
+        g.set_label(&mut handler)?;
+        g.mov(rax, qword_ptr(rsp + 8))?;
+        g.mov(qword_ptr(rbp + 0x88), rax)?;
+        g.inc(dword_ptr(rbp + 0x90))?;
+        g.cmp(dword_ptr(rbp + 0x90), 3)?;
+        g.je(end)?;
+        // Once more.
+        g.lea(rax, ptr(user))?;
+        g.mov(qword_ptr(rsp), rax)?;
+        g.iretq()?;
+        g.set_label(&mut end)?;
+        g.cmp(eax, eax)
+    })
+}
+
+#[test]
+fn user_mode_is_executed_by_kvm_whoever_executes_the_kernel() {
+    let code = with_user_mode();
+    let Some(strict) = same(&code) else { return };
+    assert_eq!((word(&strict, DATA + 0x88), word(&strict, DATA + 0x90)), (0x2b, 3));
+    let Some(mut machine) = as_is(&config(&code)) else { return };
+    assert_eq!(machine.run(BUDGET), Stop::DebugExit(21));
+    assert!(memory(&machine) == memory(&strict));
+    // 300,000 iterations in user mode.
+    assert!(counts(&machine).assisted_instructions < 100_000, "{:?}", counts(&machine));
+}
+
+/// As every other test here, with the help that suits the host.
+#[test]
+fn a_machine_with_the_usual_help_does_the_same() {
+    let code = Guest::code(|g| {
+        g.movd(xmm0, esp)?;
+        g.pshufd(xmm0, xmm0, 0)?;
+        g.movups(xmmword_ptr(rbp), xmm0)?;
+        g.mov(rbx, 0xd000_0000u64)?;
+        g.mov(rax, qword_ptr(rbx))?;
+        g.mov(qword_ptr(rbp + 0x20), rax)?;
+        g.mov(dx, 0x3f8)?;
+        g.mov(al, i32::from(b'x'))?;
+        g.out(dx, al)
+    });
+    let (Some(mut machine), Some([_, mut software])) = (as_is(&config(&code)), on_both(&config(&code)))
+    else {
+        return;
+    };
+    for machine in [&mut machine, &mut software] {
+        assert_eq!(machine.run(BUDGET), Stop::DebugExit(21));
+        assert_eq!(machine.take_console(), b"x");
+    }
+    assert!(memory(&machine) == memory(&software));
 }

@@ -22,8 +22,6 @@ fn a_run_stops_in_front_of_a_watched_address_each_time_and_goes_on() {
     let at = code.windows(8).position(|bytes| bytes == MARK.to_le_bytes()).unwrap() as u64 - 2;
     let Some(mut machines) = on_both(&config(&code)) else { return };
     for machine in &mut machines {
-        // KVM executes everything that it can.
-        machine.set_assist(1);
         machine.set_watched(&[ENTRY + at]);
         machine.stop_at_symbols(true);
         machine.set_tracing(true);

@@ -127,8 +127,15 @@ pub fn config(code: &[u8]) -> MachineConfig {
     }
 }
 
-/// A machine on KVM, `None` (said loudly) where there is none.
+/// A machine on KVM, which executes everything that it can. `None` (said loudly) where there is no KVM.
 pub fn on_kvm(config: &MachineConfig) -> Option<Machine> {
+    let mut machine = as_is(config)?;
+    machine.set_assist(1);
+    Some(machine)
+}
+
+/// A machine on KVM and with the help that suits the host.
+pub fn as_is(config: &MachineConfig) -> Option<Machine> {
     match Machine::on(Engine::Kvm, config) {
         Ok(machine) => Some(machine),
         Err(Error::Kvm(why)) => {

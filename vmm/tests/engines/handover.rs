@@ -122,6 +122,7 @@ fn engines_take_turns_and_the_guest_does_not_notice() {
         }
         turns += 1;
         machine.set_engine(if kvm { Engine::Software } else { Engine::Kvm }).unwrap();
+        machine.set_assist(1);
     }
     assert!(turns >= 8, "{turns}");
     assert!(end(&machine) == expected);
@@ -145,6 +146,7 @@ fn a_level_goes_back_over_what_kvm_wrote() {
     machine.set_engine(Engine::Software).unwrap();
     to_a_stop(&mut machine);
     machine.set_engine(Engine::Kvm).unwrap();
+    machine.set_assist(50);
     to_a_stop(&mut machine);
     assert!(machine.rewind() > 0);
     assert!(end(&machine) == before);
