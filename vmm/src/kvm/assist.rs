@@ -4,11 +4,11 @@
 //! hundred times as fast at it. It then takes over supervisor mode as a whole: KVM executes user mode, and is looked at
 //! every now and then whether it has come to supervisor mode in the meantime.
 
-use cpu::Exit;
+use cpu::{Exit, State};
 
-use super::KvmError;
 use super::clock::Clock;
 use super::run::Kvm;
+use super::{KvmError, half_calls};
 use crate::Stop;
 use crate::board::Board;
 use crate::software::{Software, stop_of};
@@ -35,6 +35,14 @@ impl Help {
 }
 
 impl Kvm {
+    /// Where a processor in KVM is to stop: where page faults go, when the software processor executes the kernel (see
+    /// [`half_calls`]), and at the probes.
+    pub(super) fn stops(&self, state: &State, board: &Board) -> Vec<u64> {
+        let handler =
+            if self.help == Help::Supervisor { half_calls::page_fault_handler(state, board) } else { None };
+        handler.into_iter().chain(board.recorder.probes()).collect()
+    }
+
     /// Whether the current processor stands where KVM is not to execute.
     pub(super) fn is_taken_over(&self) -> bool {
         self.help == Help::Supervisor && self.vcpus[self.current].privilege() < 3
@@ -51,6 +59,9 @@ impl Kvm {
     ) -> Result<Option<Stop>, KvmError> {
         if let Some(stop) = self.store(self.current, software, board)? {
             return Ok(Some(stop));
+        }
+        if self.help == Help::Supervisor {
+            half_calls::undo(software, board);
         }
         // KVM has written memory since: nobody knows where.
         software.cpu.forget_code();

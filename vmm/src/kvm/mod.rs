@@ -29,6 +29,7 @@ mod assist;
 mod clock;
 mod error;
 mod exit;
+mod half_calls;
 mod host;
 mod kick;
 mod model;

@@ -307,14 +307,15 @@ impl Kvm {
     fn load_all(&mut self, software: &mut Software, board: &mut Board) -> Result<(), KvmError> {
         let time = software.cpu.time();
         self.current = software.cpu.current().into();
-        let probes = board.recorder.probes();
         for (vcpu, state) in self.vcpus.iter_mut().zip(software.cpu.states()) {
             let mut state = state;
             // An interrupt that wakes it comes later; these wake it now.
             state.halted &= !state.nmi_pending || state.nmi_blocked;
             vcpu.set_tsc(state.model.ticks(time).wrapping_add(state.tsc_adjust))?;
             vcpu.load(state, board.apic_base(vcpu.state.vcpu))?;
-            vcpu.stop_at(&probes)?;
+        }
+        for index in 0..self.vcpus.len() {
+            self.stop_at(index, board)?;
         }
         Ok(())
     }
@@ -408,7 +409,13 @@ impl Kvm {
     /// Gives a processor the state that it has in the software engine, where it is selected.
     pub(super) fn load(&mut self, index: usize, software: &Software, board: &Board) -> Result<(), KvmError> {
         let vcpu = &mut self.vcpus[index];
-        vcpu.load(software.cpu.state(), board.apic_base(vcpu.state.vcpu))
+        vcpu.load(software.cpu.state(), board.apic_base(vcpu.state.vcpu))?;
+        self.stop_at(index, board)
+    }
+
+    fn stop_at(&mut self, index: usize, board: &Board) -> Result<(), KvmError> {
+        let stops = self.stops(&self.vcpus[index].state, board);
+        self.vcpus[index].stop_at(&stops)
     }
 
     /// Tells the board and the software engine which memory KVM has written.
