@@ -85,6 +85,12 @@ pub struct Settings {
     /// Whether only SFENCE and MFENCE make durable.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strict_fences: bool,
+    /// Depth of the store buffer, in parts of stores: where the caches are saved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_buffer: Option<u32>,
+    /// Whether what a device flush covered that failed stays lost although a later one succeeds.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub failed_flush_loses: bool,
     /// Seed of the machine and of all choices.
     pub seed: u64,
     /// States to recover in all, at most.

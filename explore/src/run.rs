@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use persist::{Choice, Event, Granularity, Media, ModelFaults, StateId};
+use persist::{Choice, Event, Granularity, Media, ModelFaults, Platform, StateId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -151,6 +151,8 @@ fn settings(scenario: &Scenario, options: &RunOptions) -> persist::Settings {
         granularity: options.granularity,
         nt_evicts: options.nt_evicts,
         strict_fences: options.strict_fences || scenario.crash.strict_fences,
+        store_buffer: scenario.crash.store_buffer,
+        failed_flush_loses: scenario.crash.failed_flush_loses,
         faults,
         ..persist::Settings::default()
     }
@@ -220,6 +222,11 @@ impl<'a, L: Laboratory> Run<'a, L> {
             granularity: self.options.granularity,
             nt_evicts: self.options.nt_evicts,
             strict_fences: self.options.strict_fences || self.scenario.crash.strict_fences,
+            store_buffer: self
+                .scenario
+                .has_platform(Platform::Eadr)
+                .then_some(self.scenario.crash.store_buffer),
+            failed_flush_loses: self.scenario.crash.failed_flush_loses,
             seed: self.seed(),
             budget: self.budget(),
             states_per_point: self.scenario.crash.states,

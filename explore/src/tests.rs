@@ -251,7 +251,11 @@ fn where_the_caches_are_saved_a_flush_may_be_forgotten_but_no_fence() {
     assert_eq!(fenceless.verdict, Verdict::Violated, "{fenceless}");
     let stores = &fenceless.findings[0].stores;
     assert!(stores[0].lacked.starts_with("in the store buffer"), "{fenceless}");
-    assert_eq!(fenceless.settings.platform, "eadr");
+    assert_eq!((fenceless.settings.platform.as_str(), fenceless.settings.store_buffer), ("eadr", Some(112)));
+    let mut unbuffered = on("controls/no-fence", Platform::Eadr);
+    unbuffered.crash.store_buffer = 0;
+    let report = explore(&unbuffered);
+    assert_eq!(report.verdict, Verdict::Kept, "nothing is buffered: {report}");
 }
 
 #[test]

@@ -51,7 +51,12 @@ impl Report {
             stores => format!(", {stores} stores left out"),
         };
         let strict = if settings.strict_fences { ", strict fences" } else { "" };
-        writeln!(f, "  {} {:?}{strict}, seed {}", settings.platform, settings.granularity, settings.seed)?;
+        let loses = if settings.failed_flush_loses { ", a failed flush loses" } else { "" };
+        writeln!(
+            f,
+            "  {} {:?}{strict}{loses}, seed {}",
+            settings.platform, settings.granularity, settings.seed
+        )?;
         writeln!(
             f,
             "  {} events, {} promises, {} crash points ({} more equal to one of them{})",

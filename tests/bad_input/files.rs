@@ -119,6 +119,8 @@ fn arguments_without_meaning_are_refused() {
     for (option, value, word) in [
         ("--seed", "x", "--seed"),
         ("--granularity", "page", "sector, line or word"),
+        ("--platform", "battery", "adr, eadr, adr-lost"),
+        ("--platform", "virtio-pmem", "[[virtio_pmem]]"),
         ("--deny", "nonsense", "torn-sector"),
         ("--budget", "0", "--budget"),
         ("--jobs", "0", "--jobs"),

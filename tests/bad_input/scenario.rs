@@ -39,6 +39,9 @@ fn unknown_keys_and_words_are_refused() {
         "`lost`",
         "`guest-crash`",
     ]);
+    let platform = |word: &str| bench.run_changed("\"16M\"", &format!("\"16M\"\nplatform = \"{word}\""));
+    platform("battery").refuses(&["scenario.toml:6: platform", "battery", "`eadr`"]);
+    platform("virtio-pmem").refuses(&["scenario.toml:6: platform", "[[virtio_pmem]]"]);
     bench.run_changed("budget = 2", "budget = 0").refuses(&["scenario.toml:20: budget", "at least 1"]);
 }
 

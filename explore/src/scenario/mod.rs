@@ -84,6 +84,10 @@ pub struct CrashOptions {
     pub states: u64,
     /// Whether only SFENCE and MFENCE make durable.
     pub strict_fences: bool,
+    /// Depth of the store buffer under `eadr`, in parts of stores.
+    pub store_buffer: u32,
+    /// Whether what a device flush covered that failed stays lost although a later one succeeds.
+    pub failed_flush_loses: bool,
     /// Seed of everything chosen by chance.
     pub seed: u64,
 }
@@ -95,6 +99,8 @@ impl Default for CrashOptions {
             budget: 1000,
             states: 64,
             strict_fences: false,
+            store_buffer: persist::Settings::default().store_buffer,
+            failed_flush_loses: false,
             seed: 1,
         }
     }
@@ -251,6 +257,8 @@ fn check_crash(source: &Source, raw: &schema::RawCrash) -> Result<CrashOptions, 
     crash.budget = raw.budget.unwrap_or(crash.budget);
     crash.states = raw.states.unwrap_or(crash.states);
     crash.strict_fences = raw.strict_fences;
+    crash.store_buffer = raw.store_buffer.unwrap_or(crash.store_buffer);
+    crash.failed_flush_loses = raw.failed_flush_loses;
     crash.seed = raw.seed.unwrap_or(crash.seed);
     for (key, value) in [("budget", crash.budget), ("states", crash.states)] {
         if value == 0 {

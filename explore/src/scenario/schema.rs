@@ -132,6 +132,9 @@ pub(super) struct RawCrash {
     pub seed: Option<u64>,
     #[serde(default)]
     pub strict_fences: bool,
+    pub store_buffer: Option<u32>,
+    #[serde(default)]
+    pub failed_flush_loses: bool,
 }
 
 /// `[limits]`: when a guest counts as hung or flooding, while recording and while recovering.
