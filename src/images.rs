@@ -1,5 +1,7 @@
 //! `pmemsim images`: what is in the cache.
 
+use std::path::PathBuf;
+
 use images::Cache;
 
 /// Lists, fetches and removes kernels, programs and images in the cache.
@@ -18,6 +20,15 @@ enum Action {
         /// Their names
         #[arg(required = true)]
         names: Vec<String>,
+    },
+    /// Builds a small kernel (small-6.1, small-6.12) from Debian's source, and prints where it is. Scenarios take that path, or
+    /// the name alone for one without patches
+    Build {
+        /// Its name
+        name: String,
+        /// Patches to apply, in this order
+        #[arg(long)]
+        patch: Vec<PathBuf>,
     },
     /// Forgets which versions names stood for, so that the next use takes the newest
     Refresh,
@@ -41,6 +52,9 @@ impl Images {
                     let (package, version) = images::fetch(&cache, &name)?;
                     println!("{name}: {package} {version}");
                 }
+            }
+            Action::Build { name, patch } => {
+                println!("{}", images::build_kernel(&cache, &name, &patch)?.display());
             }
             Action::Refresh => images::refresh(&cache)?,
             Action::Clean => {

@@ -11,7 +11,7 @@ use crate::programs::Programs;
 /// Something in the cache.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// `kernel`, `programs`, `region` (a pmem image), `index` (of Debian's packages), `downloads`, `snapshots` (of booted machines).
+    /// `kernel`, `programs`, `region` (a pmem image), `index` (of Debian's packages), `downloads`, `snapshots` (of booted machines), `own kernel` (built here), `sources` (of those).
     pub kind: &'static str,
     /// Name to ask for it by, or what it was made of.
     pub name: String,
@@ -37,7 +37,7 @@ pub fn list(cache: &Cache) -> Result<Vec<Entry>> {
             found.push(Entry { kind: "kernel", name, version, size: size_of(&path)?, path });
         }
     }
-    for (kind, part) in [("programs", "programs"), ("region", "regions")] {
+    for (kind, part) in [("programs", "programs"), ("region", "regions"), ("own kernel", "own-kernels")] {
         let dir = cache.root().join(part);
         for path in if dir.exists() { entries(&dir)? } else { Vec::new() } {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -52,7 +52,9 @@ pub fn list(cache: &Cache) -> Result<Vec<Entry>> {
             found.push(Entry { kind, name, version, size: size_of(&path)?, path });
         }
     }
-    for (kind, part) in [("downloads", "debs"), ("index", "apt"), ("snapshots", "snapshots")] {
+    for (kind, part) in
+        [("downloads", "debs"), ("index", "apt"), ("snapshots", "snapshots"), ("sources", "source")]
+    {
         let path = cache.root().join(part);
         if path.exists() {
             found.push(Entry {
@@ -73,7 +75,7 @@ pub fn list(cache: &Cache) -> Result<Vec<Entry>> {
 /// # Errors
 /// Those of [`Kernel::get`] and [`crate::Initramfs::program`].
 pub fn fetch(cache: &Cache, name: &str) -> Result<(String, String)> {
-    let package = if name.starts_with("debian-") {
+    let package = if name.starts_with("debian-") || name.starts_with("small-") {
         Kernel::get(cache, name)?.package
     } else {
         Some(Programs::get(cache, name)?.package)

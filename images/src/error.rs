@@ -90,7 +90,7 @@ pub enum Error {
     },
     /// The name of a kernel makes no sense.
     #[error(
-        "unknown kernel {name:?}: give debian-6.1, debian-6.12, debian-6.1@VERSION, or a path to a vmlinux or bzImage"
+        "unknown kernel {name:?}: give debian-6.1, debian-6.12, debian-6.1@VERSION, small-6.1, small-6.12, or a path to a vmlinux or bzImage"
     )]
     UnknownKernel {
         /// The name.
@@ -118,6 +118,28 @@ pub enum Error {
         /// Name of the program or package.
         program: String,
         /// What is wrong with it.
+        why: String,
+    },
+    /// Programs that a kernel is built with are missing.
+    #[error("building a kernel takes more than is installed here: apt-get install {packages}")]
+    BuildTools {
+        /// Debian packages.
+        packages: String,
+    },
+    /// A patch for a kernel cannot be applied.
+    #[error("patch {number} does not apply: {why}")]
+    BadPatch {
+        /// Which of those given, from 1.
+        number: usize,
+        /// What patch(1) said.
+        why: String,
+    },
+    /// A kernel could not be built.
+    #[error("{name} cannot be built:\n{why}")]
+    Build {
+        /// Its name.
+        name: String,
+        /// What the compiler said.
         why: String,
     },
     /// The image that was asked for makes no sense.

@@ -25,8 +25,10 @@ mod initramfs;
 mod kernel;
 mod modules;
 mod namespace;
+mod own_kernel;
 mod pmem;
 mod programs;
+mod source;
 mod version;
 mod watched;
 
@@ -39,6 +41,7 @@ pub use initramfs::{AGENT, Initramfs};
 pub use kernel::Kernel;
 pub use modules::Module;
 pub use namespace::{DATA_OFFSET, untouched_word};
+pub use own_kernel::build_kernel;
 pub use pmem::{Ext4, ImageSpec, Namespace, PmemImage, pmem_image};
 
 /// The modules that an NVDIMM described by ACPI needs.
