@@ -9,3 +9,4 @@ mod processors;
 mod programs;
 mod sabotage;
 mod support;
+mod virtio;

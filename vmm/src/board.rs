@@ -516,3 +516,6 @@ impl Bus for Board {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
