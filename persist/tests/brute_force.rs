@@ -105,6 +105,23 @@ fn small_execution() -> impl Strategy<Value = Vec<Event>> {
     steps(event().prop_map(What::Event), 9).prop_map(events)
 }
 
+/// What it takes to make something durable by flush hints and device flushes, again and again.
+fn flushing_execution() -> impl Strategy<Value = Vec<Event>> {
+    let path = prop_oneof![Just(StorePath::Cached), Just(StorePath::NonTemporal)];
+    let event = prop_oneof![
+        3 => (7_u64..9, 1_u8..3, path).prop_map(|(word, byte, path)| {
+            EventKind::Store { addr: BASE + word * 8, bytes: vec![byte; 8].into(), path }
+        }),
+        2 => (0_u64..2).prop_map(|line| EventKind::Flush { addr: BASE + line * 64, kind: FlushKind::Clwb }),
+        3 => Just(EventKind::Drain(DrainKind::Sfence)),
+        2 => Just(EventKind::FlushHint { dimm: 0 }),
+        2 => Just(EventKind::DeviceFlushSubmitted { region: 0, id: 0 }),
+        2 => prop_oneof![Just(0), Just(-1)]
+            .prop_map(|status| EventKind::DeviceFlushCompleted { region: 0, id: 0, status }),
+    ];
+    steps(event.prop_map(What::Event), 20).prop_map(events)
+}
+
 /// Kernel copies that fill a sector, or do not, among other things.
 fn copying_execution() -> impl Strategy<Value = Vec<Event>> {
     let interrupt = prop_oneof![
@@ -244,7 +261,7 @@ proptest! {
 
     #[test]
     fn every_crash_state_is_found_once_and_none_else(
-        events in small_execution(), settings in settings(granularity()),
+        events in prop_oneof![small_execution(), flushing_execution()], settings in settings(granularity()),
     ) {
         let point = run(&events, settings);
         let reference = Reference::run(&events, settings);
@@ -368,7 +385,7 @@ proptest! {
 
     #[test]
     fn something_becomes_durable_exactly_when_told(
-        events in small_execution(), settings in settings(granularity()),
+        events in prop_oneof![small_execution(), flushing_execution()], settings in settings(granularity()),
     ) {
         let mut domain = Domain::new(settings, Arc::new(Zeros));
         let mut durable = BTreeSet::new();

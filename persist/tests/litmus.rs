@@ -132,6 +132,7 @@ const BESIDES: &[Litmus] = &[
     litmus(0, "CPU0: x=1; clwb x; sfence; CPU1: hint; CPU0: sfence", "x", "0 1").on(AdrLost),
     litmus(0, "CPU0: x=1; clwb x; sfence; CPU1: hint; sfence", "x", "1").on(AdrLost),
     litmus(0, "x=1; sfence; hint; sfence", "x", "0 1").on(AdrLost),
+    litmus(0, "CPU1: hint; CPU0: x=1; clwb x; sfence; CPU1: sfence", "x", "0 1").on(AdrLost),
     litmus(0, "x=1; clflush x; hint; sfence", "x", "1").on(AdrLost),
     litmus(0, "x=1; clwb x; sfence; x'=1; hint; sfence", "x x'", "10 11").on(AdrLost),
     litmus(0, "x=1; clwb x; sfence; hint; sfence; x=2; clwb x; sfence", "x", "1 2").on(AdrLost),
