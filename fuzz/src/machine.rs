@@ -7,7 +7,7 @@
 use std::io::Write;
 
 use guest_protocol::call;
-use vmm::{BootProtocol, Machine, MachineConfig, Module, Nvdimm, PlatformCapability, Stop};
+use vmm::{BootProtocol, Machine, MachineConfig, Module, Nvdimm, PlatformCapability, Stop, VirtioPmem};
 
 use super::elf;
 use super::input::Input;
@@ -35,8 +35,8 @@ fn config(kernel: Vec<u8>, protocol: BootProtocol, extra: &[u8]) -> MachineConfi
             flush_hints: 1,
             persistence: PlatformCapability::MemoryController,
         }],
-        virtio_pmem: Vec::new(),
-        legacy_pmem: Vec::new(),
+        virtio_pmem: vec![VirtioPmem { size: 2 << 20, faults: Vec::new() }],
+        legacy_pmem: vec![2 << 20],
         seed: 1,
         protocol,
     }
@@ -129,10 +129,15 @@ pub fn machine_seeds() -> Vec<Vec<u8>> {
         vec![0x66, 0xba, 0xf8, 0x03, 0xb0, 0x41, 0xee, 0xeb, 0xfb],
         vec![0xb0, 0x34, 0xe6, 0x43, 0xb0, 0x10, 0xe6, 0x40, 0xe6, 0x40, 0xfb, 0xf4, 0xeb, 0xfd],
         vec![0xb0, 0x0a, 0xe6, 0x70, 0xe4, 0x71, 0xeb, 0xf8],
-        // Local APIC and IOAPIC; persistent memory at 4 GiB; power off.
+        // Local APIC and IOAPIC; persistent memory at 4 GiB.
         vec![0xb8, 0, 0, 0xe0, 0xfe, 0xc7, 0x80, 0xf0, 0, 0, 0, 0xff, 1, 0, 0, 0x8b, 0x48, 0x20, 0xeb, 0xf0],
         vec![0xb8, 0, 0, 0xc0, 0xfe, 0xc7, 0, 0x10, 0, 0, 0, 0xc7, 0x40, 0x10, 0, 0, 1, 0, 0xeb, 0xec],
         vec![0x48, 0xb8, 0, 0, 0, 0, 1, 0, 0, 0, 0x48, 0x89, 0, 0x0f, 0xae, 0x38, 0x0f, 0xae, 0xf8, 0xf4],
+        // A virtio device that is driven, its queue in the wrong place.
+        vec![
+            0xb8, 0, 0, 0x20, 0xfd, 0xc7, 0x40, 0x70, 0x0f, 0, 0, 0, 0xc7, 0x40, 0x44, 1, 0, 0, 0, 0x8b,
+            0x48, 0x60, 0xc7, 0x40, 0x50, 0, 0, 0, 0, 0xf4,
+        ],
         vec![0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0, 0x34, 0x66, 0xef, 0xf4],
     ];
     for number in [call::HELLO, call::KALLSYMS, call::NEXT, call::PROMISE, call::OBSERVE, call::LOG] {
@@ -172,8 +177,8 @@ fn loads(data: &[u8]) -> bool {
     true
 }
 
-/// Bytes of memory in the file that seeds are made of.
-const MEMORY: u64 = 34 << 20;
+/// Bytes of memory in the file that seeds are made of: RAM and a region of each kind.
+const MEMORY: u64 = 38 << 20;
 
 fn with_header(version: u8, body: &[u8]) -> Vec<u8> {
     let words = [version.into(), body.len() as u32, crc32fast::hash(body)].map(u32::to_le_bytes);

@@ -158,6 +158,7 @@ pub fn scenario(data: &[u8]) {
 pub fn scenario_seeds() -> Vec<Vec<u8>> {
     vec![
         include_bytes!("../../scenarios/map-sync-ext4.toml").to_vec(),
+        include_bytes!("../../scenarios/virtio-flush-fails.toml").to_vec(),
         b"name = \"x\"\n[machine]\nkernel = \"debian-6.1\"\nmemory = \"256M\"\n[[nvdimm]]\nsize = \"64M\"\n"
             .to_vec(),
     ]
