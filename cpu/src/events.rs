@@ -37,6 +37,10 @@ impl<B: Bus> Cpu<B> {
         } else {
             Privilege::Supervisor
         };
+        if self.leaves_at_user && self.privilege.is_user() {
+            self.paused = true;
+            self.boundary = true;
+        }
         self.code_segment_changed();
     }
 

@@ -118,6 +118,8 @@ pub struct Cpu<B: Bus> {
     pub(crate) parked: Vec<Parked>,
     /// A PAUSE was executed that other processors may make use of.
     pub(crate) paused: bool,
+    /// The run ends when user mode begins.
+    pub(crate) leaves_at_user: bool,
 }
 
 impl<B: Bus> Cpu<B> {
@@ -154,6 +156,7 @@ impl<B: Bus> Cpu<B> {
             not_begun: false,
             parked: (1..count).map(|vcpu| Parked::new(vcpu, seed)).collect(),
             paused: false,
+            leaves_at_user: false,
         }
     }
 

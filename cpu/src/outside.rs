@@ -34,6 +34,13 @@ impl<B: Bus> Cpu<B> {
         self.state.regs[number] = value;
     }
 
+    /// Whether runs end as [`Exit::Paused`] when user mode begins, in front of its first instruction: somebody else
+    /// executes that. A run that begins in user mode executes an instruction.
+    pub fn leave_at_user(&mut self, on: bool) {
+        self.leaves_at_user = on;
+        self.paused = false;
+    }
+
     /// Forgets all decoded instructions: memory was written by somebody who did not say where.
     pub fn forget_code(&mut self) {
         let mut code = std::mem::take(&mut self.code);

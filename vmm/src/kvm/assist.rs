@@ -67,6 +67,7 @@ impl Kvm {
         software.cpu.forget_code();
         software.cpu.forget_writable();
         self.counts.assists += 1;
+        software.cpu.leave_at_user(true);
         let before = software.cpu.retired();
         let last = match self.help {
             Help::Instructions(count) => before.saturating_add(count.max(1)),
@@ -85,6 +86,7 @@ impl Kvm {
                 exit => break stop_of(exit),
             }
         };
+        software.cpu.leave_at_user(false);
         self.counts.assisted_instructions += software.cpu.retired() - before;
         if stop.is_none() {
             self.load(self.current, software, board)?;

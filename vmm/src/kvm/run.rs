@@ -9,13 +9,15 @@ use super::exit::{self, Exit};
 use super::kick::Kick;
 use super::slots::Slots;
 use super::vcpu::Vcpu;
-use super::{KvmError, SupervisorSpeed, System, model, msrs};
+use super::{KvmError, SupervisorSpeed, System, model, msrs, speed};
 use crate::Stop;
 use crate::board::Board;
 use crate::software::Software;
 
 /// Nanoseconds that a processor executes before it is the next one's turn.
 const TURN: u64 = 1_000_000;
+/// CPUID leaf 1, ECX.
+const AVX: u32 = 1 << 28;
 /// Exits that one instruction may need before it is complete: it accesses devices in so many pieces at most.
 const MOST_PIECES: u32 = 4096;
 
@@ -40,6 +42,8 @@ pub(crate) struct Kvm {
     /// Whose turn it is.
     pub(super) current: usize,
     pub(super) help: Help,
+    /// Programs see AVX although CPUID does not tell of it.
+    leaks: bool,
 }
 
 impl Kvm {
@@ -53,14 +57,23 @@ impl Kvm {
         msrs::filter(&vm)?;
         let slots = Slots::new(&vm, &board.memory)?;
         let processors = states.len() as u8;
-        let vcpus: Result<_, _> = states.into_iter().map(|state| Vcpu::new(&vm, state, processors)).collect();
+        let leaks = match states.first() {
+            Some(state) => speed::leaked(system, &state.model)?.0 & AVX != 0,
+            None => false,
+        };
+        let vcpus: Result<_, _> =
+            states.into_iter().map(|state| Vcpu::new(&vm, state, processors, leaks)).collect();
         let help = Help::suitable(SupervisorSpeed::measure(system)?.is_emulated());
-        Ok(Kvm { vcpus: vcpus?, vm, slots, counts: KvmCounts::default(), current: 0, help })
+        let mut kvm = Kvm { vcpus: vcpus?, vm, slots, counts: KvmCounts::default(), current: 0, help, leaks };
+        kvm.set_help(help);
+        Ok(kvm)
     }
 
     /// What the software processor does for KVM.
     pub(crate) fn set_help(&mut self, help: Help) {
         self.help = help;
+        let hides_avx = self.leaks && help == Help::Supervisor;
+        self.vcpus.iter_mut().for_each(|vcpu| vcpu.hides_avx = hides_avx);
     }
 
     pub(crate) fn counts(&self) -> KvmCounts {

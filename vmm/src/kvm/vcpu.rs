@@ -7,7 +7,7 @@ use std::os::fd::AsRawFd;
 use cpu::State;
 use kvm_bindings::{
     KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_HW_BP, Msrs, kvm_debugregs, kvm_device_attr, kvm_guest_debug,
-    kvm_interrupt, kvm_msr_entry, kvm_xsave,
+    kvm_interrupt, kvm_msr_entry, kvm_xcrs, kvm_xsave,
 };
 use kvm_ioctls::{SyncReg, VcpuFd, VmFd};
 
@@ -23,6 +23,11 @@ const GET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee2;
 const TSC_OFFSET: (u32, u64) = (0, 0);
 
 const RFLAGS_IF: u64 = 1 << 9;
+const CR4_OSXSAVE: u64 = 1 << 18;
+/// CPUID leaf 1, ECX.
+const XSAVE: u32 = 1 << 26;
+/// XCR0.
+const X87_AND_SSE: u64 = 3;
 
 /// Registers that a [`State`] keeps and KVM reads and writes by their numbers.
 const BY_NUMBER: [u32; 10] = [
@@ -69,6 +74,10 @@ pub(super) struct Vcpu {
     numbers: Vec<u32>,
     /// What KVM keeps of what costs a call to fetch and to give, as long as that is known: what was last given or fetched.
     known: Option<Known>,
+    /// In KVM the guest's CR4.OSXSAVE is set, so that XCR0 counts, which allows x87 and SSE only: where CPUID cannot be
+    /// intercepted programs believe that AVX is there, and nobody would save its registers. A kernel that KVM executes
+    /// would see the bit.
+    pub hides_avx: bool,
     /// Where it stops.
     breakpoints: Vec<u64>,
     /// The last exit's answer has not been fetched yet: its instruction is not complete.
@@ -76,17 +85,34 @@ pub(super) struct Vcpu {
 }
 
 impl Vcpu {
-    pub(super) fn new(vm: &VmFd, state: State, processors: u8) -> Result<Vcpu, KvmError> {
+    pub(super) fn new(vm: &VmFd, state: State, processors: u8, leaks: bool) -> Result<Vcpu, KvmError> {
         let mut fd = vm.create_vcpu(state.vcpu.into()).map_err(KvmError::call("KVM_CREATE_VCPU"))?;
         let own = fd.get_tsc_khz().map_err(KvmError::call("KVM_GET_TSC_KHZ"))?;
         if own != state.model.tsc_khz {
             fd.set_tsc_khz(state.model.tsc_khz).map_err(KvmError::call("KVM_SET_TSC_KHZ"))?;
         }
-        let table = model::table(&state.model, state.vcpu, processors)?;
+        let mut table = model::table(&state.model, state.vcpu, processors)?;
+        if leaks {
+            let leaf_1 = table.as_mut_slice().iter_mut().filter(|entry| entry.function == 1);
+            leaf_1.for_each(|entry| entry.ecx |= XSAVE);
+        }
         fd.set_cpuid2(&table).map_err(KvmError::call("KVM_SET_CPUID2"))?;
+        if leaks {
+            let mut xcrs = kvm_xcrs { nr_xcrs: 1, ..Default::default() };
+            (xcrs.xcrs[0].xcr, xcrs.xcrs[0].value) = (0, X87_AND_SSE);
+            fd.set_xcrs(&xcrs).map_err(KvmError::call("KVM_SET_XCRS"))?;
+        }
         SYNCHRONISED.into_iter().for_each(|kind| fd.set_sync_valid_reg(kind));
         let numbers = BY_NUMBER.into_iter().filter(|&number| get_msr(&fd, number).is_ok()).collect();
-        Ok(Vcpu { fd, state, numbers, unanswered: false, known: None, breakpoints: Vec::new() })
+        Ok(Vcpu {
+            fd,
+            state,
+            numbers,
+            unanswered: false,
+            known: None,
+            breakpoints: Vec::new(),
+            hides_avx: false,
+        })
     }
 
     /// Gives the processor a state, but for the time.
@@ -112,6 +138,9 @@ impl Vcpu {
         let sync = self.fd.sync_regs_mut();
         registers::special(&state, &mut sync.sregs);
         sync.sregs.apic_base = apic_base;
+        if self.hides_avx {
+            sync.sregs.cr4 |= CR4_OSXSAVE;
+        }
         sync.regs = registers::general(&state);
         sync.events = registers::events(&state);
         SYNCHRONISED.into_iter().for_each(|kind| self.fd.set_sync_dirty_reg(kind));
@@ -149,6 +178,8 @@ impl Vcpu {
         let sync = self.fd.sync_regs();
         registers::set_general(&mut self.state, &sync.regs);
         registers::set_special(&mut self.state, &sync.sregs);
+        // The model has no XSAVE: it is never the guest that sets this.
+        self.state.cr4 &= !CR4_OSXSAVE;
         registers::set_events(&mut self.state, &sync.events);
         let (it, interrupt) = (sync.events.exception, sync.events.interrupt);
         let exception = (it.injected != 0 || it.pending != 0)
