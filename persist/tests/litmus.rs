@@ -156,6 +156,8 @@ const BESIDES: &[Litmus] = &[
     // The sector is written again, as it is then.
     litmus(0, "x=1; flush failed; y=1; flush", "x y", "11").on(VirtioPmem).failed_flush_loses(),
     litmus(0, "x=1; flush failed; z=1; flush", "x z", "01 11").on(VirtioPmem).failed_flush_loses(),
+    // What was covered takes along what it lies over, although that is drained only later.
+    litmus(0, "N x=1; x=2; flush failed; sfence; flush", "x", "0 1 2").on(VirtioPmem).failed_flush_loses(),
     litmus(0, "x=1; N y=1", "x y", "11").on(HostSurvives),
 ];
 

@@ -110,7 +110,9 @@ impl Reference {
             if status == 0 {
                 self.make_durable(covered.difference(&failed).copied().collect());
             } else if settings.failed_flush_loses {
-                failed.extend(covered.difference(&self.durable));
+                // With what was covered goes what comes before it: a non-temporal store that was still to be drained
+                // lies under a cached one that was not.
+                failed.extend(self.with_predecessors(covered).difference(&self.durable));
             }
         }
     }
