@@ -161,6 +161,7 @@ impl<B: Bus> Cpu<B> {
             },
         };
         let block = &code.blocks[index as usize];
+        code.fetch_ahead(block);
         let mut next = rip;
         let mut retired = self.state.retired;
         let room = if ALONE { 1 } else { self.limit - retired };
