@@ -14,10 +14,10 @@ use crate::cache::{Cache, Tree, create_dir};
 use crate::error::{Error, Result};
 use crate::source::WorkingTree;
 
-/// What the kernels are configured to, on top of `tinyconfig`: guest/kernel/config.
+/// What all kernels are configured to, on top of `tinyconfig`.
 const CONFIG: &str = include_str!("../../guest/kernel/config");
-/// Series that Debian has the source of.
-const SERIES: [&str; 2] = ["6.1", "6.12"];
+/// Series that Debian has the source of, and what they are configured to besides.
+const SERIES: [(&str, &str); 2] = [("6.1", include_str!("../../guest/kernel/config-6.1")), ("6.12", "")];
 /// Programs that building takes, and the Debian packages that have them.
 const TOOLS: [(&str, &str); 7] = [
     ("make", "make"),
@@ -44,7 +44,14 @@ pub(crate) struct Built {
 /// The series of `small-SERIES`, `None` for other names.
 pub(crate) fn series(name: &str) -> Option<&'static str> {
     let wanted = name.strip_prefix("small-")?;
-    SERIES.into_iter().find(|series| *series == wanted)
+    SERIES.into_iter().map(|(series, _)| series).find(|series| *series == wanted)
+}
+
+/// What the kernels of a series are configured to: the settings, without what is said about them.
+fn settings(series: &str) -> String {
+    let own = SERIES.iter().find(|(name, _)| *name == series).map_or("", |(_, settings)| settings);
+    let lines = CONFIG.lines().chain(own.lines()).filter(|line| line.starts_with("CONFIG_"));
+    lines.flat_map(|line| [line, "\n"]).collect()
 }
 
 /// Builds the kernel `small-6.1` or `small-6.12` with `patches` applied in their order, unless that was done before.
@@ -61,9 +68,9 @@ pub fn build_kernel(cache: &Cache, name: &str, patches: &[PathBuf]) -> Result<Pa
 /// The kernel of a series with patches applied, from the cache or built now.
 pub(crate) fn built(cache: &Cache, series: &str, patches: &[Vec<u8>]) -> Result<Built> {
     let package = Apt::new(cache).resolve(&format!("linux-source-{series}"))?;
-    let compiler = compiler()?;
+    let (settings, compiler) = (settings(series), compiler()?);
     let mut key = blake3::Hasher::new();
-    for part in [package.sha256.as_bytes(), CONFIG.as_bytes(), compiler.as_bytes()] {
+    for part in [package.sha256.as_bytes(), settings.as_bytes(), compiler.as_bytes()] {
         key.update(&(part.len() as u64).to_le_bytes()).update(part);
     }
     for patch in patches {
@@ -74,7 +81,7 @@ pub(crate) fn built(cache: &Cache, series: &str, patches: &[Vec<u8>]) -> Result<
         check_tools()?;
         let work = WorkingTree::open(cache, series, &package)?;
         work.set_patches(patches)?;
-        Build { cache, series, work: &work }.run(dir)
+        Build { cache, series, settings: &settings, work: &work }.run(dir)
     })?;
     Ok(Built { package, tree })
 }
@@ -101,6 +108,7 @@ fn check_tools() -> Result<()> {
 struct Build<'a> {
     cache: &'a Cache,
     series: &'a str,
+    settings: &'a str,
     work: &'a WorkingTree,
 }
 
@@ -112,11 +120,11 @@ impl Build<'_> {
         self.make(&["tinyconfig"])?;
         let config = objects.join(".config");
         let mut text = fs::read_to_string(&config).map_err(Error::io("read", &config))?;
-        text += CONFIG;
+        text += self.settings;
         fs::write(&config, text).map_err(Error::io("write", &config))?;
         self.make(&["olddefconfig"])?;
         let text = fs::read_to_string(&config).map_err(Error::io("read", &config))?;
-        let lost = lost_options(CONFIG, &text);
+        let lost = lost_options(self.settings, &text);
         if !lost.is_empty() {
             let why = format!("its configuration has no {}", lost.join(", "));
             return Err(self.failed(why));
@@ -180,9 +188,7 @@ fn last_lines(stderr: impl std::io::Read) -> Vec<String> {
 /// What `wanted` sets to `y` and `config` does not.
 fn lost_options<'a>(wanted: &'a str, config: &str) -> Vec<&'a str> {
     let set: std::collections::HashSet<&str> = config.lines().collect();
-    // Series name these two differently.
-    let wanted = wanted.lines().filter(|line| line.starts_with("CONFIG_") && line.ends_with("=y"));
-    wanted.filter(|line| !set.contains(line)).collect()
+    wanted.lines().filter(|line| line.ends_with("=y") && !set.contains(line)).collect()
 }
 
 #[cfg(test)]
@@ -199,8 +205,16 @@ mod tests {
     }
 
     #[test]
+    fn a_series_has_its_own_settings_and_those_of_all() {
+        let (old, new) = (settings("6.1"), settings("6.12"));
+        assert!(old.starts_with(&new) && old.contains("CONFIG_RANDOM_TRUST_CPU=y\n"));
+        assert!(new.contains("CONFIG_FS_DAX=y\n") && !new.contains("CONFIG_RANDOM_TRUST_CPU"));
+        assert!(!old.contains('#'));
+    }
+
+    #[test]
     fn an_option_that_kconfig_dropped_is_told() {
-        let wanted = "# why\nCONFIG_A=y\nCONFIG_B=y\nCONFIG_C=n\nCONFIG_D=8\n";
+        let wanted = "CONFIG_A=y\nCONFIG_B=y\nCONFIG_C=n\nCONFIG_D=8\n";
         assert_eq!(lost_options(wanted, "CONFIG_A=y\n# CONFIG_B is not set\n"), ["CONFIG_B=y"]);
     }
 
@@ -208,7 +222,7 @@ mod tests {
     #[ignore = "builds two kernels from their source: minutes"]
     fn both_series_build() {
         let cache = Cache::open().unwrap();
-        for series in SERIES {
+        for (series, _) in SERIES {
             let started = Instant::now();
             let kernel = crate::Kernel::get(&cache, &format!("small-{series}")).unwrap();
             eprintln!("{} in {:?}, {} bytes", kernel.release, started.elapsed(), kernel.vmlinux.len());
