@@ -1,6 +1,6 @@
 //! A comparison, or another instruction that sets flags, and the conditional jump behind it, executed as one.
 //!
-//! Every seventh instruction of a kernel is such a jump, and finding a handler costs more than what most handlers do.
+//! Every seventh instruction of a kernel is such a jump: one handler less to find.
 //! A block has such a pair only at its end, and keeps the two instructions, too, for runs that end between them.
 
 use iced_x86::{Instruction, Mnemonic};
