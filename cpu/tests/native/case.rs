@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use super::random::Random;
+
 /// Where things are in memory: the same linear addresses on the host and in the guest.
 #[derive(Clone)]
 pub struct Layout {
@@ -81,6 +83,35 @@ impl Default for Fx {
 }
 
 impl Fx {
+    /// x87 and SSE state: exceptions masked most of the time, any rounding, sometimes an exception pending.
+    pub fn choose(random: &mut Random) -> Fx {
+        const SUMMARY: u16 = 1 << 7 | 1 << 15;
+        let mut fx = Fx::default();
+        let masks = if random.percent(90) { 0x3f } else { random.next() as u16 & 0x3f };
+        let precision = random.pick(&[0, 0x200, 0x300, 0x300, 0x300]);
+        fx.set_control(0x40 | masks | precision | (random.next() as u16 & 0xc00));
+        let raised = match random.below(20) {
+            0..10 => 0,
+            10 => random.next() as u16 & 0x3f,
+            _ => random.next() as u16 & masks,
+        };
+        let summary = if raised & !masks & 0x3f != 0 { SUMMARY } else { 0 };
+        fx.set_status(random.next() as u16 & 0x7f40 & !SUMMARY | raised | summary);
+        let any = random.next() as u8;
+        fx.set_tags(random.pick(&[0xff, 0xff, 0xff, 0, any]));
+        let mxcsr_masks = if random.percent(90) { 0x1f80 } else { random.next() as u32 & 0x1f80 };
+        let control = random.pick(&[0, 0, 0, 0x2000, 0x4000, 0x6000, 0x40, 0x8000, 0x8040, 0x6040, 0xc000]);
+        let flags = if random.percent(70) { 0 } else { random.next() as u32 & 0x3f };
+        fx.set_mxcsr(mxcsr_masks | control | flags);
+        for n in 0..8 {
+            fx.set_st(n, random.extended());
+        }
+        for n in 0..16 {
+            fx.set_xmm(n, random.vector());
+        }
+        fx
+    }
+
     fn bytes<const N: usize>(&self, at: usize) -> [u8; N] {
         self.0[at..at + N].try_into().expect("N bytes")
     }

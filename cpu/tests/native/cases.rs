@@ -127,7 +127,7 @@ impl Place {
             bases: self.bases,
             regs: std::array::from_fn(|_| random.integer()),
             rflags: random.next() & (ARITHMETIC | DF),
-            fx: fx(random),
+            fx: Fx::choose(random),
             memory: memory.to_vec(),
         };
         if SINGLE_STEP && random.percent(3) {
@@ -418,7 +418,7 @@ impl Operands<'_> {
             | MemorySize::FpuState94
             | MemorySize::FpuState108 => self.environment(at),
             MemorySize::Fxsave_512Byte | MemorySize::Fxsave64_512Byte => {
-                let mut image = fx(random);
+                let mut image = Fx::choose(random);
                 if random.percent(10) {
                     image.set_mxcsr(random.next() as u32);
                 }
@@ -442,7 +442,7 @@ impl Operands<'_> {
     /// An image for FLDENV or FRSTOR: control, status and tags are words at the start of their fields.
     fn environment(&mut self, at: u64) {
         let random = &mut *self.random;
-        let image = fx(random);
+        let image = Fx::choose(random);
         let step = match self.i.memory_size() {
             MemorySize::FpuEnv14 | MemorySize::FpuState94 => 2,
             _ => 4,
@@ -574,33 +574,4 @@ pub fn loads_selector(i: &Instruction) -> bool {
         M::Lar | M::Lsl | M::Verr | M::Verw | M::Lldt | M::Ltr => true,
         _ => false,
     }
-}
-
-/// x87 and SSE state: exceptions masked most of the time, any rounding, sometimes an exception pending.
-fn fx(random: &mut Random) -> Fx {
-    const SUMMARY: u16 = 1 << 7 | 1 << 15;
-    let mut fx = Fx::default();
-    let masks = if random.percent(90) { 0x3f } else { random.next() as u16 & 0x3f };
-    let precision = random.pick(&[0, 0x200, 0x300, 0x300, 0x300]);
-    fx.set_control(0x40 | masks | precision | (random.next() as u16 & 0xc00));
-    let raised = match random.below(20) {
-        0..10 => 0,
-        10 => random.next() as u16 & 0x3f,
-        _ => random.next() as u16 & masks,
-    };
-    let summary = if raised & !masks & 0x3f != 0 { SUMMARY } else { 0 };
-    fx.set_status(random.next() as u16 & 0x7f40 & !SUMMARY | raised | summary);
-    let any = random.next() as u8;
-    fx.set_tags(random.pick(&[0xff, 0xff, 0xff, 0, any]));
-    let mxcsr_masks = if random.percent(90) { 0x1f80 } else { random.next() as u32 & 0x1f80 };
-    let control = random.pick(&[0, 0, 0, 0x2000, 0x4000, 0x6000, 0x40, 0x8000, 0x8040, 0x6040, 0xc000]);
-    let flags = if random.percent(70) { 0 } else { random.next() as u32 & 0x3f };
-    fx.set_mxcsr(mxcsr_masks | control | flags);
-    for n in 0..8 {
-        fx.set_st(n, random.extended());
-    }
-    for n in 0..16 {
-        fx.set_xmm(n, random.vector());
-    }
-    fx
 }
