@@ -10,12 +10,12 @@ use crate::{
     registers::{FS, GS},
     segments::segment_index,
     state::{REG_RIP, REG_ZERO},
-    tlb::{CHECKED, CODE, PMEM, Privilege},
+    tlb::{CHECKED, CODE, PMEM, Privilege, WATCHED},
 };
 
 /// One page's part of an access, checked and translated.
 #[derive(Clone, Copy)]
-enum Target {
+pub(crate) enum Target {
     Memory {
         /// Host address of the first byte.
         host: *mut u8,
@@ -107,7 +107,7 @@ impl<B: Bus> Cpu<B> {
 
     /// Where the part of an access from `linear` that lies in the next page begins: outside of 64-bit mode linear
     /// addresses start over at 4 GiB.
-    fn next_page(&self, linear: u64) -> u64 {
+    pub(crate) fn next_page(&self, linear: u64) -> u64 {
         let next = (linear & !0xfff).wrapping_add(0x1000);
         if next == 1 << 32 && !self.fetches_64_bit { 0 } else { next }
     }
@@ -208,17 +208,9 @@ impl<B: Bus> Cpu<B> {
         Ok(())
     }
 
-    /// Where the byte at `linear` lies on the host, for reading. Good up to the end of its page and until the next
-    /// access. `None` for devices and where accesses are checked.
-    pub(crate) fn host_read(&mut self, bus: &mut B, linear: u64) -> Result<Option<*const u8>, Fault> {
-        match self.read_target(bus, linear)? {
-            Target::Memory { host, slow: 0, .. } => Ok(Some(host)),
-            _ => Ok(None),
-        }
-    }
-
     /// Where the byte at `linear` lies on the host, for writing. Good up to the end of its page and until the next
-    /// access. `None` where a store must be seen: devices, persistent memory, pages with decoded code or breakpoints.
+    /// access. `None` where a store must be seen: devices, persistent memory, pages with decoded code, undecided bytes or
+    /// breakpoints.
     pub(crate) fn host_write(&mut self, bus: &mut B, linear: u64) -> Result<Option<*mut u8>, Fault> {
         match self.write_target(bus, linear)? {
             Target::Memory { host, slow: 0, .. } => Ok(Some(host)),
@@ -261,12 +253,14 @@ impl<B: Bus> Cpu<B> {
         let first = self.read_target(bus, linear)?;
         if tail.is_empty() {
             self.check_alignment(linear, head.len())?;
+            self.consume(bus, [(first, head.len()), (first, 0)])?;
             self.watch_data(linear, head.len(), DataAccess::Read);
             self.load(bus, first, head);
             return Ok(());
         }
         let second = self.read_target(bus, self.next_page(linear))?;
         self.check_alignment(linear, head.len() + tail.len())?;
+        self.consume(bus, [(first, head.len()), (second, tail.len())])?;
         self.watch_data(linear, head.len() + tail.len(), DataAccess::Read);
         self.load(bus, first, head);
         self.load(bus, second, tail);
@@ -310,12 +304,16 @@ impl<B: Bus> Cpu<B> {
         Ok(())
     }
 
-    fn read_target(&mut self, bus: &mut B, linear: u64) -> Result<Target, Fault> {
+    pub(crate) fn read_target(&mut self, bus: &mut B, linear: u64) -> Result<Target, Fault> {
         let entry = self.tlb.read.entry(linear, self.privilege);
         let frame = if entry.is_for(linear) {
             let frame = self.tlb.read.frame(linear, self.privilege);
             let host = linear.wrapping_add(entry.addend) as *mut u8;
-            let slow = entry.tag & CHECKED;
+            let mut slow = entry.tag & (CHECKED | WATCHED);
+            if slow & WATCHED != 0 && !bus.has_undecided(frame) {
+                self.tlb.read.unwatch(linear, self.privilege);
+                slow &= !WATCHED;
+            }
             return Ok(Target::Memory { host, physical: frame << 12 | linear & 0xfff, slow });
         } else {
             self.check_canonical(linear)?;
@@ -324,7 +322,7 @@ impl<B: Bus> Cpu<B> {
         let physical = frame.frame << 12 | linear & 0xfff;
         match bus.page(frame.frame) {
             Page::Ram { host } | Page::Pmem { host } => {
-                let slow = self.checked(linear);
+                let slow = self.checked(linear) | watched(bus, frame.frame);
                 self.tlb.read.fill(linear, self.privilege, frame.frame, host as u64, slow, frame.global);
                 Ok(Target::Memory { host: host.wrapping_add((linear & 0xfff) as usize), physical, slow })
             }
@@ -332,12 +330,16 @@ impl<B: Bus> Cpu<B> {
         }
     }
 
-    fn write_target(&mut self, bus: &mut B, linear: u64) -> Result<Target, Fault> {
+    pub(crate) fn write_target(&mut self, bus: &mut B, linear: u64) -> Result<Target, Fault> {
         let entry = self.tlb.write.entry(linear, self.privilege);
         if entry.is_for(linear) {
             let frame = self.tlb.write.frame(linear, self.privilege);
             let host = linear.wrapping_add(entry.addend) as *mut u8;
-            let slow = entry.tag & (PMEM | CODE | CHECKED);
+            let mut slow = entry.tag & (PMEM | CODE | CHECKED | WATCHED);
+            if slow & WATCHED != 0 && !bus.has_undecided(frame) {
+                self.tlb.write.unwatch(linear, self.privilege);
+                slow &= !WATCHED;
+            }
             return Ok(Target::Memory { host, physical: frame << 12 | linear & 0xfff, slow });
         }
         self.check_canonical(linear)?;
@@ -351,7 +353,7 @@ impl<B: Bus> Cpu<B> {
         };
         self.page_dirtied(bus, frame);
         let code = if self.code_pages.contains_key(&frame) { CODE } else { 0 };
-        let slow = pmem | code | self.checked(linear);
+        let slow = pmem | code | self.checked(linear) | watched(bus, frame);
         self.tlb.write.fill(linear, self.privilege, frame, host as u64, slow, translation.global);
         Ok(Target::Memory { host: host.wrapping_add((linear & 0xfff) as usize), physical, slow })
     }
@@ -384,7 +386,7 @@ impl<B: Bus> Cpu<B> {
         self.check_canonical(linear).err().unwrap_or(Fault::GP0)
     }
 
-    fn check_canonical(&mut self, linear: u64) -> Result<(), Fault> {
+    pub(crate) fn check_canonical(&mut self, linear: u64) -> Result<(), Fault> {
         if self.long_mode() && !is_canonical(linear) {
             // The run loop makes it #SS when the operand's segment is the stack's.
             self.not_canonical = true;
@@ -393,7 +395,7 @@ impl<B: Bus> Cpu<B> {
         Ok(())
     }
 
-    fn load(&mut self, bus: &mut B, target: Target, bytes: &mut [u8]) {
+    pub(crate) fn load(&mut self, bus: &mut B, target: Target, bytes: &mut [u8]) {
         match target {
             // SAFETY: `host` and what follows it to the end of its page is valid memory (contract of `Bus::page`),
             // the caller split `bytes` at the page's end, and `bytes` is ours alone.
@@ -411,6 +413,9 @@ impl<B: Bus> Cpu<B> {
                 unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), host, bytes.len()) };
                 if slow & CODE != 0 {
                     self.code_written(physical >> 12, (physical & 0xfff) as usize, bytes.len());
+                }
+                if slow & WATCHED != 0 {
+                    bus.put_origins(physical, bytes.len(), None);
                 }
                 if slow & PMEM != 0 {
                     self.pmem_stored(bus, physical, bytes, kind);
@@ -458,8 +463,13 @@ impl<B: Bus> Cpu<B> {
     }
 }
 
+/// The slow bit of a page with undecided bytes.
+pub(crate) fn watched<B: Bus>(bus: &B, frame: u64) -> u64 {
+    if bus.has_undecided(frame) { WATCHED } else { 0 }
+}
+
 /// How many of `len` bytes from `linear` lie in its page.
-fn bytes_in_page(linear: u64, len: usize) -> usize {
+pub(crate) fn bytes_in_page(linear: u64, len: usize) -> usize {
     len.min(0x1000 - (linear & 0xfff) as usize)
 }
 

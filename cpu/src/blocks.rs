@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     Bus, Cpu, Fault, Page,
+    access::watched,
     decode::{CodeSize, Decoded, Handlers, LONGEST, decode},
     events::granules,
     integer::fuse,
@@ -324,14 +325,16 @@ impl<B: Bus> Cpu<B> {
         if let Some(&index) = code.by_address.get(&key) {
             match code.blocks[index as usize].origin.crossing.take() {
                 None => {
+                    self.consume_granules(bus, frame, code.blocks[index as usize].origin.granules)?;
                     self.remember(code, key, index);
                     return Ok(index);
                 }
                 Some(bytes) => {
                     // One that was decoded from other bytes of the second page is replaced below.
-                    let same = self.fetch_crossing(bus, linear, host)?[..bytes.len()] == *bytes;
+                    let fetched = self.fetch_crossing(bus, linear, frame, host);
+                    let same = fetched.map(|fetched| fetched[..bytes.len()] == *bytes);
                     code.blocks[index as usize].origin.crossing = Some(bytes);
-                    if same {
+                    if same? {
                         return Ok(index);
                     }
                     self.drop_code(code, frame, granules((linear & 0xfff) as usize, LONGEST));
@@ -339,6 +342,7 @@ impl<B: Bus> Cpu<B> {
             }
         }
         let block = self.decode_block(bus, linear, frame, host, key, size)?;
+        self.consume_granules(bus, frame, block.origin.granules)?;
         let first_of_page = !self.code_pages.contains_key(&frame);
         *self.code_pages.entry(frame).or_default() |= block.origin.granules;
         if first_of_page {
@@ -400,10 +404,11 @@ impl<B: Bus> Cpu<B> {
         let entry = self.tlb.fetch.entry(linear, privilege);
         if entry.is_for(linear) {
             let page = linear & !0xfff;
-            return Ok((
-                self.tlb.fetch.frame(linear, privilege),
-                page.wrapping_add(entry.addend) as *const u8,
-            ));
+            let frame = self.tlb.fetch.frame(linear, privilege);
+            if !bus.has_undecided(frame) {
+                self.tlb.fetch.unwatch(linear, privilege);
+            }
+            return Ok((frame, page.wrapping_add(entry.addend) as *const u8));
         }
         if self.long_mode() && !is_canonical(linear) {
             return Err(Fault::GP0);
@@ -411,7 +416,8 @@ impl<B: Bus> Cpu<B> {
         let translation = self.translate(bus, linear, Access::Fetch, privilege)?;
         match bus.page(translation.frame) {
             Page::Ram { host } | Page::Pmem { host } => {
-                self.tlb.fetch.fill(linear, privilege, translation.frame, host as u64, 0, translation.global);
+                let (frame, slow) = (translation.frame, watched(bus, translation.frame));
+                self.tlb.fetch.fill(linear, privilege, frame, host as u64, slow, translation.global);
                 Ok((translation.frame, host))
             }
             Page::Device => {
@@ -421,16 +427,24 @@ impl<B: Bus> Cpu<B> {
         }
     }
 
-    /// The 15 bytes from `linear`, whose first page lies at `host`, when they cross into the next page.
-    fn fetch_crossing(&mut self, bus: &mut B, linear: u64, host: *const u8) -> Result<[u8; LONGEST], Fault> {
+    /// The 15 bytes from `linear`, whose first page is `frame` and lies at `host`, when they cross into the next page.
+    fn fetch_crossing(
+        &mut self,
+        bus: &mut B,
+        linear: u64,
+        frame: u64,
+        host: *const u8,
+    ) -> Result<[u8; LONGEST], Fault> {
         let offset = (linear & 0xfff) as usize;
+        self.consume_granules(bus, frame, granules(offset, LONGEST))?;
         let head = (0x1000 - offset).min(LONGEST);
         let mut bytes = [0; LONGEST];
         // SAFETY: `host` points at a page of 4096 bytes (contract of `Bus::page`); the ranges stay inside it.
         let here = unsafe { std::slice::from_raw_parts(host.add(offset), head) };
         bytes[..head].copy_from_slice(here);
         if head < LONGEST {
-            let (_, next) = self.fetch_page(bus, self.code_linear_next_page(linear))?;
+            let (frame, next) = self.fetch_page(bus, self.code_linear_next_page(linear))?;
+            self.consume_page_start(bus, frame, LONGEST - head)?;
             // SAFETY: as above.
             let there = unsafe { std::slice::from_raw_parts(next, LONGEST - head) };
             bytes[head..].copy_from_slice(there);
@@ -501,7 +515,7 @@ impl<B: Bus> Cpu<B> {
         key: u64,
         size: CodeSize,
     ) -> Result<Block<B>, Fault> {
-        let bytes = self.fetch_crossing(bus, linear, host)?;
+        let bytes = self.fetch_crossing(bus, linear, frame, host)?;
         let Decoded::Op { op, .. } = decode::<B>(&bytes, size, self.handlers) else { return Err(Fault::GP0) };
         let crossing = Some(bytes[..(op.len as usize).clamp(1, LONGEST)].into());
         let granules = granules((linear & 0xfff) as usize, LONGEST);

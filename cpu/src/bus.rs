@@ -68,6 +68,9 @@ pub enum DrainKind {
     Uncached,
 }
 
+/// In place of the origin of a byte: it is decided. See [`Bus::has_undecided`].
+pub const DECIDED: u64 = u64::MAX;
+
 /// The machine as one processor sees it.
 ///
 /// Addresses are guest-physical. An access never crosses a page: the processor splits it.
@@ -133,6 +136,40 @@ pub trait Bus: Sized {
     /// The processor is about to execute the instruction at a linear address given to [`crate::Cpu::set_probes`].
     /// [`Bus::attention`] after it ends the run *before* that instruction; running on executes it.
     fn probe(&mut self, cpu: &CpuView, rip: u64);
+
+    /// Whether there are undecided bytes in `page`: what they are depends on a choice that nobody has made yet. REP MOVS
+    /// and MOVS copy them unseen; whatever else would use them asks [`Bus::consume`] first. Asked when a translation is
+    /// made. A bus that gives a page some while the processor does not run calls
+    /// [`crate::Cpu::forget_translations`].
+    fn has_undecided(&self, page: u64) -> bool {
+        let _ = page;
+        false
+    }
+    /// An instruction is about to use `len` bytes at `addr`. False when some of them are undecided: then the run ends in
+    /// front of that instruction, as [`Exit::Undecided`].
+    fn consume(&mut self, addr: u64, len: usize) -> bool {
+        let _ = (addr, len);
+        true
+    }
+    /// Tells the origin of each byte from `addr` on, [`DECIDED`] for those that are; false if all are.
+    fn origins(&self, addr: u64, origins: &mut [u64]) -> bool {
+        let _ = (addr, origins);
+        false
+    }
+    /// Whether copies of undecided bytes may be stored to `page`.
+    fn takes_undecided(&self, page: u64) -> bool {
+        let _ = page;
+        false
+    }
+    /// What has just been stored at `addr`, to a page with undecided bytes or as a copy of such, has these origins.
+    /// `None`: `len` decided bytes.
+    fn put_origins(&mut self, addr: u64, len: usize, origins: Option<&[u64]>) {
+        let _ = (addr, len, origins);
+    }
+    /// What [`Bus::take_interrupt`] returned was not delivered: the interrupt waits again.
+    fn give_back_interrupt(&mut self, vector: u8) {
+        let _ = vector;
+    }
 }
 
 /// What a bus may know of the processor that calls it: who, when, where.
@@ -166,6 +203,10 @@ pub enum Exit {
     Paused,
     /// Triple fault: the processor is in shutdown.
     Shutdown,
+    /// In front of an instruction (or of an iteration of a repeated one, or of the delivery of an interrupt or exception)
+    /// that would use bytes of which [`Bus::consume`] said that they are undecided. Nothing of it is visible, and running
+    /// on begins with it.
+    Undecided,
     /// The guest executed something that this model does not offer and that hardware without it would not turn
     /// into #UD. Nothing of the instruction has been done.
     Unsupported {

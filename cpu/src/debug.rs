@@ -176,7 +176,9 @@ impl<B: Bus> Cpu<B> {
         self.state.dr[6] |= bits;
         let outcome = self.interrupt(bus, 1);
         // A breakpoint on the frame that was just pushed must not raise the next one without an end.
-        self.state.debug_traps = 0;
+        if outcome != Err(Exit::Undecided) {
+            self.state.debug_traps = 0;
+        }
         outcome
     }
 

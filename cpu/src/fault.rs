@@ -38,6 +38,9 @@ impl Fault {
     /// Stack fault with error code 0.
     pub const SS0: Fault = Fault::coded(12, 0);
 
+    /// No exception: the instruction would use undecided bytes. It ends the run instead of being raised.
+    pub(crate) const UNDECIDED: Fault = Fault::plain(0xff);
+
     /// An exception without an error code.
     pub const fn plain(vector: u8) -> Fault {
         match NonZeroU32::new(PRESENT | vector as u32) {

@@ -50,12 +50,13 @@ mod testing;
 mod tests;
 mod tlb;
 mod traps;
+mod undecided;
 mod x87;
 
 use blocks::CodeCache;
 use rustc_hash::{FxHashMap, FxHashSet};
 
-pub use bus::{Bus, CpuView, DrainKind, Exit, FlushKind, Page, StoreKind};
+pub use bus::{Bus, CpuView, DECIDED, DrainKind, Exit, FlushKind, Page, StoreKind};
 pub use fault::Fault;
 use integer::LazyFlags;
 pub use model::{Features, Model};

@@ -18,7 +18,12 @@ impl<B: Bus> Cpu<B> {
         self.state.nmi_pending = false;
         self.state.nmi_blocked = true;
         self.state.halted = false;
-        self.interrupt(bus, VECTOR)
+        let outcome = self.interrupt(bus, VECTOR);
+        if outcome == Err(Exit::Undecided) {
+            self.state.nmi_pending = true;
+            self.state.nmi_blocked = false;
+        }
+        outcome
     }
 }
 
@@ -33,7 +38,8 @@ impl State {
 /// instruction causes a fault").
 pub(crate) fn interrupt_return<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<(), Fault> {
     let outcome = interrupt_return::execute(cpu, bus, op);
-    if cpu.unsupported.is_none() && cpu.state.nmi_blocked {
+    let executed = cpu.unsupported.is_none() && outcome != Err(Fault::UNDECIDED);
+    if executed && cpu.state.nmi_blocked {
         cpu.state.nmi_blocked = false;
         cpu.boundary = true;
     }

@@ -77,7 +77,7 @@ impl<B: Bus> Cpu<B> {
         let leaf = loop {
             let shift = 39 - 9 * depth as u32;
             let at = table + (linear >> shift & 0x1ff) * 8;
-            let entry = u64::from_le_bytes(read_physical(bus, at));
+            let entry = u64::from_le_bytes(read_physical(bus, at)?);
             entries[depth] = (at, entry);
             if entry & PRESENT == 0 {
                 return Err(self.page_fault(linear, access, privilege, 0));
@@ -180,6 +180,9 @@ impl<B: Bus> Cpu<B> {
         // SAFETY: `host` points at 4096 valid bytes (contract of `Bus::page`) and `offset` is at most 4096 - N.
         unsafe { host.add(offset).cast::<[u8; N]>().write(value) };
         self.code_written(frame, offset, N);
+        if bus.has_undecided(frame) {
+            bus.put_origins(at, N, None);
+        }
         if let Page::Pmem { .. } = bus.page(frame) {
             self.pmem_stored(bus, at, &value, StoreKind::PageWalk);
         }
@@ -187,14 +190,17 @@ impl<B: Bus> Cpu<B> {
 }
 
 /// Reads an aligned page-table entry. Tables outside of memory read as not present.
-pub(crate) fn read_physical<B: Bus, const N: usize>(bus: &mut B, at: u64) -> [u8; N] {
-    match bus.page(at >> 12) {
+pub(crate) fn read_physical<B: Bus, const N: usize>(bus: &mut B, at: u64) -> Result<[u8; N], Fault> {
+    if bus.has_undecided(at >> 12) && !bus.consume(at & !(N as u64 - 1), N) {
+        return Err(Fault::UNDECIDED);
+    }
+    Ok(match bus.page(at >> 12) {
         // SAFETY: `host` points at 4096 valid bytes (contract of `Bus::page`) and the offset is at most 4096 - N.
         Page::Ram { host } | Page::Pmem { host } => unsafe {
             host.add(entry_offset::<N>(at)).cast::<[u8; N]>().read()
         },
         Page::Device => [0; N],
-    }
+    })
 }
 
 /// Offset in its page of the aligned entry of `N` bytes (a power of two) at `at`.

@@ -25,7 +25,7 @@ impl<B: Bus> Cpu<B> {
         privilege: Privilege,
     ) -> Result<Translation, Fault> {
         let directory_at = (self.state.cr3 & 0xffff_f000) + (linear >> 22 & 0x3ff) * 4;
-        let directory = read_32(bus, directory_at);
+        let directory = read_32(bus, directory_at)?;
         if directory & PRESENT == 0 {
             return Err(self.page_fault(linear, access, privilege, 0));
         }
@@ -38,7 +38,7 @@ impl<B: Bus> Cpu<B> {
             (directory_at, directory, base | linear & 0x3f_f000)
         } else {
             let at = (directory & 0xffff_f000) + (linear >> 12 & 0x3ff) * 4;
-            let entry = read_32(bus, at);
+            let entry = read_32(bus, at)?;
             (at, entry, entry & 0xffff_f000)
         };
         if leaf & PRESENT == 0 {
@@ -74,7 +74,7 @@ impl<B: Bus> Cpu<B> {
     pub(crate) fn read_page_pointers(&self, bus: &mut B, cr3: u64) -> Result<[u64; 4], Fault> {
         let mut pointers = [0; 4];
         for (n, pointer) in (0..).zip(pointers.iter_mut()) {
-            *pointer = u64::from_le_bytes(read_physical(bus, (cr3 & 0xffff_ffe0) + n * 8));
+            *pointer = u64::from_le_bytes(read_physical(bus, (cr3 & 0xffff_ffe0) + n * 8)?);
             if *pointer & PRESENT != 0 && *pointer & POINTER_RESERVED != 0 {
                 return Err(Fault::GP0);
             }
@@ -83,6 +83,6 @@ impl<B: Bus> Cpu<B> {
     }
 }
 
-fn read_32<B: Bus>(bus: &mut B, at: u64) -> u64 {
-    u64::from(u32::from_le_bytes(read_physical(bus, at)))
+fn read_32<B: Bus>(bus: &mut B, at: u64) -> Result<u64, Fault> {
+    Ok(u64::from(u32::from_le_bytes(read_physical(bus, at)?)))
 }

@@ -193,6 +193,16 @@ impl<B: Bus> Cpu<B> {
         self.tlbs().for_each(|tlb| tlb.unmark_code(frame));
     }
 
+    /// Makes every access to a guest-physical page slow, whoever makes it: it has undecided bytes now.
+    pub(crate) fn watch(&mut self, frame: u64) {
+        self.tlbs().for_each(|tlb| tlb.watch(frame));
+    }
+
+    /// Forgets all address translations, so that [`Bus::has_undecided`] is asked anew for each page.
+    pub fn forget_translations(&mut self) {
+        self.tlbs().for_each(Tlb::flush);
+    }
+
     /// Forgets which pages are writable, so that [`Bus::page_dirtied`] is asked anew for each.
     pub fn forget_writable(&mut self) {
         self.tlbs().for_each(Tlb::forget_writable);

@@ -139,7 +139,11 @@ impl<B: Bus> Cpu<B> {
             {
                 self.state.halted = false;
                 self.interrupt_check = true;
-                self.interrupt(bus, vector)?;
+                let outcome = self.interrupt(bus, vector);
+                if outcome == Err(Exit::Undecided) {
+                    bus.give_back_interrupt(vector);
+                }
+                outcome?;
             }
         }
         if self.state.halted {
@@ -217,7 +221,15 @@ impl<B: Bus> Cpu<B> {
         });
         let index = match found {
             Ok(index) => index,
-            Err(fault) => return self.faulted(bus, rip, fault, false).map(|()| None),
+            Err(fault) => {
+                // The probe has not been told yet.
+                let told = self.state.probe_told;
+                let outcome = self.faulted(bus, rip, fault, false);
+                if outcome == Err(Exit::Undecided) {
+                    self.state.probe_told = told;
+                }
+                return outcome.map(|()| None);
+            }
         };
         if self.probes.contains(&linear) && !self.state.probe_told {
             let view = self.view();
@@ -239,6 +251,9 @@ impl<B: Bus> Cpu<B> {
         let not_canonical = std::mem::take(&mut self.not_canonical);
         // Breakpoints of an instruction that did not complete are found again when it is restarted.
         self.state.debug_traps = 0;
+        if fault == Fault::UNDECIDED {
+            return Err(self.stop_in_front_of(rip));
+        }
         if fault != Fault::BP && fault != Fault::OF {
             self.state.regs[REG_RIP] = rip;
         }
@@ -246,7 +261,20 @@ impl<B: Bus> Cpu<B> {
             return Err(Exit::Unsupported { rip: self.code_linear(rip), what });
         }
         let fault = if not_canonical && on_stack && fault == Fault::GP0 { Fault::SS0 } else { fault };
-        self.raise(bus, fault)
+        let outcome = self.raise(bus, fault);
+        if outcome == Err(Exit::Undecided) {
+            self.stop_in_front_of(rip);
+        }
+        outcome
+    }
+
+    /// The instruction at `rip` would use undecided bytes, or the exception that it raises would be delivered by means of
+    /// such: it is executed again when the run goes on.
+    fn stop_in_front_of(&mut self, rip: u64) -> Exit {
+        self.state.regs[REG_RIP] = rip;
+        self.unsupported = None;
+        self.state.probe_told = self.probes.contains(&self.code_linear(rip));
+        Exit::Undecided
     }
 }
 

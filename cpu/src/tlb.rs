@@ -17,6 +17,8 @@ pub(crate) const PMEM: u64 = 1;
 pub(crate) const CODE: u64 = 2;
 /// Slow bit: accesses are checked for alignment or for breakpoints.
 pub(crate) const CHECKED: u64 = 4;
+/// Slow bit: there are undecided bytes in this page, or were.
+pub(crate) const WATCHED: u64 = 8;
 /// Slow bit: there is nothing in this slot.
 const EMPTY: u64 = 0x800;
 
@@ -59,7 +61,7 @@ impl Entry {
 
     /// Whether this is the translation of the page at `linear`, slow or not.
     pub fn is_for(&self, linear: u64) -> bool {
-        self.tag & !(PMEM | CODE | CHECKED) == linear & !0xfff
+        self.tag & !(PMEM | CODE | CHECKED | WATCHED) == linear & !0xfff
     }
 }
 
@@ -118,6 +120,19 @@ impl Array {
         self.frames[slot] = frame;
         if !global && self.not_global.len() <= REMEMBERED {
             self.not_global.push(slot as u16);
+        }
+    }
+
+    /// There are no undecided bytes any more in the page at `linear`.
+    pub fn unwatch(&mut self, linear: u64, privilege: Privilege) {
+        self.entries[Array::slot(linear, privilege)].tag &= !WATCHED;
+    }
+
+    fn mark(&mut self, frame: u64, slow: u64) {
+        for (entry, &its_frame) in self.entries.iter_mut().zip(self.frames.iter()) {
+            if its_frame == frame && entry.tag & EMPTY == 0 {
+                entry.tag |= slow;
+            }
         }
     }
 
@@ -235,10 +250,13 @@ impl Tlb {
 
     /// Makes stores to a guest-physical page slow, wherever it is mapped: code was decoded from it.
     pub fn mark_code(&mut self, frame: u64) {
-        for (entry, &its_frame) in self.write.entries.iter_mut().zip(self.write.frames.iter()) {
-            if its_frame == frame && entry.tag & EMPTY == 0 {
-                entry.tag |= CODE;
-            }
+        self.write.mark(frame, CODE);
+    }
+
+    /// Makes every access to a guest-physical page slow: it has undecided bytes now.
+    pub fn watch(&mut self, frame: u64) {
+        for array in [&mut self.read, &mut self.write, &mut self.fetch] {
+            array.mark(frame, WATCHED);
         }
     }
 

@@ -45,6 +45,9 @@ impl<B: Bus> Cpu<B> {
             let restarts = !matches!(vector, 3 | 4 | DOUBLE_FAULT);
             let event = Event { vector, code: fault.code(), software: false, restarts };
             let Err(second) = self.deliver(bus, event) else { return Ok(()) };
+            if second == Fault::UNDECIDED {
+                return Err(Exit::Undecided);
+            }
             if let Some(what) = self.unsupported.take() {
                 return Err(Exit::Unsupported { rip: self.state.rip(), what });
             }
@@ -68,6 +71,7 @@ impl<B: Bus> Cpu<B> {
         let event = Event { vector, code: None, software: false, restarts: false };
         match self.deliver(bus, event) {
             Ok(()) => Ok(()),
+            Err(Fault::UNDECIDED) => Err(Exit::Undecided),
             Err(fault) => self.raise(bus, fault),
         }
     }

@@ -9,7 +9,7 @@ use iced_x86::{Instruction, Mnemonic, OpKind};
 use super::{
     alu::{self, Binary, mask},
     flags,
-    operand::{full, load, register, set_register, store},
+    operand::{full, load, load_fast, register, set_register, store},
 };
 use crate::{
     Bus, Cpu, Fault,
@@ -123,7 +123,16 @@ fn repeat<B: Bus>(
     let mut first = cpu.state.rep_paused_at.take() != Some(cpu.state.retired);
     while count != 0 {
         let most = count.min(cpu.rep_budget().max(1));
-        let done = step(cpu, bus, most, Repeated::Yes { first })?;
+        let done = match step(cpu, bus, most, Repeated::Yes { first }) {
+            Ok(done) => done,
+            Err(fault) => {
+                if fault == Fault::UNDECIDED && !first {
+                    // It goes on as if it had not stopped.
+                    cpu.state.rep_paused_at = Some(cpu.state.retired);
+                }
+                return Err(fault);
+            }
+        };
         first = false;
         count -= done.iterations;
         set_register(cpu, form.address_bits, RCX, count);
@@ -161,8 +170,7 @@ pub(super) fn movs<B: Bus>(cpu: &mut Cpu<B>, bus: &mut B, op: &Op<B>) -> Result<
         let iterations = match copy_many(cpu, bus, form, to, from, most, repeated)? {
             Some(iterations) => iterations,
             None => {
-                let element = load(cpu, bus, form.bits(), from)?;
-                store_element(cpu, bus, form, to, element, repeated)?;
+                copy_element(cpu, bus, form, to, from, repeated)?;
                 1
             }
         };
@@ -254,6 +262,27 @@ fn compare<B: Bus>(
     result
 }
 
+/// Copies one element. Undecided bytes travel along unseen.
+fn copy_element<B: Bus>(
+    cpu: &mut Cpu<B>,
+    bus: &mut B,
+    form: Form,
+    to: u64,
+    from: u64,
+    repeated: Repeated,
+) -> Result<(), Fault> {
+    if let Some(element) = load_fast(cpu, form.bits(), from) {
+        return store_element(cpu, bus, form, to, element, repeated);
+    }
+    let size = form.size as usize;
+    let Some(unseen) = cpu.read_unseen(bus, from, to, size)? else {
+        let element = load(cpu, bus, form.bits(), from)?;
+        return store_element(cpu, bus, form, to, element, repeated);
+    };
+    store_element(cpu, bus, form, to, u64::from_le_bytes(unseen.bytes), repeated)?;
+    cpu.stored_unseen(bus, to, size, &unseen)
+}
+
 fn store_element<B: Bus>(
     cpu: &mut Cpu<B>,
     bus: &mut B,
@@ -285,11 +314,17 @@ fn copy_many<B: Bus>(
     if elements < 2 || !form.forward || !form.whole_pages {
         return Ok(None);
     }
-    let Some(source) = cpu.host_read(bus, from)? else { return Ok(None) };
-    if let Some(destination) = cpu.host_write(bus, to)? {
-        // SAFETY: `elements` do not leave either page, and both pages are host memory up to their ends.
-        unsafe { copy_forward(source, destination, elements as usize, form.size as usize) };
-        return Ok(Some(elements));
+    let Some(source) = cpu.source(bus, from)? else { return Ok(None) };
+    match cpu.host_write(bus, to)? {
+        Some(destination) if !source.watched => {
+            // SAFETY: `elements` do not leave either page, and both pages are host memory up to their ends.
+            unsafe { copy_forward(source.host, destination, elements as usize, form.size as usize) };
+            return Ok(Some(elements));
+        }
+        _ if cpu.copy_watched(bus, to, &source, (elements * form.size) as usize)? => {
+            return Ok(Some(elements));
+        }
+        _ => (),
     }
     let elements = form.whole_elements(to, LINE, elements);
     let bytes = elements * form.size;
@@ -299,10 +334,13 @@ fn copy_many<B: Bus>(
     if elements < 2 || may_overlap || !is_seen_memory(cpu, to) || cpu.has_decoded_code(to, bytes as usize) {
         return Ok(None);
     }
+    if !cpu.is_decided(bus, &source, bytes as usize, to)? {
+        return Ok(None);
+    }
     let mut line = [0; LINE as usize];
     let line = &mut line[..bytes as usize];
     // SAFETY: these bytes do not leave the page, which is host memory up to its end.
-    unsafe { std::ptr::copy_nonoverlapping(source, line.as_mut_ptr(), line.len()) };
+    unsafe { std::ptr::copy_nonoverlapping(source.host, line.as_mut_ptr(), line.len()) };
     cpu.write_rep(bus, to, line, first)?;
     Ok(Some(elements))
 }
