@@ -203,7 +203,8 @@ impl Board {
     /// Why the run must end, if it must. Forgets it.
     pub(crate) fn take_stop(&mut self) -> Option<Stop> {
         self.recheck = false;
-        self.stop.take()
+        let read = self.memory.take_read_by_device();
+        self.stop.take().or_else(|| Some(Stop::UndecidedDevice { address: read? }))
     }
 
     /// The call of the control port that the processor has just made.
@@ -508,6 +509,53 @@ impl Bus for Board {
     fn stores_visible(&mut self, view: &CpuView) {
         let stop = self.recorder.stores_visible(view);
         self.recorded(stop);
+    }
+
+    fn has_undecided(&self, page: u64) -> bool {
+        self.memory.undecided.holds(page)
+    }
+
+    fn consume(&mut self, addr: u64, len: usize) -> bool {
+        if !self.memory.undecided.any(addr, len) {
+            return true;
+        }
+        let wanted = self.memory.undecided.lines(addr, len);
+        // Behind another stop it is consumed again when the run goes on.
+        if let Stop::Undecided { lines } =
+            self.stop.get_or_insert_with(|| Stop::Undecided { lines: Vec::new() })
+        {
+            lines.extend(wanted);
+            lines.sort_unstable();
+            lines.dedup();
+        }
+        false
+    }
+
+    fn origins(&self, addr: u64, origins: &mut [u64]) -> bool {
+        origins.fill(cpu::DECIDED);
+        let mut any = false;
+        for (at, origin) in self.memory.undecided.origins(addr, origins.len()) {
+            origins[at] = origin;
+            any = true;
+        }
+        any
+    }
+
+    fn takes_undecided(&self, page: u64) -> bool {
+        // The event of a store says what was stored.
+        let told = self.recorder.on && self.memory.is_pmem(page * PAGE);
+        !told && self.memory.undecided.has_room(page)
+    }
+
+    fn put_origins(&mut self, addr: u64, len: usize, origins: Option<&[u64]>) {
+        match origins {
+            Some(origins) => self.memory.undecided.put(addr, origins),
+            None => self.memory.undecided.overwrite(addr, len),
+        }
+    }
+
+    fn give_back_interrupt(&mut self, vector: u8) {
+        self.take_back(vector);
     }
 
     fn probe(&mut self, view: &CpuView, _: u64) {

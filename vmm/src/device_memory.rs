@@ -42,6 +42,11 @@ impl GuestMemory for DeviceMemory<'_> {
         if !memory.is_ram(addr.0, count as u64) {
             return Err(Error::InvalidGuestAddress(addr));
         }
+        if matches!(access, Permissions::Read | Permissions::ReadWrite) && memory.undecided.any(addr.0, count)
+        {
+            memory.read_by_device(addr.0);
+            return Err(Error::InvalidGuestAddress(addr));
+        }
         if access.has_write() {
             memory.device_writes(addr.0, count);
         }

@@ -46,6 +46,19 @@ pub enum Error {
     /// KVM cannot be used.
     #[error("KVM: {0}")]
     Kvm(#[from] crate::KvmError),
+    /// Something cannot be done with a machine that has undecided bytes.
+    #[error(
+        "{0} cannot be had for a machine with undecided bytes: decide them first, or use the software engine"
+    )]
+    Undecided(&'static str),
+    /// An address is not that of a line of persistent memory.
+    #[error(
+        "{address:#x} is not the address of a line of persistent memory: give a multiple of 64 in a region"
+    )]
+    NoLine {
+        /// The address.
+        address: u64,
+    },
     /// ACPI tables could not be built from the configuration.
     #[error("ACPI tables: {0}")]
     Acpi(String),

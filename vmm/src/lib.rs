@@ -19,6 +19,7 @@ mod software;
 mod symbols;
 mod trace_hash;
 mod translate;
+mod undecided;
 pub mod unwind;
 
 pub use boot::{Module, PayloadError, bare_protocol};

@@ -36,6 +36,20 @@ pub enum Stop {
     Event(u64),
     /// In front of the function with this index in [`Machine::set_watched`].
     Symbol(u32),
+    /// The next instruction would use undecided bytes ([`Machine::set_undecided`]) whose origins lie in these lines of
+    /// persistent memory: guest-physical, ascending. Nothing of it is visible yet; of a repeated instruction, nothing of
+    /// the next iteration. Running on begins with it, and comes back at once until [`Machine::decide`] was called for
+    /// the lines.
+    Undecided {
+        /// Addresses, multiples of 64.
+        lines: Vec<u64>,
+    },
+    /// A device would have read undecided bytes of RAM. It was told that there is no memory there instead: this run of the
+    /// machine means nothing.
+    UndecidedDevice {
+        /// Guest-physical address of what it would have read.
+        address: u64,
+    },
     /// The engine cannot go on, for a reason outside of the guest.
     Engine(String),
     /// The guest did something that this machine does not offer.
@@ -118,9 +132,12 @@ impl Machine {
     }
 
     /// Goes over to another engine where the machine stands. KVM refuses a machine whose processors have what the host's
-    /// lack.
+    /// lack, or that has undecided bytes.
     pub fn set_engine(&mut self, engine: Engine) -> Result<(), Error> {
         if engine != self.engine() {
+            if !self.board.memory.undecided.is_empty() {
+                return Err(Error::Undecided("another engine"));
+            }
             self.board.memory.expect_late_names(false)?;
             self.running = Running::new(engine, &self.software, &self.board)?;
         }
@@ -148,8 +165,12 @@ impl Machine {
         crate::kvm::differences(&self.software.cpu.state().model)
     }
 
-    /// Writes the machine as it stands, without its open levels, events and console output, to a file.
+    /// Writes the machine as it stands, without its open levels, events and console output, to a file. Not while
+    /// something is undecided.
     pub fn save(&self, path: &Path) -> Result<(), Error> {
+        if !self.board.memory.undecided.is_empty() {
+            return Err(Error::Undecided("a snapshot file"));
+        }
         let board = &self.board;
         let processors = Processors::of(&self.software);
         file::save(path, processors, board.state(), board.wiring.clone(), &board.memory)
@@ -200,7 +221,59 @@ impl Machine {
         self.board.memory.write(addr, bytes);
     }
 
-    /// Opens a snapshot level: CPU, devices, RAM, persistent memory and the numbering of events.
+    /// From now on these bytes of persistent memory are undecided, and no others: pairs of a line's guest-physical
+    /// address (a multiple of 64) and a mask of its bytes, byte n in bit n. What stands there is a placeholder: REP MOVS
+    /// and MOVS copy it, and the copies are undecided, too; a store over them decides; whatever else would use them ends
+    /// the run ([`Stop::Undecided`]). Snapshot levels go back to what was undecided when they were opened.
+    ///
+    /// The host's own ways to memory ([`Machine::read_pmem`], [`Machine::read_guest`]) read placeholders: ask
+    /// [`Machine::pmem_origins`] and [`Machine::origins`]. What the host writes is decided.
+    ///
+    /// Only the software engine can do that.
+    pub fn set_undecided(&mut self, lines: &[(u64, u64)]) -> Result<(), Error> {
+        if self.engine() != Engine::Software {
+            return Err(Error::Undecided("KVM"));
+        }
+        let wrong = |line: u64| !line.is_multiple_of(64) || !self.board.memory.is_pmem(line);
+        if let Some(&(line, _)) = lines.iter().find(|(line, _)| wrong(*line)) {
+            return Err(Error::NoLine { address: line });
+        }
+        self.board.memory.undecided.set(lines);
+        self.software.cpu.forget_translations();
+        Ok(())
+    }
+
+    /// The undecided bytes of a line of persistent memory that are in `mask` are decided: they hold what `content` says,
+    /// and so does every copy of them. No event.
+    pub fn decide(&mut self, line: u64, mask: u64, content: &[u8; 64]) {
+        self.board.memory.decide(line, mask, content);
+        self.software.notice_changes(&mut self.board);
+    }
+
+    /// The undecided ones among `len` bytes at a guest-physical address: offset in the range and origin, ascending.
+    pub fn pmem_origins(&self, addr: u64, len: usize) -> Vec<(usize, u64)> {
+        self.board.memory.undecided.origins(addr, len).collect()
+    }
+
+    /// The undecided ones among `len` bytes at a guest-virtual address: offset in the range and origin, ascending. Pages
+    /// that are not mapped have none.
+    pub fn origins(&self, virt: u64, len: usize) -> Vec<(usize, u64)> {
+        if self.board.memory.undecided.is_empty() {
+            return Vec::new();
+        }
+        let state = self.software.cpu.state();
+        let mut found = Vec::new();
+        for piece in crate::memory::split(virt, len) {
+            let address = virt.wrapping_add(piece.start as u64);
+            let Some(physical) = translate(&self.board.memory, &state, address) else { continue };
+            let undecided = self.board.memory.undecided.origins(physical, piece.len());
+            found.extend(undecided.map(|(at, origin)| (piece.start + at, origin)));
+        }
+        found
+    }
+
+    /// Opens a snapshot level: CPU, devices, RAM, persistent memory, what of it is undecided, and the
+    /// numbering of events.
     pub fn push(&mut self) {
         self.software.notice_changes(&mut self.board);
         self.board.memory.push();

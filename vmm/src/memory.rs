@@ -12,6 +12,7 @@ use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, Mmap
 
 use crate::Error;
 use crate::shadow::Shadow;
+use crate::undecided::Undecided;
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
@@ -70,6 +71,7 @@ struct Level {
     stamp: u32,
     saved: Vec<Saved>,
     contents: Vec<u8>,
+    undecided: Undecided,
 }
 
 /// RAM and persistent memory of one machine.
@@ -83,6 +85,10 @@ pub(crate) struct Memory {
     written: Vec<u64>,
     /// While an engine writes pages that it names only later.
     shadow: Option<Shadow>,
+    /// Which bytes are undecided. The processor's stores are told by it: see `cpu::Bus::put_origins`.
+    pub(crate) undecided: Undecided,
+    /// Where a device would have read undecided bytes.
+    undecided_for_device: Option<u64>,
 }
 
 impl Memory {
@@ -118,6 +124,8 @@ impl Memory {
             next_stamp: 1,
             written: Vec::new(),
             shadow: None,
+            undecided: Undecided::default(),
+            undecided_for_device: None,
         })
     }
 
@@ -166,9 +174,20 @@ impl Memory {
         self.banks.iter().any(|bank| bank.kind == BankKind::Ram && holds(bank))
     }
 
+    /// A device would read undecided bytes at `addr`: it cannot be stopped in front of that.
+    pub(crate) fn read_by_device(&mut self, addr: u64) {
+        self.undecided_for_device.get_or_insert(addr);
+    }
+
+    /// Where a device would have read undecided bytes. Forgets it.
+    pub(crate) fn take_read_by_device(&mut self) -> Option<u64> {
+        self.undecided_for_device.take()
+    }
+
     /// Pages within `len` bytes at `addr` are about to be written by a device: keeps their content for the undo log, and
     /// tells the processor later.
     pub(crate) fn device_writes(&mut self, addr: u64, len: usize) {
+        self.undecided.overwrite(addr, len);
         for piece in split(addr, len) {
             let page = (addr + piece.start as u64) / PAGE;
             self.dirtied(page);
@@ -200,7 +219,7 @@ impl Memory {
     }
 
     /// Writes guest-physical memory on behalf of a device or the host; false (and part of it written) where there
-    /// is none. Telling the persistence domain is the caller's.
+    /// is none. The bytes are decided then. Telling the persistence domain is the caller's.
     pub(crate) fn write(&mut self, addr: u64, bytes: &[u8]) -> bool {
         let mut at = addr;
         for piece in split(addr, bytes.len()) {
@@ -215,10 +234,18 @@ impl Memory {
                     piece.len(),
                 )
             };
+            self.undecided.overwrite(at, piece.len());
             self.written.push(page);
             at += piece.len() as u64;
         }
         true
+    }
+
+    /// The bytes in `mask` of a line of persistent memory hold this, and so do their copies: they are decided.
+    pub(crate) fn decide(&mut self, line: u64, mask: u64, content: &[u8; 64]) {
+        for (addr, byte) in self.undecided.places(line, mask) {
+            self.write(addr, &content[byte..=byte]);
+        }
     }
 
     /// Pages written by [`Memory::write`] or put back by [`Memory::rewind`] since the last call.
@@ -290,7 +317,8 @@ impl Memory {
         if let Some(shadow) = &mut self.shadow {
             shadow.follow(&[]);
         }
-        self.levels.push(Level { stamp: self.next_stamp, ..Level::default() });
+        let undecided = self.undecided.clone();
+        self.levels.push(Level { stamp: self.next_stamp, undecided, ..Level::default() });
         self.next_stamp += 1;
     }
 
@@ -313,6 +341,8 @@ impl Memory {
                 self.stamps[bank.first + ((addr - bank.base) / PAGE) as usize] = saved.previous;
             }
         }
+        self.undecided.clone_from(&level.undecided);
+        self.undecided_for_device = None;
         let pages = level.saved.len();
         level.saved.clear();
         level.contents.clear();

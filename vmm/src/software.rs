@@ -78,7 +78,8 @@ impl Software {
             }
             match exit {
                 Exit::Limit | Exit::Paused if self.cpu.retired_by_all() >= end => return Stop::Budget,
-                Exit::Limit | Exit::Paused | Exit::Attention => {}
+                // The board has said which, above.
+                Exit::Limit | Exit::Paused | Exit::Attention | Exit::Undecided => {}
                 Exit::Halted if self.anybody_can_run(board) => {}
                 Exit::Halted => match board.deadline() {
                     Some(deadline) if skips.again(self.cpu.retired_by_all()) => {
@@ -210,7 +211,7 @@ pub(crate) fn stop_of(exit: Exit) -> Option<Stop> {
     match exit {
         Exit::Shutdown => Some(Stop::Shutdown),
         Exit::Unsupported { rip, what } => Some(Stop::Unsupported { rip, what: what.to_owned() }),
-        Exit::Limit | Exit::Halted | Exit::Attention | Exit::Paused => None,
+        Exit::Limit | Exit::Halted | Exit::Attention | Exit::Paused | Exit::Undecided => None,
     }
 }
 
