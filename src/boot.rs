@@ -143,6 +143,7 @@ impl Boot {
                     Err(_) => bail!("the guest is halted for good"),
                 },
                 Stop::Engine(why) => bail!("the engine cannot go on: {why}"),
+                Stop::Undecided { .. } | Stop::UndecidedDevice { .. } => bail!("something is undecided"),
                 Stop::Unsupported { rip, what } => bail!("the guest needs {what} at {rip:#x}"),
             }
         }

@@ -190,6 +190,9 @@ impl<'a, T: Target> Conversation<'a, T> {
                 }
                 Stop::Ended(how) => return Err(Trouble::Crash(how.to_owned())),
                 Stop::Event(seq) => return Err(Trouble::Event(seq)),
+                Stop::Undecided { lines } => {
+                    return Err(Trouble::Harness(format!("it would use undecided lines {lines:#x?}")));
+                }
                 Stop::Unsupported(what) => {
                     return Err(Trouble::Harness(format!(
                         "the machine does not offer what the guest did: {what}"

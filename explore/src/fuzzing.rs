@@ -78,6 +78,9 @@ impl Target for Hostile<'_> {
     fn rewind(&mut self) -> usize {
         0
     }
+    fn pop(&mut self) -> usize {
+        0
+    }
     fn changed(&self) -> Vec<u64> {
         Vec::new()
     }

@@ -336,6 +336,7 @@ fn boot_to_agent(machine: &mut Machine, kallsyms: &mut Vec<u8>) -> Result<(), St
             Stop::Budget => return Err(format!("no progress within {BOOT_BUDGET} instructions")),
             Stop::Ended(how) => return Err(how.to_owned()),
             Stop::Unsupported(what) => return Err(format!("the machine does not offer {what}")),
+            Stop::Undecided { .. } => return Err("something is undecided".to_owned()),
             Stop::Event(_) => (),
         }
     }
@@ -428,6 +429,10 @@ impl Target for Machine {
                 vmm::Stop::Shutdown => Stop::Ended("triple fault"),
                 vmm::Stop::Unsupported { rip, what } => Stop::Unsupported(format!("{what} at {rip:#x}")),
                 vmm::Stop::Engine(why) => Stop::Unsupported(why),
+                vmm::Stop::Undecided { lines } => Stop::Undecided { lines },
+                vmm::Stop::UndecidedDevice { address } => {
+                    Stop::Unsupported(format!("a device that reads undecided bytes at {address:#x}"))
+                }
                 vmm::Stop::Symbol(_) | vmm::Stop::DebugExit(_) => continue,
             };
         }
@@ -462,6 +467,21 @@ impl Target for Machine {
     }
     fn rewind(&mut self) -> usize {
         Machine::rewind(self)
+    }
+    fn pop(&mut self) -> usize {
+        Machine::pop(self)
+    }
+    fn set_undecided(&mut self, lines: &[(u64, u64)]) -> Result<(), HostError> {
+        Machine::set_undecided(self, lines).map_err(|why| HostError(why.to_string()))
+    }
+    fn decide(&mut self, line: u64, mask: u64, content: &[u8; 64]) {
+        Machine::decide(self, line, mask, content);
+    }
+    fn origins(&self, address: u64, len: usize) -> Vec<(usize, u64)> {
+        Machine::origins(self, address, len)
+    }
+    fn pmem_origins(&self, address: u64, len: usize) -> Vec<(usize, u64)> {
+        Machine::pmem_origins(self, address, len)
     }
     fn changed(&self) -> Vec<u64> {
         self.changed_pmem()

@@ -20,6 +20,14 @@ pub enum Stop {
     Event(u64),
     /// The machine ended by itself: halted for ever, powered off, reset, triple fault. Says which.
     Ended(&'static str),
+    /// The next instruction would use undecided bytes ([`Target::set_undecided`]) whose origins lie in these lines of
+    /// persistent memory: guest-physical, 64-byte aligned, ascending. It has not been executed, and nothing of it is
+    /// visible (repeated string instructions stop between two iterations). [`Target::run`] goes on with it after
+    /// [`Target::decide`] of these lines.
+    Undecided {
+        /// Addresses.
+        lines: Vec<u64>,
+    },
     /// The guest did something that the machine does not offer.
     Unsupported(String),
 }
@@ -59,6 +67,27 @@ pub trait Target {
     fn push(&mut self);
     /// Back to the last [`Target::push`]; its level stays open. Returns how many pages that took.
     fn rewind(&mut self) -> usize;
+    /// Back to the last [`Target::push`], and closes its level. Returns how many pages that took.
+    fn pop(&mut self) -> usize;
+    /// From now on these bytes of persistent memory are undecided, and no others: pairs of a line's guest-physical address
+    /// and a mask of its bytes, byte n in bit n. What stands there is a placeholder. Copies that the machine makes
+    /// without looking at them are undecided, too; what is stored over them is decided. Part of snapshot levels, as
+    /// memory is.
+    fn set_undecided(&mut self, _lines: &[(u64, u64)]) -> Result<(), HostError> {
+        Err(HostError("this machine cannot leave bytes of persistent memory undecided".to_owned()))
+    }
+    /// The undecided bytes of a line that are in `mask` hold what `content` says, and so does every copy of them: they are
+    /// decided.
+    fn decide(&mut self, _line: u64, _mask: u64, _content: &[u8; 64]) {}
+    /// The undecided bytes of a guest-virtual range: offset in the range and origin (the guest-physical address of the byte
+    /// of persistent memory that it is, or is a copy of), ascending. [`Target::read_guest`] reads placeholders there.
+    fn origins(&self, _address: u64, _len: usize) -> Vec<(usize, u64)> {
+        Vec::new()
+    }
+    /// The same of a guest-physical range of persistent memory.
+    fn pmem_origins(&self, _address: u64, _len: usize) -> Vec<(usize, u64)> {
+        Vec::new()
+    }
     /// Guest-physical addresses of the pages of persistent memory that were written since the last [`Target::push`],
     /// ascending.
     fn changed(&self) -> Vec<u64>;

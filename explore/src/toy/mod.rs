@@ -353,6 +353,10 @@ impl Target for Toy {
         self.state = self.levels.last().expect("a level is open").clone();
         1
     }
+    fn pop(&mut self) -> usize {
+        self.state = self.levels.pop().expect("a level is open");
+        1
+    }
     fn changed(&self) -> Vec<u64> {
         Vec::new()
     }
