@@ -153,15 +153,17 @@ fn is_dot(part: &std::path::Component) -> bool {
     *part == std::path::Component::CurDir
 }
 
-/// Other architectures, all but what Kconfig wants to see, and the register headers of one graphics driver are half of
-/// the source.
+/// Other architectures and the register headers of one graphics driver are half of the source. What Kconfig wants to see
+/// of the architectures stays, and a file that fs/hostfs of 6.12 includes.
 fn is_needed(path: &Path) -> bool {
     if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("Kconfig")) {
         return true;
     }
     let parts: Vec<_> = path.iter().take(4).map(|part| part.to_string_lossy()).collect();
     match &parts[..] {
-        [arch, other, ..] if arch == "arch" && parts.len() > 2 => other == "x86",
+        [arch, other, ..] if arch == "arch" && parts.len() > 2 => {
+            other == "x86" || path.starts_with("arch/um/scripts")
+        }
         [drivers, gpu, drm, amd] if drivers == "drivers" && gpu == "gpu" && drm == "drm" && amd == "amd" => {
             !path.starts_with("drivers/gpu/drm/amd/include")
         }
@@ -221,6 +223,8 @@ mod tests {
         assert!(is_needed(Path::new("arch/x86/Makefile")));
         assert!(is_needed(Path::new("arch/Kconfig")));
         assert!(is_needed(Path::new("arch/arm/crypto/Kconfig")));
+        assert!(is_needed(Path::new("arch/um/scripts/Makefile.rules")));
+        assert!(!is_needed(Path::new("arch/um/Makefile")));
         assert!(!is_needed(Path::new("arch/arm64/Makefile")));
         assert!(!is_needed(Path::new("drivers/gpu/drm/amd/include/a.h")));
         assert!(is_needed(Path::new("drivers/gpu/drm/amd/Kconfig")));
