@@ -18,9 +18,11 @@ use crate::{
 };
 
 /// Instructions in one block at most.
-const BLOCK_OPS: usize = 32;
+pub(crate) const BLOCK_OPS: usize = 32;
 /// Blocks kept at most, so that a guest that generates code forever costs bounded memory.
 const BLOCKS: usize = 400_000;
+/// Instructions at which all are dropped, for the same reason: 128 MiB.
+pub(crate) const OPS: usize = if cfg!(test) { 10_000 } else { 4_000_000 };
 /// Slots of the table of blocks entered lately.
 const RECENT: usize = 65536;
 /// Bytes of the longest block.
@@ -33,9 +35,12 @@ const NO_KEY: u64 = u64::MAX;
 /// to block little else is read.
 #[repr(align(64))]
 pub(crate) struct Block<B: Bus> {
-    pub ops: Box<[Op<B>]>,
-    /// Instructions in it: one more than `ops` if the last of those is a fused pair.
-    pub count: u32,
+    /// Where its instructions begin in [`CodeCache::ops`].
+    start: u32,
+    /// How many of those are its own.
+    len: u16,
+    /// Instructions in it: one more than `len` if the last of those is a fused pair.
+    pub count: u16,
     /// Its key, if it may be entered without another look; [`NO_KEY`] if it crosses pages, is probed or was dropped.
     direct_key: u64,
     /// Where execution went from here, the last two places, the newest first.
@@ -48,11 +53,13 @@ pub(crate) struct Block<B: Bus> {
 struct Link {
     rip: u32,
     index: u32,
+    /// Its [`Block::start`].
+    start: u32,
 }
 
 impl Link {
     /// A wrong guess.
-    const NONE: Link = Link { rip: 0, index: 0 };
+    const NONE: Link = Link { rip: 0, index: 0, start: 0 };
 }
 
 /// Where a block came from.
@@ -74,6 +81,9 @@ struct Origin<B: Bus> {
 pub(crate) struct CodeCache<B: Bus> {
     pub blocks: Vec<Block<B>>,
     free: Vec<u32>,
+    /// The instructions of all blocks, in the order in which they were decoded: what is executed one after the other lies
+    /// together. Those of dropped blocks stay until everything is dropped.
+    ops: Vec<Op<B>>,
     by_address: FxHashMap<u64, u32>,
     by_page: FxHashMap<u64, Vec<u32>>,
     /// Where the block with a key may be found. A guess: its key decides.
@@ -82,27 +92,10 @@ pub(crate) struct CodeCache<B: Bus> {
     previous: u32,
 }
 
-impl<B: Bus> Block<B> {
-    fn new(ops: Vec<Op<B>>, origin: Origin<B>) -> Block<B> {
-        Block {
-            count: (ops.len() + origin.unfused.iter().len()) as u32,
-            ops: ops.into(),
-            direct_key: NO_KEY,
-            next: [Cell::new(Link::NONE), Cell::new(Link::NONE)],
-            origin: Box::new(origin),
-        }
-    }
-
-    /// The first instructions, one or more and at most `most`, which are not all. Fewer than `most` where they would
-    /// end between the two of a pair: the block that begins with the pair goes on.
-    #[cold]
-    pub fn part(&self, most: usize) -> &[Op<B>] {
-        match &self.origin.unfused {
-            Some(pair) if self.ops.len() == 1 => &pair[..1],
-            Some(_) => &self.ops[..most.min(self.ops.len() - 1)],
-            None => &self.ops[..most],
-        }
-    }
+/// A block before it is kept.
+struct New<B: Bus> {
+    ops: Vec<Op<B>>,
+    origin: Origin<B>,
 }
 
 impl<B: Bus> Default for CodeCache<B> {
@@ -110,6 +103,7 @@ impl<B: Bus> Default for CodeCache<B> {
         CodeCache {
             blocks: Vec::new(),
             free: Vec::new(),
+            ops: Vec::new(),
             by_address: FxHashMap::default(),
             by_page: FxHashMap::default(),
             recent: Box::default(),
@@ -145,22 +139,53 @@ impl<B: Bus> CodeCache<B> {
         }
         if let Some(previous) = self.blocks.get(self.previous as usize) {
             previous.next[1].set(previous.next[0].get());
-            previous.next[0].set(Link { rip: rip as u32, index });
+            let start = self.blocks[index as usize].start;
+            previous.next[0].set(Link { rip: rip as u32, index, start });
         }
         self.previous = index;
         Some(index)
     }
 
-    /// Asks the host for the instructions of the block that will probably follow this one: there are far more of them
-    /// than its caches hold.
+    /// Instructions kept, those of dropped blocks included.
+    #[cfg(test)]
+    pub fn kept(&self) -> usize {
+        self.ops.len()
+    }
+
+    /// The instructions of a block.
+    #[inline(always)]
+    pub fn ops(&self, block: &Block<B>) -> &[Op<B>] {
+        &self.ops[block.start as usize..][..block.len.into()]
+    }
+
+    /// The first instructions of a block, one or more and at most `most`, which are not all. Fewer than `most` where
+    /// they would end between the two of a pair: the block that begins with the pair goes on.
+    #[cold]
+    pub fn part<'a>(&'a self, block: &'a Block<B>, most: usize) -> &'a [Op<B>] {
+        let ops = self.ops(block);
+        match &block.origin.unfused {
+            Some(pair) if ops.len() == 1 => &pair[..1],
+            Some(_) => &ops[..most.min(ops.len() - 1)],
+            None => &ops[..most],
+        }
+    }
+
+    /// Asks the host for the block that will probably follow this one, and for its instructions: there are far more of
+    /// them than its caches hold.
     #[inline(always)]
     #[allow(unsafe_code)]
     pub fn fetch_ahead(&self, block: &Block<B>) {
         #[cfg(target_arch = "x86_64")]
-        if let Some(next) = self.blocks.get(block.next[0].get().index as usize) {
+        {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let next = block.next[0].get();
+            let ops = self.ops.as_ptr().wrapping_add(next.start as usize);
             // SAFETY: a prefetch is a hint: it neither faults nor changes anything, whatever the address.
-            unsafe { _mm_prefetch::<_MM_HINT_T0>(next.ops.as_ptr().cast()) };
+            unsafe {
+                _mm_prefetch::<_MM_HINT_T0>(self.blocks.as_ptr().wrapping_add(next.index as usize).cast());
+                _mm_prefetch::<_MM_HINT_T0>(ops.cast());
+                _mm_prefetch::<_MM_HINT_T0>(ops.wrapping_add(2).cast());
+            };
         }
     }
 
@@ -174,8 +199,17 @@ impl<B: Bus> CodeCache<B> {
         self.previous = index;
     }
 
-    fn insert(&mut self, block: Block<B>) -> u32 {
-        let (key, frame) = (block.origin.key, block.origin.frame);
+    fn insert(&mut self, New { ops, origin }: New<B>) -> u32 {
+        let (key, frame) = (origin.key, origin.frame);
+        let block = Block {
+            start: self.ops.len() as u32,
+            len: ops.len() as u16,
+            count: (ops.len() + origin.unfused.iter().len()) as u16,
+            direct_key: NO_KEY,
+            next: [Cell::new(Link::NONE), Cell::new(Link::NONE)],
+            origin: Box::new(origin),
+        };
+        self.ops.extend(ops);
         let index = match self.free.pop() {
             Some(index) => {
                 self.blocks[index as usize] = block;
@@ -201,7 +235,7 @@ impl<B: Bus> CodeCache<B> {
                 left |= block.origin.granules;
                 return true;
             }
-            block.ops = Box::default();
+            self.ops[block.start as usize..][..block.len.into()].iter_mut().for_each(|op| op.full = None);
             block.direct_key = NO_KEY;
             self.by_address.remove(&block.origin.key);
             self.free.push(index);
@@ -311,7 +345,7 @@ impl<B: Bus> Cpu<B> {
     /// The block at RIP: translates, decodes if nobody did before, and remembers the way.
     #[inline(never)]
     pub(crate) fn find_block(&mut self, bus: &mut B, code: &mut CodeCache<B>) -> Result<u32, Fault> {
-        if code.blocks.len() >= BLOCKS && code.free.is_empty() {
+        if code.blocks.len() >= BLOCKS && code.free.is_empty() || code.ops.len() >= OPS {
             self.drop_all_code(code);
         }
         let rip = self.state.rip();
@@ -378,14 +412,14 @@ impl<B: Bus> Cpu<B> {
     }
 
     /// Refuses to fetch beyond the code segment's limit, which 64-bit mode does not have: cuts the run short before the
-    /// first instruction of the block at `rip` that does not fit.
-    pub(crate) fn keep_in_code_segment(&mut self, block: &Block<B>, rip: u64) -> Result<(), Fault> {
+    /// first of the block's instructions at `rip` that does not fit.
+    pub(crate) fn keep_in_code_segment(&mut self, ops: &[Op<B>], rip: u64) -> Result<(), Fault> {
         if self.fetches_64_bit {
             return Ok(());
         }
         let room = (u64::from(self.state.segments[CS].limit) + 1).saturating_sub(rip);
         let mut end = 0;
-        let fitting = block.ops.iter().take_while(|op| {
+        let fitting = ops.iter().take_while(|op| {
             end += u64::from(op.len);
             end <= room
         });
@@ -465,7 +499,7 @@ impl<B: Bus> Cpu<B> {
         host: *const u8,
         key: u64,
         size: CodeSize,
-    ) -> Result<Block<B>, Fault> {
+    ) -> Result<New<B>, Fault> {
         let start = (linear & 0xfff) as usize;
         let fuses = size == CodeSize::Bits64 && self.handlers == Handlers::Fastest;
         // SAFETY: `host` points at a page of 4096 bytes (contract of `Bus::page`), and nothing writes guest memory
@@ -503,7 +537,7 @@ impl<B: Bus> Cpu<B> {
             }
         }
         let granules = granules(start, (offset - start).max(1));
-        Ok(Block::new(ops, Origin { frame, granules, key, crossing: None, unfused }))
+        Ok(New { ops, origin: Origin { frame, granules, key, crossing: None, unfused } })
     }
 
     fn decode_crossing(
@@ -514,11 +548,11 @@ impl<B: Bus> Cpu<B> {
         host: *const u8,
         key: u64,
         size: CodeSize,
-    ) -> Result<Block<B>, Fault> {
+    ) -> Result<New<B>, Fault> {
         let bytes = self.fetch_crossing(bus, linear, frame, host)?;
         let Decoded::Op { op, .. } = decode::<B>(&bytes, size, self.handlers) else { return Err(Fault::GP0) };
         let crossing = Some(bytes[..(op.len as usize).clamp(1, LONGEST)].into());
         let granules = granules((linear & 0xfff) as usize, LONGEST);
-        Ok(Block::new(vec![op], Origin { frame, granules, key, crossing, unfused: None }))
+        Ok(New { ops: vec![op], origin: Origin { frame, granules, key, crossing, unfused: None } })
     }
 }

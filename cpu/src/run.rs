@@ -169,7 +169,7 @@ impl<B: Bus> Cpu<B> {
         let mut next = rip;
         let mut retired = self.state.retired;
         let room = if ALONE { 1 } else { self.limit - retired };
-        let all = if room >= block.count.into() { &block.ops } else { block.part(room as usize) };
+        let all = if room >= block.count.into() { code.ops(block) } else { code.part(block, room as usize) };
         let mut ops = all.iter();
         let outcome = loop {
             let Some(op) = ops.next() else { break Ok(()) };
@@ -216,7 +216,7 @@ impl<B: Bus> Cpu<B> {
             return Ok(None);
         }
         let found = self.find_block(bus, code).and_then(|index| {
-            self.keep_in_code_segment(&code.blocks[index as usize], rip)?;
+            self.keep_in_code_segment(code.ops(&code.blocks[index as usize]), rip)?;
             Ok(index)
         });
         let index = match found {

@@ -3,7 +3,10 @@
 use iced_x86::code_asm::*;
 
 use super::*;
-use crate::testing::DATA;
+use crate::{
+    blocks::{BLOCK_OPS, OPS},
+    testing::DATA,
+};
 
 #[test]
 fn a_store_changes_the_next_instruction_of_the_running_block() {
@@ -40,6 +43,30 @@ fn a_loop_that_rewrites_its_own_constant_sees_every_value() {
     let (mut cpu, mut bus) = machine_with_traps(&code);
     run_to_halt(&mut cpu, &mut bus);
     assert_eq!(cpu.state().regs[6], 1 + 2 + 3 + 4 + 5);
+}
+
+#[test]
+fn a_guest_that_generates_code_for_ever_does_not_fill_the_host() {
+    let rounds = 3 * OPS as u64;
+    let code = assemble(|a| {
+        let mut again = a.create_label();
+        let mut constant = a.create_label();
+        a.xor(esi, esi)?;
+        a.mov(ecx, rounds as u32)?;
+        a.lea(rbx, ptr(constant))?;
+        a.set_label(&mut again)?;
+        a.inc(dword_ptr(rbx + 1))?;
+        a.set_label(&mut constant)?;
+        a.mov(eax, 0)?;
+        a.add(rsi, rax)?;
+        a.dec(ecx)?;
+        a.jnz(again)?;
+        a.hlt()
+    });
+    let (mut cpu, mut bus) = machine_with_traps(&code);
+    run_to_halt(&mut cpu, &mut bus);
+    assert_eq!(cpu.state().regs[6], rounds * (rounds + 1) / 2);
+    assert!(cpu.code.kept() <= OPS + BLOCK_OPS);
 }
 
 #[test]
