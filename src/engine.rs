@@ -23,11 +23,12 @@ impl From<EngineName> for Engine {
 
 /// A line about a run on KVM.
 pub fn summary(machine: &Machine, counts: KvmCounts) -> String {
-    let KvmCounts { exits, assists, assisted_instructions } = counts;
+    let KvmCounts { exits, assists, assisted_instructions, forgotten } = counts;
     let lacking: Vec<String> = machine.differences().into_iter().map(|it| it.name).collect();
     let lacking = if lacking.is_empty() { "nothing".to_owned() } else { lacking.join(", ") };
     format!(
-        "kvm: {} ms, {exits} exits, {assists} assists with {assisted_instructions} instructions; processors lack {lacking}",
+        "kvm: {} ms, {exits} exits, {assists} assists with {assisted_instructions} instructions, page tables \
+         forgotten {forgotten} times; processors lack {lacking}",
         machine.time() / 1_000_000
     )
 }

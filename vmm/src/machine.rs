@@ -139,13 +139,14 @@ impl Machine {
                 return Err(Error::Undecided("another engine"));
             }
             self.board.memory.expect_late_names(false)?;
+            self.board.memory.note_touched(false);
             self.running = Running::new(engine, &self.software, &self.board)?;
         }
         Ok(())
     }
 
     /// On KVM: how many instructions the software processor executes at most when it does what KVM cannot, at least 1.
-    /// Without this it is 1, and all of supervisor mode where KVM emulates that, a hundred times as slowly.
+    /// Without this it is 1, and all of supervisor mode where KVM emulates that.
     pub fn set_assist(&mut self, instructions: u64) {
         if let Running::Kvm(kvm) = &mut self.running {
             kvm.set_help(crate::kvm::Help::Instructions(instructions));

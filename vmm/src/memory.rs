@@ -89,6 +89,8 @@ pub(crate) struct Memory {
     pub(crate) undecided: Undecided,
     /// Where a device would have read undecided bytes.
     undecided_for_device: Option<u64>,
+    /// Pages that somebody else wrote, while an engine wants to know.
+    touched: Option<Vec<u64>>,
 }
 
 impl Memory {
@@ -126,6 +128,7 @@ impl Memory {
             shadow: None,
             undecided: Undecided::default(),
             undecided_for_device: None,
+            touched: None,
         })
     }
 
@@ -258,7 +261,22 @@ impl Memory {
         if let Some(shadow) = &mut self.shadow {
             shadow.mark(page);
         }
+        self.touch(page);
         self.keep(page);
+    }
+
+    fn touch(&mut self, page: u64) {
+        self.touched.iter_mut().for_each(|pages| pages.push(page));
+    }
+
+    /// From now on pages are noted that anybody writes who says so, or no longer.
+    pub(crate) fn note_touched(&mut self, on: bool) {
+        self.touched = on.then(|| self.touched.take().unwrap_or_default());
+    }
+
+    /// The pages noted since the last call. The processor must forget which pages it may write.
+    pub(crate) fn take_touched(&mut self) -> Vec<u64> {
+        self.touched.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// An engine that names pages late is about to write, or does so no more. While it does, snapshot levels take from a
@@ -331,6 +349,7 @@ impl Memory {
             // SAFETY: `host` is a whole page of our own mapping, `content` a whole page of the log.
             unsafe { std::ptr::copy_nonoverlapping(content.as_ptr(), host, PAGE_BYTES) };
             self.written.push(saved.page);
+            self.touch(saved.page);
             if let Some(shadow) = &mut self.shadow {
                 shadow.mark(saved.page);
             }

@@ -1,7 +1,7 @@
 //! What KVM cannot execute, the software processor does: on the same state and memory, then KVM goes on.
 //!
-//! Where KVM executes natively, that is one instruction. Where it emulates supervisor mode, the software processor is a
-//! hundred times as fast at it. It then takes over supervisor mode as a whole: KVM executes user mode, and is looked at
+//! Where KVM executes natively, that is one instruction. Where it emulates supervisor mode, the software processor is
+//! much faster at it. It then takes over supervisor mode as a whole: KVM executes user mode, and is looked at
 //! every now and then whether it has come to supervisor mode in the meantime.
 
 use cpu::{Exit, State};
@@ -63,6 +63,9 @@ impl Kvm {
         if self.help == Help::Supervisor {
             half_calls::undo(software, board);
         }
+        if let Some(tables) = &mut self.page_tables {
+            tables.look(&board.memory, &software.cpu.state());
+        }
         // KVM has written memory since: nobody knows where.
         software.cpu.forget_code();
         software.cpu.forget_writable();
@@ -90,6 +93,7 @@ impl Kvm {
         self.counts.assisted_instructions += software.cpu.retired() - before;
         if stop.is_none() {
             self.load(self.current, software, board)?;
+            self.follow_page_tables(board)?;
         }
         Ok(stop)
     }

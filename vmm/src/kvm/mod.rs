@@ -34,6 +34,7 @@ mod host;
 mod kick;
 mod model;
 mod msrs;
+mod page_tables;
 mod registers;
 mod run;
 mod slots;

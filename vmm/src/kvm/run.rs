@@ -7,6 +7,7 @@ use super::assist::{Help, LOOK};
 use super::clock::Clock;
 use super::exit::{self, Exit};
 use super::kick::Kick;
+use super::page_tables::PageTables;
 use super::slots::Slots;
 use super::vcpu::Vcpu;
 use super::{KvmError, SupervisorSpeed, System, model, msrs, speed};
@@ -30,6 +31,8 @@ pub struct KvmCounts {
     pub assists: u64,
     /// Instructions that it executed doing so.
     pub assisted_instructions: u64,
+    /// Times that KVM had to forget what it kept of the guest's page tables.
+    pub forgotten: u64,
 }
 
 /// A machine in KVM.
@@ -44,6 +47,8 @@ pub(crate) struct Kvm {
     pub(super) help: Help,
     /// Programs see AVX although CPUID does not tell of it.
     leaks: bool,
+    /// What KVM may keep of the guest's page tables, if it does.
+    pub(super) page_tables: Option<PageTables>,
 }
 
 impl Kvm {
@@ -63,8 +68,18 @@ impl Kvm {
         };
         let vcpus: Result<_, _> =
             states.into_iter().map(|state| Vcpu::new(&vm, state, processors, leaks)).collect();
-        let help = Help::suitable(SupervisorSpeed::measure(system)?.is_emulated());
-        let mut kvm = Kvm { vcpus: vcpus?, vm, slots, counts: KvmCounts::default(), current: 0, help, leaks };
+        let emulated = SupervisorSpeed::measure(system)?.is_emulated();
+        let help = Help::suitable(emulated);
+        let mut kvm = Kvm {
+            vcpus: vcpus?,
+            vm,
+            slots,
+            counts: KvmCounts::default(),
+            current: 0,
+            help,
+            leaks,
+            page_tables: emulated.then(PageTables::default),
+        };
         kvm.set_help(help);
         Ok(kvm)
     }
@@ -92,6 +107,8 @@ impl Kvm {
         let end = software.cpu.time().saturating_add(budget);
         self.slots.log_ram(&self.vm, board.memory.has_levels())?;
         board.memory.expect_late_names(true).map_err(KvmError::memory)?;
+        board.memory.note_touched(self.page_tables.is_some());
+        software.cpu.forget_writable();
         loop {
             if let Some(stop) = software.settle(board) {
                 return Ok(stop);
@@ -330,6 +347,18 @@ impl Kvm {
         for index in 0..self.vcpus.len() {
             self.stop_at(index, board)?;
         }
+        self.follow_page_tables(board)
+    }
+
+    /// Makes KVM forget the guest's page tables if others have changed them. Memory stays as it is until it goes on.
+    pub(super) fn follow_page_tables(&mut self, board: &mut Board) -> Result<(), KvmError> {
+        let Some(tables) = &mut self.page_tables else { return Ok(()) };
+        let written = board.memory.take_touched();
+        if tables.are_outdated(&board.memory, &written) {
+            self.counts.forgotten += 1;
+            self.slots.forget_page_tables(&self.vm)?;
+        }
+        self.vcpus.iter().for_each(|vcpu| tables.look(&board.memory, &vcpu.state));
         Ok(())
     }
 

@@ -16,6 +16,9 @@ use crate::memory::{BankKind, Memory, PAGE};
 const IDENTITY_MAP: u64 = 0xfffb_c000;
 const TSS: usize = 0xfffb_d000;
 
+/// A page where there is never memory: below the one for real mode.
+const NOWHERE: u64 = IDENTITY_MAP - PAGE;
+
 /// One bank.
 struct Slot {
     base: u64,
@@ -50,6 +53,25 @@ impl Slots {
                 slot.logged = on;
                 slot.set(vm, index)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Makes KVM forget what it keeps of the guest's page tables: it does when a slot goes. This one has never been more
+    /// than that: no guest has executed while it was there.
+    pub(super) fn forget_page_tables(&self, vm: &VmFd) -> Result<(), KvmError> {
+        let Some(page) = self.0.first() else { return Ok(()) };
+        for size in [PAGE, 0] {
+            let region = kvm_userspace_memory_region {
+                slot: self.0.len() as u32,
+                flags: 0,
+                guest_phys_addr: NOWHERE,
+                memory_size: size,
+                userspace_addr: page.host.as_ptr() as u64,
+            };
+            // SAFETY: the page lies in a mapping that `self` keeps.
+            unsafe { vm.set_user_memory_region(region) }
+                .map_err(KvmError::call("KVM_SET_USER_MEMORY_REGION"))?;
         }
         Ok(())
     }

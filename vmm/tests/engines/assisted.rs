@@ -66,45 +66,13 @@ fn instructions_that_an_emulator_may_lack_do_what_they_should() {
 
 /// Goes to user mode, which is native on every KVM, and comes back by exceptions.
 fn with_user_mode(system_calls: i32) -> Vec<u8> {
-    let table = DATA as i32 + 0x4000;
-    let task = DATA + 0x5000;
     Guest::code(|g| {
         let (mut user, mut handler, mut end) = (g.create_label(), g.create_label(), g.create_label());
         let (mut again, mut called, mut calls, mut busy) =
             (g.create_label(), g.create_label(), g.create_label(), g.create_label());
         g.handle(6, handler);
         g.handle(14, handler);
-        // Pages from 2 MiB on are for users.
-        g.mov(rax, cr3)?;
-        g.or(qword_ptr(rax), 4)?;
-        g.mov(rax, qword_ptr(rax))?;
-        g.and(rax, -4096)?;
-        g.or(qword_ptr(rax), 4)?;
-        g.mov(rax, qword_ptr(rax))?;
-        g.and(rax, -4096)?;
-        g.or(qword_ptr(rax + 8), 4)?;
-        g.mov(rax, cr3)?;
-        g.mov(cr3, rax)?;
-        // Segments: code and data for the kernel, data and code for users, a task with a stack.
-        let task_segment = 0x8900_0000_0067 | (task & 0xffff) << 16 | (task >> 16 & 0xff) << 32;
-        let segments = [
-            0u64,
-            0,
-            0x00af_9b00_0000_ffff,
-            0x00cf_9300_0000_ffff,
-            0x00cf_f300_0000_ffff,
-            0x00af_fb00_0000_ffff,
-        ];
-        for (number, segment) in (0..).zip(segments.into_iter().chain([task_segment, 0])) {
-            g.mov(rax, segment)?;
-            g.mov(qword_ptr(rbp + 0x4000 + 8 * number), rax)?;
-        }
-        g.mov(word_ptr(rbp + 0x4100), 0x3f)?;
-        g.mov(qword_ptr(rbp + 0x4102), table)?;
-        g.lgdt(ptr(rbp + 0x4100))?;
-        g.mov(dword_ptr(rbp + 0x5004), 0x32_f000)?;
-        g.mov(ax, 0x30)?;
-        g.ltr(ax)?;
+        g.prepare_user_mode()?;
         // SYSCALL goes to a handler of its own; SYSRET comes back to 0x2b and 0x23.
         g.mov(ecx, 0xc000_0080u32)?;
         g.rdmsr()?;
@@ -124,12 +92,7 @@ fn with_user_mode(system_calls: i32) -> Vec<u8> {
         g.xor(eax, eax)?;
         g.mov(edx, 0x1b_0010)?;
         g.wrmsr()?;
-        for value in [0x23, 0x32_0000, 2, 0x2b] {
-            g.push(value)?;
-        }
-        g.lea(rax, ptr(user))?;
-        g.push(rax)?;
-        g.iretq()?;
+        g.enter_user_mode(user)?;
         g.set_label(&mut user)?;
         g.mov(ecx, 100_000)?;
         g.xor(ebx, ebx)?;

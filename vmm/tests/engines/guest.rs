@@ -72,6 +72,55 @@ impl Guest {
         self.handlers.push((vector, label));
     }
 
+    /// Makes user mode possible: pages from 2 MiB on are for users, 64-bit segments of theirs are 0x2b and 0x23, and
+    /// exceptions find a stack. Uses what is 0x4000 and 0x5000 behind [`DATA`].
+    pub fn prepare_user_mode(&mut self) -> Made {
+        let table = DATA as i32 + 0x4000;
+        let task = DATA + 0x5000;
+        // Pages from 2 MiB on are for users.
+        self.mov(rax, cr3)?;
+        self.or(qword_ptr(rax), 4)?;
+        self.mov(rax, qword_ptr(rax))?;
+        self.and(rax, -4096)?;
+        self.or(qword_ptr(rax), 4)?;
+        self.mov(rax, qword_ptr(rax))?;
+        self.and(rax, -4096)?;
+        self.or(qword_ptr(rax + 8), 4)?;
+        self.mov(rax, cr3)?;
+        self.mov(cr3, rax)?;
+        // Segments: code and data for the kernel, data and code for users, a task with a stack.
+        let task_segment = 0x8900_0000_0067 | (task & 0xffff) << 16 | (task >> 16 & 0xff) << 32;
+        let segments = [
+            0u64,
+            0,
+            0x00af_9b00_0000_ffff,
+            0x00cf_9300_0000_ffff,
+            0x00cf_f300_0000_ffff,
+            0x00af_fb00_0000_ffff,
+        ];
+        for (number, segment) in (0..).zip(segments.into_iter().chain([task_segment, 0])) {
+            self.mov(rax, segment)?;
+            self.mov(qword_ptr(rbp + 0x4000 + 8 * number), rax)?;
+        }
+        self.mov(word_ptr(rbp + 0x4100), 0x3f)?;
+        self.mov(qword_ptr(rbp + 0x4102), table)?;
+        self.lgdt(ptr(rbp + 0x4100))?;
+        self.mov(dword_ptr(rbp + 0x5004), 0x32_f000)?;
+        self.mov(ax, 0x30)?;
+        self.ltr(ax)?;
+        Ok(())
+    }
+
+    /// Goes to `user` in user mode.
+    pub fn enter_user_mode(&mut self, user: CodeLabel) -> Made {
+        for value in [0x23, 0x32_0000, 2, 0x2b] {
+            self.push(value)?;
+        }
+        self.lea(rax, ptr(user))?;
+        self.push(rax)?;
+        self.iretq()
+    }
+
     /// Ends by the debug-exit port.
     pub fn exit(&mut self, value: u32) -> Made {
         self.mov(dx, 0xf4)?;

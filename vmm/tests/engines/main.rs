@@ -6,5 +6,6 @@ mod devices;
 mod guest;
 mod handover;
 mod hostile;
+mod page_tables;
 mod processor;
 mod timers;
