@@ -1,5 +1,6 @@
-//! Machines with several processors, by small guests.
+//! Small guests on machines with one processor or several: interleavings, persistency, undecided memory.
 
 mod guest;
 mod litmus;
 mod machine;
+mod undecided;
