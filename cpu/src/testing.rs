@@ -1,6 +1,8 @@
 //! A small machine for unit tests: a processor in 64-bit mode, some RAM, some persistent memory, a recording bus.
 
-use crate::{Bus, Cpu, CpuView, DrainKind, Exit, FlushKind, Page, REG_RIP, Segment, StoreKind};
+use std::collections::BTreeMap;
+
+use crate::{Bus, Cpu, CpuView, DECIDED, DrainKind, Exit, FlushKind, Page, REG_RIP, Segment, StoreKind};
 
 /// Bytes of RAM, from guest-physical 0.
 pub(crate) const RAM: u64 = 16 << 20;
@@ -53,6 +55,8 @@ pub(crate) struct TestBus {
     /// MSRs of the bus: answers only for these.
     pub msrs: Vec<(u32, u64)>,
     pub cr8: u64,
+    /// Guest-physical bytes that are undecided, and where they came from.
+    pub undecided: BTreeMap<u64, u64>,
 }
 
 impl TestBus {
@@ -68,6 +72,7 @@ impl TestBus {
             attention_at_event: false,
             msrs: Vec::new(),
             cr8: 0,
+            undecided: BTreeMap::new(),
         }
     }
 
@@ -201,6 +206,37 @@ impl Bus for TestBus {
 
     fn probe(&mut self, cpu: &CpuView, rip: u64) {
         self.traced(Told::Probe(rip), cpu);
+    }
+
+    fn has_undecided(&self, page: u64) -> bool {
+        self.undecided.range(page << 12..(page + 1) << 12).next().is_some()
+    }
+
+    fn consume(&mut self, addr: u64, len: usize) -> bool {
+        self.undecided.range(addr..addr + len as u64).next().is_none()
+    }
+
+    fn origins(&self, addr: u64, origins: &mut [u64]) -> bool {
+        let origin = |at| self.undecided.get(&at).copied().unwrap_or(DECIDED);
+        origins.iter_mut().zip(addr..).for_each(|(it, at)| *it = origin(at));
+        origins.iter().any(|origin| *origin != DECIDED)
+    }
+
+    fn takes_undecided(&self, page: u64) -> bool {
+        page << 12 < RAM
+    }
+
+    fn put_origins(&mut self, addr: u64, len: usize, origins: Option<&[u64]>) {
+        for (n, at) in (addr..addr + len as u64).enumerate() {
+            match origins.map_or(DECIDED, |origins| origins[n]) {
+                DECIDED => self.undecided.remove(&at),
+                origin => self.undecided.insert(at, origin),
+            };
+        }
+    }
+
+    fn give_back_interrupt(&mut self, vector: u8) {
+        self.interrupts.insert(0, vector);
     }
 }
 

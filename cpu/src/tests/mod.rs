@@ -18,6 +18,7 @@ mod self_modifying;
 mod single_step;
 mod tables;
 mod traps;
+mod undecided;
 
 use iced_x86::{IcedError, code_asm::CodeAssembler};
 
