@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::choice::StateCount;
 use crate::order::{Entry, Kind, Missing};
+use crate::search::Orders;
 
 /// How many different sets are kept per line before counting gives up. No order of a real run comes near: it takes
 /// many non-temporal stores of different width over each other.
-const LIMIT: usize = 4096;
+pub(crate) const LIMIT: usize = 4096;
 
 /// Which bytes are alike for all parts to come: of bytes that the same parts touch, the lowest stands for all; bytes
 /// that no part touches have no representative.
@@ -53,7 +54,7 @@ impl Alike {
 }
 
 /// The parts of a line with, behind each, what can still matter.
-struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     entries: &'a [Entry],
     nt_evicts: bool,
     /// Behind the part with the same index: for sets that miss no cached part, and for those that do.
@@ -61,7 +62,7 @@ struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    fn new(entries: &'a [Entry], nt_evicts: bool) -> Self {
+    pub(crate) fn new(entries: &'a [Entry], nt_evicts: bool) -> Self {
         let mut alike = Vec::with_capacity(entries.len());
         let mut whole = Alike::nothing_to_come();
         // Once a cached part is missing, later batches are out whatever the bytes.
@@ -102,6 +103,18 @@ impl<'a> Walk<'a> {
         missing
             .reduce(|bytes, cached| if cached { after_missing.reduce(bytes) } else { whole.reduce(bytes) });
         Some(missing)
+    }
+}
+
+impl Orders for Walk<'_> {
+    type Missing = Missing;
+
+    fn start(&self) -> Missing {
+        Missing::default()
+    }
+
+    fn step(&self, index: usize, missing: &Missing, included: bool) -> Option<Missing> {
+        Walk::step(self, index, *missing, included)
     }
 }
 

@@ -25,29 +25,29 @@ use crate::tangle::{Reach, Tangle};
 /// that come before.
 #[derive(Clone)]
 pub struct CrashPoint {
-    nt_evicts: bool,
+    pub(crate) nt_evicts: bool,
     media: Arc<dyn Media>,
     durable: DurableLines,
-    parts: Vec<Arc<Part>>,
+    pub(crate) parts: Vec<Arc<Part>>,
     /// Lines with parts in flight, sorted by address.
-    lines: Vec<LineInFlight>,
-    entries: Vec<Entry>,
+    pub(crate) lines: Vec<LineInFlight>,
+    pub(crate) entries: Vec<Entry>,
     /// Index in `parts` of each entry.
-    indexes: Vec<u32>,
+    pub(crate) indexes: Vec<u32>,
     /// Orders that reach beyond one line; the lines under them are [`LineInFlight::tangled`].
-    tangles: Vec<Tangle>,
+    pub(crate) tangles: Vec<Tangle>,
     /// What each line with all its parts adds to the id of the durable content.
     everything: OnceLock<Vec<u128>>,
 }
 
 #[derive(Clone)]
-struct LineInFlight {
-    addr: u64,
-    durable: [u8; 64],
+pub(crate) struct LineInFlight {
+    pub(crate) addr: u64,
+    pub(crate) durable: [u8; 64],
     /// Its entries, in coherence order.
-    range: Range<usize>,
+    pub(crate) range: Range<usize>,
     /// The tangle that orders its parts and its number there; `None` when only its own orders hold.
-    tangled: Option<(usize, u16)>,
+    pub(crate) tangled: Option<(usize, u16)>,
 }
 
 impl CrashPoint {
@@ -131,16 +131,29 @@ impl CrashPoint {
 
     /// How many order-closed sets there are.
     pub fn count(&self) -> StateCount {
+        self.count_with(|_| None, |_| None)
+    }
+
+    /// The same, where the sets of a sector outside of tangles, given by its lines, or of the tangle with a number may
+    /// have been counted otherwise.
+    pub(crate) fn count_with(
+        &self,
+        of_sector: impl Fn(&[LineInFlight]) -> Option<StateCount>,
+        of_tangle: impl Fn(usize) -> Option<StateCount>,
+    ) -> StateCount {
         let mut counted: FxHashMap<Vec<Entry>, StateCount> = FxHashMap::default();
         let mut count_line = |entries: &[Entry]| {
             let shape = shape(entries);
             *counted.entry(shape).or_insert_with_key(|shape| count_sets(shape, self.nt_evicts))
         };
-        let mut count =
-            self.tangles.iter().fold(StateCount::ONE, |count, tangle| count.times(tangle.count()));
+        let tangles = self.tangles.iter().enumerate();
+        let mut count = tangles.fold(StateCount::ONE, |count, (number, tangle)| {
+            count.times(of_tangle(number).unwrap_or_else(|| tangle.count()))
+        });
         for lines in self.lines.chunk_by(|one, next| sector_of(one.addr) == sector_of(next.addr)) {
             if lines[0].tangled.is_none() {
-                count = count.times(self.count_sector(lines, &mut count_line));
+                let given = of_sector(lines);
+                count = count.times(given.unwrap_or_else(|| self.count_sector(lines, &mut count_line)));
             }
         }
         count
@@ -397,7 +410,7 @@ impl CrashPoint {
         values
     }
 
-    fn line_in_flight(&self, addr: u64) -> Option<&LineInFlight> {
+    pub(crate) fn line_in_flight(&self, addr: u64) -> Option<&LineInFlight> {
         let position = self.lines.binary_search_by_key(&line_of(addr), |line| line.addr).ok()?;
         Some(&self.lines[position])
     }

@@ -69,6 +69,8 @@ mod line;
 mod order;
 mod overlay;
 mod part;
+mod partial;
+mod search;
 mod settings;
 mod tangle;
 #[cfg(test)]
@@ -82,4 +84,5 @@ pub use event::{DrainKind, Event, EventKind, FlushKind, LINE, Origin, SECTOR, St
 pub use groups::Group;
 pub use overlay::Overlay;
 pub use part::Part;
+pub use partial::Partial;
 pub use settings::{Granularity, ModelFaults, Platform, Region, Settings};

@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use crate::choice::StateCount;
 use crate::order::{Entry, Kind};
 use crate::part::Part;
+use crate::search::Orders;
 
 /// How many different sets are kept before counting gives up, as for lines.
 const LIMIT: usize = 4096;
@@ -266,11 +267,59 @@ impl Tangle {
 
     /// The same orders among the parts of one line. What comes before what by way of another line does so directly, too.
     fn of_line(&self, line: u16) -> Self {
-        let nodes = self.nodes.iter().filter_map(|node| {
-            let &(_, mask) = node.masks.iter().find(|(of, _)| *of == line)?;
-            Some(Node { masks: SmallVec::from_slice(&[(0, mask)]), ..node.clone() })
-        });
-        Self { lines: 1, nodes: nodes.collect(), ..*self }
+        self.of_lines(&[line])
+    }
+
+    /// The same among the parts of some lines, which are numbered anew in this order.
+    pub(crate) fn of_lines(&self, lines: &[u16]) -> Self {
+        let numbers = |node: &Node| {
+            let numbered = node.masks.iter().filter_map(|&(of, mask)| {
+                let number = lines.iter().position(|line| *line == of)?;
+                Some((number as u16, mask))
+            });
+            numbered.collect::<SmallVec<[(u16, u64); 1]>>()
+        };
+        let nodes = self.nodes.iter().map(|node| Node { masks: numbers(node), ..node.clone() });
+        Self { lines: lines.len(), nodes: nodes.filter(|node| !node.masks.is_empty()).collect(), ..*self }
+    }
+
+    /// The ids of its parts in event order, each with the bytes that it covers, by line.
+    pub(crate) fn masks(&self) -> impl Iterator<Item = (u32, &[(u16, u64)])> {
+        self.nodes.iter().map(|node| (node.id, node.masks.as_slice()))
+    }
+}
+
+/// A walk along the parts of a tangle, one set of those walked so far after the other.
+pub(crate) struct Walk<'a> {
+    tangle: &'a Tangle,
+    rest: Rest,
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) fn new(tangle: &'a Tangle) -> Self {
+        Self { tangle, rest: Rest::of(tangle) }
+    }
+}
+
+impl Orders for Walk<'_> {
+    /// `None` when no later part can be there.
+    type Missing = Option<Missing>;
+
+    fn start(&self) -> Self::Missing {
+        Some(self.tangle.nothing_missing())
+    }
+
+    fn step(&self, index: usize, missing: &Self::Missing, included: bool) -> Option<Self::Missing> {
+        let node = &self.tangle.nodes[index];
+        let Some(missing) = missing else { return (!included).then_some(None) };
+        if included && !self.tangle.allows(missing, node) {
+            return None;
+        }
+        let mut missing = missing.clone();
+        if !included {
+            self.tangle.add(&mut missing, node);
+        }
+        Some(self.rest.reduce(self.tangle, index, missing))
     }
 }
 
