@@ -2,7 +2,8 @@
 //! never the host's, whose version is not ours to choose.
 
 use std::fs::{self, File};
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -74,8 +75,14 @@ impl Tools {
         Err(Error::BadImage { why: format!("mke2fs {} failed: {}", arguments.join(" "), said.trim()) })
     }
 
-    fn check(&self, file: &File, offset: u64) -> Result<Fsck> {
+    /// With `log`, e2fsck writes there which blocks it reads ([`reads`]).
+    fn check(&self, file: &File, offset: u64, log: Option<&File>) -> Result<Fsck> {
         let mut e2fsck = self.command("e2fsck");
+        if let Some(log) = log {
+            // lib/ext2fs/test_io.c: 1 for reads, 4 for changes of the block size.
+            let path = format!("/proc/{}/fd/{}", std::process::id(), log.as_raw_fd());
+            e2fsck.env("TEST_IO_FLAGS", "5").env("TEST_IO_LOGFILE", path);
+        }
         e2fsck.env("E2FSCK_CONFIG", &self.config);
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
         let output = run_in(e2fsck.arg("-fn").arg(format!("{path}?offset={offset}")))?;
@@ -147,6 +154,28 @@ pub struct Fsck {
     pub output: String,
 }
 
+/// The ranges of the file system that a log of e2fsprogs' test_io names as read: whole blocks, or bytes where the
+/// count is negative. `None` when it names none: then the log is not there.
+fn reads(log: &str) -> Option<Vec<Range<u64>>> {
+    let mut block_size = 1024;
+    let mut ranges = Vec::new();
+    for line in log.lines().filter_map(|line| line.strip_prefix("Test_io: ")) {
+        let (call, rest) = line.split_once('(')?;
+        let (arguments, _) = rest.split_once(')')?;
+        match call {
+            "set_blksize" => block_size = arguments.parse().ok()?,
+            "read_blk" | "read_blk64" => {
+                let (block, count) = arguments.split_once(", ")?;
+                let (block, count): (u64, i64) = (block.parse().ok()?, count.parse().ok()?);
+                let len = if count < 0 { count.unsigned_abs() } else { count.unsigned_abs() * block_size };
+                ranges.push(block * block_size..block * block_size + len);
+            }
+            _ => (),
+        }
+    }
+    (!ranges.is_empty()).then_some(ranges)
+}
+
 /// Checks many variants of one image: what differs from it is written, checked and put back.
 #[derive(Debug)]
 pub struct Checker {
@@ -154,6 +183,8 @@ pub struct Checker {
     base: std::sync::Arc<[u8]>,
     file: File,
     offset: u64,
+    /// Where e2fsck writes what it reads.
+    log: Option<File>,
 }
 
 impl Checker {
@@ -170,7 +201,7 @@ impl Checker {
         let file = in_memory.map_or_else(|| tempfile::tempfile_in(&scratch), Ok);
         let mut file = file.map_err(Error::io("write", &scratch))?;
         file.write_all(&base).map_err(Error::io("write", &scratch))?;
-        Ok(Checker { tools, base, file, offset })
+        Ok(Checker { tools, base, file, offset, log: None })
     }
 
     /// The package that e2fsck comes from.
@@ -184,6 +215,41 @@ impl Checker {
     /// [`Error::BadImage`] when a change lies outside, [`Error::Tool`] when e2fsck did not get to an end (killed, say):
     /// nothing is known about the image then.
     pub fn check<'a>(&mut self, changes: impl Iterator<Item = (u64, &'a [u8])>) -> Result<Fsck> {
+        self.check_with(changes, None)
+    }
+
+    /// As [`Checker::check`], and tells which ranges of the region e2fsck has read: what it says would be the same
+    /// whatever stood elsewhere.
+    ///
+    /// # Errors
+    /// Those of [`Checker::check`].
+    pub fn check_and_tell<'a>(
+        &mut self,
+        changes: impl Iterator<Item = (u64, &'a [u8])>,
+    ) -> Result<(Fsck, Vec<Range<u64>>)> {
+        let place = Path::new("the log of e2fsck");
+        let mut log =
+            self.log.take().map_or_else(tempfile::tempfile, Ok).map_err(Error::io("write", place))?;
+        log.set_len(0).map_err(Error::io("write", place))?;
+        let fsck = self.check_with(changes, Some(&log))?;
+        let mut said = String::new();
+        let read = log.seek(SeekFrom::Start(0)).and_then(|_| log.read_to_string(&mut said));
+        read.map_err(Error::io("read", place))?;
+        self.log = Some(log);
+        // Without a log, anything may have been read.
+        let everything = 0..self.base.len() as u64;
+        let ranges = reads(&said).unwrap_or_else(|| vec![everything]);
+        let in_region = |range: Range<u64>| {
+            range.start.saturating_add(self.offset)..range.end.saturating_add(self.offset)
+        };
+        Ok((fsck, ranges.into_iter().map(in_region).collect()))
+    }
+
+    fn check_with<'a>(
+        &mut self,
+        changes: impl Iterator<Item = (u64, &'a [u8])>,
+        log: Option<&File>,
+    ) -> Result<Fsck> {
         let mut changed = Vec::new();
         let mut result = Ok(());
         for (offset, bytes) in changes {
@@ -200,7 +266,7 @@ impl Checker {
                 break;
             }
         }
-        let result = result.and_then(|()| self.tools.check(&self.file, self.offset));
+        let result = result.and_then(|()| self.tools.check(&self.file, self.offset, log));
         for (offset, length) in changed {
             let base = std::sync::Arc::clone(&self.base);
             self.write(offset, &base[offset as usize..offset as usize + length])?;
@@ -225,6 +291,15 @@ mod tests {
         assert_eq!(extended, ["stride=512", "stripe_width=512"]);
         assert_eq!(others, ["-I", "256"]);
         assert!(split_extended(&["-E".to_string()]).is_err());
+    }
+
+    #[test]
+    fn a_log_of_reads_gives_ranges() {
+        let log = "Test_io: set_blksize(1024) returned OK\nTest_io: read_blk(1, -1024) returned OK\n\
+                   Test_io: set_blksize(4096) returned OK\nTest_io: read_blk64(35, 2) returned OK\n";
+        assert_eq!(reads(log), Some(vec![1024..2048, 35 * 4096..37 * 4096]));
+        assert_eq!(reads(""), None);
+        assert_eq!(reads("Test_io: read_blk64(35, 2"), None);
     }
 
     #[test]
