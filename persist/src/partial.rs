@@ -153,7 +153,7 @@ impl<'a> Partial<'a> {
         known.collect()
     }
 
-    /// What a line of a tangle can be, given the lines of it that are known. The orders of these lines alone decide.
+    /// What a line of a tangle can be, given the lines of it that are known.
     fn contents_in_tangle(
         &self,
         line: &LineInFlight,
@@ -162,7 +162,8 @@ impl<'a> Partial<'a> {
         limit: usize,
     ) -> Option<BTreeSet<[u8; 64]>> {
         let known = self.known_in_tangle(tangle);
-        let numbers: Vec<u16> = known.iter().map(|(number, ..)| *number).chain([number]).collect();
+        let wanted: Vec<u16> = known.iter().map(|(number, ..)| *number).chain([number]).collect();
+        let numbers = self.point.tangles[tangle].with_shared_parts(&wanted);
         let reduced = self.point.tangles[tangle].of_lines(&numbers);
         let known: Vec<_> =
             (0..).zip(known).map(|(number, (_, line, content))| (number, line, content)).collect();

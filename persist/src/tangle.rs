@@ -270,7 +270,22 @@ impl Tangle {
         self.of_lines(&[line])
     }
 
-    /// The same among the parts of some lines, which are numbered anew in this order.
+    /// These lines, in this order, and behind them those with which they share a part. Of such a set holds, too, what
+    /// holds of one line: what comes before what by way of other lines does so directly. (Not so of any set: a whole
+    /// sector comes after a cached part of a line that is left out, and with that after others.)
+    pub(crate) fn with_shared_parts(&self, lines: &[u16]) -> Vec<u16> {
+        let mut all = lines.to_vec();
+        for node in self.nodes.iter().filter(|node| node.masks.iter().any(|(line, _)| lines.contains(line))) {
+            for (line, _) in &node.masks {
+                if !all.contains(line) {
+                    all.push(*line);
+                }
+            }
+        }
+        all
+    }
+
+    /// The same orders among the parts of some lines, which are numbered anew in this order.
     pub(crate) fn of_lines(&self, lines: &[u16]) -> Self {
         let numbers = |node: &Node| {
             let numbered = node.masks.iter().filter_map(|&(of, mask)| {
