@@ -6,6 +6,7 @@ use std::time::Instant;
 use anyhow::Context;
 use explore::machines::Machines;
 use explore::verdict::Class;
+use explore::scenario::Explore;
 use explore::{Report, RunOptions, Scenario, Verdict};
 use images::Cache;
 use persist::{Granularity, Platform};
@@ -38,6 +39,9 @@ pub struct Run {
     /// Crash states to recover at most, instead of the scenario's number
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     budget: Option<u64>,
+    /// How crash states are found, instead of what the scenario says: lazy or sample
+    #[arg(long)]
+    explore: Option<Explore>,
     /// Machines that recover at the same time; default: one per processor
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -90,6 +94,7 @@ impl Run {
             strict_fences: self.strict_fences,
             seed: self.seed,
             budget: self.budget,
+            explore: self.explore,
             jobs: self.jobs.map_or(processors, usize::from),
             deny: self.deny.clone(),
             ..RunOptions::default()

@@ -2,7 +2,7 @@
 
 use guest_protocol::{Command, Found, MAX_MESSAGE, Observation, Reply, call};
 
-use crate::oracle::judge::Entry;
+use crate::oracle::judge::{Entry, Open};
 use crate::scenario::LimitOptions;
 use crate::target::{Stop, Target};
 
@@ -18,6 +18,9 @@ pub(crate) enum Trouble {
     Harness(String),
     /// Right behind the event that was to be reached.
     Event(u64),
+    /// In front of something that takes the content of these lines of persistent memory, which is not decided yet.
+    /// Once it is, what was being waited for can be waited for again.
+    Undecided(Vec<u64>),
 }
 
 /// When a guest counts as hung or flooding.
@@ -67,32 +70,57 @@ const OBSERVATION: u64 = 16 << 10;
 /// What of the guest-physical memory behind an observation is wanted: where this byte of this file lies.
 pub(crate) type Wanted<'a> = Option<(&'a str, u64)>;
 
-/// A machine whose agent waits for commands, stopped in `SNAPSHOT_HERE` or `DONE`.
-pub(crate) struct Conversation<'a, T> {
-    pub target: &'a mut T,
-    pub limits: Limits,
+/// What a conversation has come to so far, the machine itself aside.
+#[derive(Clone, Default)]
+pub(crate) struct Heard {
     /// Everything the console said.
     pub console: Vec<u8>,
     /// Everything that was observed, in order.
     pub observed: Vec<(String, Option<Entry>)>,
     /// Where the wanted byte lies.
     pub located: Option<u64>,
-    wanted: Wanted<'a>,
     /// Bytes that all observations took.
     observed_bytes: u64,
+    /// Instructions left for what is waited for, and of them in this slice, when something undecided came between.
+    left: Option<(u64, u64)>,
+    /// The last call.
+    call: Option<Call>,
+    /// Whether it has to be answered still, for its message was not decided.
+    again: bool,
+}
+
+impl Heard {
+    /// Lines of the console that are warnings of the kernel or errors of the file system.
+    pub fn warnings(&self) -> Vec<String> {
+        let text = String::from_utf8_lossy(&self.console);
+        let lines = text.lines().filter(|line| {
+            ["WARNING:", "EXT4-fs error", "EXT4-fs warning", "Buffer I/O error", "JBD2: Invalid"]
+                .iter()
+                .any(|word| line.contains(word))
+        });
+        lines.map(|line| without_time(line).to_owned()).collect()
+    }
+}
+
+/// A call of the control port: number, first argument, second.
+type Call = (u32, u64, u64);
+
+/// A machine whose agent waits for commands, stopped in `SNAPSHOT_HERE` or `DONE`.
+pub(crate) struct Conversation<'a, T> {
+    pub target: &'a mut T,
+    pub limits: Limits,
+    pub heard: Heard,
+    wanted: Wanted<'a>,
 }
 
 impl<'a, T: Target> Conversation<'a, T> {
     pub fn new(target: &'a mut T, limits: Limits) -> Self {
-        Conversation {
-            target,
-            limits,
-            console: Vec::new(),
-            observed: Vec::new(),
-            located: None,
-            wanted: None,
-            observed_bytes: 0,
-        }
+        Conversation { target, limits, heard: Heard::default(), wanted: None }
+    }
+
+    /// Goes on with one that ended in [`Trouble::Undecided`].
+    pub fn go_on(target: &'a mut T, limits: Limits, heard: Heard) -> Self {
+        Conversation { target, limits, heard, wanted: None }
     }
 
     pub fn locating(mut self, wanted: Wanted<'a>) -> Self {
@@ -124,13 +152,19 @@ impl<'a, T: Target> Conversation<'a, T> {
 
     /// Gives the agent its command and waits until it is done.
     pub fn hand_over(&mut self, buffer: u64, command: &Command) -> Result<Reply, Trouble> {
+        self.send(buffer, command)?;
+        self.wait_for_reply()
+    }
+
+    /// Gives the agent its command.
+    pub fn send(&mut self, buffer: u64, command: &Command) -> Result<(), Trouble> {
         let message = postcard::to_stdvec(command)
             .map_err(|why| Trouble::Harness(format!("a command cannot be encoded: {why}")))?;
         if message.len() > MAX_MESSAGE || !self.target.write_guest(buffer, &message) {
             return Err(Trouble::Harness("the agent has no room for a command".to_owned()));
         }
         self.target.answer(message.len() as i64);
-        self.wait_for_reply()
+        Ok(())
     }
 
     /// Waits until the command under way is done.
@@ -154,45 +188,41 @@ impl<'a, T: Target> Conversation<'a, T> {
     }
 
     /// Runs to the next call that is not for the log.
-    fn run(&mut self) -> Result<(u32, u64, u64), Trouble> {
-        let mut left = self.limits.instructions;
+    fn run(&mut self) -> Result<Call, Trouble> {
+        let all = self.limits.instructions;
+        let (mut left, mut slice) = self.heard.left.take().unwrap_or((all, all.min(SLICE)));
         loop {
-            let slice = left.min(SLICE);
-            let stop = self.target.run(slice);
-            let said = self.target.take_console();
-            self.console.extend(said);
-            if let Some(what) = self.crash() {
-                return Err(Trouble::Crash(what));
-            }
-            if self.target.event_count() > MAX_EVENTS {
-                return Err(Trouble::Harness(format!("the recording has more than {MAX_EVENTS} events")));
-            }
+            let stop = match self.heard.call.filter(|_| std::mem::take(&mut self.heard.again)) {
+                Some((number, first, second)) => Stop::Call { number, first, second },
+                None => self.run_slice(left, &mut slice)?,
+            };
             match stop {
-                Stop::Call { number: call::LOG, first, second } => {
-                    let line = self.message(first, second)?;
-                    self.console.extend(line);
-                    self.console.push(b'\n');
+                Stop::Call { number, first, second } => {
+                    self.heard.call = Some((number, first, second));
+                    if number != call::LOG {
+                        return Ok((number, first, second));
+                    }
+                    let line =
+                        self.message(first, second).inspect_err(|_| self.heard.left = Some((left, slice)))?;
+                    self.heard.console.extend(line);
+                    self.heard.console.push(b'\n');
                     self.target.answer(0);
                     left = left.saturating_sub(LOG_COST);
+                    slice = left.min(SLICE);
                     if left == 0 {
                         return Err(Trouble::Crash("it does nothing but write to the log".to_owned()));
                     }
                 }
-                Stop::Call { number, first, second } => return Ok((number, first, second)),
                 Stop::Budget => {
-                    left -= slice;
+                    left -= left.min(SLICE);
+                    slice = left.min(SLICE);
                     if left == 0 {
-                        return Err(Trouble::Crash(format!(
-                            "no progress within {} instructions",
-                            self.limits.instructions
-                        )));
+                        return Err(Trouble::Crash(format!("no progress within {all} instructions")));
                     }
                 }
                 Stop::Ended(how) => return Err(Trouble::Crash(how.to_owned())),
                 Stop::Event(seq) => return Err(Trouble::Event(seq)),
-                Stop::Undecided { lines } => {
-                    return Err(Trouble::Harness(format!("it would use undecided lines {lines:#x?}")));
-                }
+                Stop::Undecided { lines } => return Err(Trouble::Undecided(lines)),
                 Stop::Unsupported(what) => {
                     return Err(Trouble::Harness(format!(
                         "the machine does not offer what the guest did: {what}"
@@ -202,33 +232,49 @@ impl<'a, T: Target> Conversation<'a, T> {
         }
     }
 
+    /// Runs for what is left of a slice, and hears what the console says.
+    fn run_slice(&mut self, left: u64, slice: &mut u64) -> Result<Stop, Trouble> {
+        let before = self.target.retired();
+        let stop = self.target.run(*slice);
+        if matches!(stop, Stop::Undecided { .. }) {
+            *slice = slice.saturating_sub(self.target.retired() - before);
+            self.heard.left = Some((left, *slice));
+        }
+        let said = self.target.take_console();
+        self.heard.console.extend(said);
+        if let Some(what) = self.crash() {
+            return Err(Trouble::Crash(what));
+        }
+        if self.target.event_count() > MAX_EVENTS {
+            return Err(Trouble::Harness(format!("the recording has more than {MAX_EVENTS} events")));
+        }
+        Ok(stop)
+    }
+
     /// What the console says about a crash, if anything.
     fn crash(&self) -> Option<String> {
-        if self.console.len() > self.limits.console {
+        if self.heard.console.len() > self.limits.console {
             return Some(format!("more than {} bytes of console output", self.limits.console));
         }
-        let text = String::from_utf8_lossy(&self.console);
+        let text = String::from_utf8_lossy(&self.heard.console);
         let line = text.lines().find(|line| {
             ["Oops", "BUG: ", "kernel BUG at", "Kernel panic"].iter().any(|word| line.contains(word))
         });
         line.map(|line| line.trim().to_owned())
     }
 
-    /// Lines of the console that are warnings of the kernel or errors of the file system.
-    pub fn warnings(&self) -> Vec<String> {
-        let text = String::from_utf8_lossy(&self.console);
-        let lines = text.lines().filter(|line| {
-            ["WARNING:", "EXT4-fs error", "EXT4-fs warning", "Buffer I/O error", "JBD2: Invalid"]
-                .iter()
-                .any(|word| line.contains(word))
-        });
-        lines.map(|line| without_time(line).to_owned()).collect()
-    }
-
-    fn message(&self, address: u64, len: u64) -> Result<Vec<u8>, Trouble> {
+    fn message(&mut self, address: u64, len: u64) -> Result<Vec<u8>, Trouble> {
         let len = usize::try_from(len).ok().filter(|len| *len <= MAX_MESSAGE);
         let mut message =
             vec![0; len.ok_or_else(|| Trouble::Harness("a message of the agent is too long".to_owned()))?];
+        let mut lines: Vec<u64> =
+            self.target.origins(address, message.len()).iter().map(|(_, origin)| origin & !63).collect();
+        if !lines.is_empty() {
+            lines.sort_unstable();
+            lines.dedup();
+            self.heard.again = true;
+            return Err(Trouble::Undecided(lines));
+        }
         if self.target.read_guest(address, &mut message) {
             Ok(message)
         } else {
@@ -241,8 +287,9 @@ impl<'a, T: Target> Conversation<'a, T> {
         let observation: Observation = postcard::from_bytes(&message)
             .map_err(|why| Trouble::Harness(format!("an observation cannot be read: {why}")))?;
         let size = if let Found::File { size, .. } = observation.found { size } else { 0 };
-        self.observed_bytes = self.observed_bytes.saturating_add(OBSERVATION + len).saturating_add(size);
-        if self.observed_bytes > MOST_OBSERVED && size <= LARGEST_FILE {
+        self.heard.observed_bytes =
+            self.heard.observed_bytes.saturating_add(OBSERVATION + len).saturating_add(size);
+        if self.heard.observed_bytes > MOST_OBSERVED && size <= LARGEST_FILE {
             return Err(Trouble::Harness(format!("observations of more than {MOST_OBSERVED} bytes")));
         }
         let entry = match observation.found {
@@ -255,16 +302,14 @@ impl<'a, T: Target> Conversation<'a, T> {
                 if let Some((_, offset)) =
                     self.wanted.filter(|(path, offset)| *path == observation.path && *offset < size)
                 {
-                    self.located = self.target.translate(address.wrapping_add(offset));
+                    self.heard.located = self.target.translate(address.wrapping_add(offset));
                 }
-                Some(Entry::File {
-                    size,
-                    allocated,
-                    content: self.content(&observation.path, address, size)?,
-                })
+                let content = self.content(&observation.path, address, size)?;
+                let open = runs(self.target.origins(address, content.len()));
+                Some(Entry::File { size, allocated, content, open })
             }
         };
-        self.observed.push((observation.path, entry));
+        self.heard.observed.push((observation.path, entry));
         Ok(())
     }
 
@@ -280,6 +325,25 @@ impl<'a, T: Target> Conversation<'a, T> {
         }
         Ok(content)
     }
+}
+
+/// Puts together what belongs together: undecided bytes of a content behind one another that come from bytes of one
+/// line behind one another.
+fn runs(origins: Vec<(usize, u64)>) -> Vec<Open> {
+    let mut runs: Vec<Open> = Vec::new();
+    for (at, origin) in origins {
+        match runs.last_mut() {
+            Some(run)
+                if run.at + run.len == at
+                    && run.origin + run.len as u64 == origin
+                    && !origin.is_multiple_of(64) =>
+            {
+                run.len += 1;
+            }
+            _ => runs.push(Open { at, origin, len: 1 }),
+        }
+    }
+    runs
 }
 
 /// A line of the kernel's log without its time, so that equal warnings are equal.

@@ -109,7 +109,7 @@ pub fn conversation(bytes: &[u8]) {
             break;
         }
     }
-    conversation.warnings();
+    conversation.heard.warnings();
 }
 
 /// User stacks of a program in memory that may hold anything.

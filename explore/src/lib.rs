@@ -12,6 +12,7 @@ mod evidence;
 mod findings;
 #[doc(hidden)]
 pub mod fuzzing;
+mod lazy;
 pub mod machines;
 mod model;
 mod oracle;
@@ -35,6 +36,7 @@ mod user_stack;
 pub mod verdict;
 mod windows;
 
+pub use lazy::{Comparison, compare};
 pub use replay::replay;
 pub use report::{Report, Verdict};
 pub use run::{OnProgress, Progress, RunOptions, Sabotage, run};

@@ -10,7 +10,7 @@ use vmm::unwind::{End, OrcTable, Registers, unwind};
 use vmm::{FlushFault, Machine, MachineConfig, Symbols, VirtioPmem};
 
 use crate::scenario::{Claim, Interface, Namespace, Scenario};
-use crate::target::{Health, HostError, Laboratory, Region, Stop, Target};
+use crate::target::{Checked, Health, HostError, Laboratory, Region, Stop, Target};
 use crate::user_stack::Agent;
 
 /// What every kernel is told: no self tests that cost a second, addresses as linked, warnings on the console, and to
@@ -343,6 +343,33 @@ fn boot_to_agent(machine: &mut Machine, kallsyms: &mut Vec<u8>) -> Result<(), St
     Err(format!("more than {MAX_BOOT_CALLS} calls of the control port"))
 }
 
+impl Machines {
+    /// Lends a checker that nobody else uses.
+    fn with_checker<T>(
+        &self,
+        work: impl FnOnce(&mut Checker) -> Result<T, HostError>,
+    ) -> Result<T, HostError> {
+        let lock = || self.checkers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        let free = lock().pop();
+        let mut checker = match free {
+            Some(checker) => checker,
+            None => Checker::new(&self.cache, Arc::clone(&self.base), self.data_offset)
+                .map_err(|why| HostError(why.to_string()))?,
+        };
+        let result = work(&mut checker);
+        lock().push(checker);
+        result
+    }
+}
+
+fn health(checked: images::Result<images::Fsck>) -> Health {
+    match checked {
+        Ok(fsck) if fsck.clean => Health::Clean,
+        Ok(fsck) => Health::Damaged(format!("e2fsck -fn ends with {}: {}", fsck.code, fsck.output.trim())),
+        Err(why) => Health::Unknown(why.to_string()),
+    }
+}
+
 impl Laboratory for Machines {
     type Target = Machine;
 
@@ -372,21 +399,18 @@ impl Laboratory for Machines {
     }
 
     fn check(&self, changed: &[(u64, Vec<u8>)]) -> Result<Health, HostError> {
-        let lock = || self.checkers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let free = lock().pop();
-        let mut checker = match free {
-            Some(checker) => checker,
-            None => Checker::new(&self.cache, Arc::clone(&self.base), self.data_offset)
-                .map_err(|why| HostError(why.to_string()))?,
-        };
-        let result = checker.check(changed.iter().map(|(offset, page)| (*offset, page.as_slice())));
-        lock().push(checker);
-        Ok(match result {
-            Ok(fsck) if fsck.clean => Health::Clean,
-            Ok(fsck) => {
-                Health::Damaged(format!("e2fsck -fn ends with {}: {}", fsck.code, fsck.output.trim()))
-            }
-            Err(why) => Health::Unknown(why.to_string()),
+        self.with_checker(|checker| {
+            Ok(health(checker.check(changed.iter().map(|(offset, page)| (*offset, page.as_slice())))))
+        })
+    }
+
+    fn check_and_tell(&self, changed: &[(u64, Vec<u8>)]) -> Result<Checked, HostError> {
+        self.with_checker(|checker| {
+            let pages = changed.iter().map(|(offset, page)| (*offset, page.as_slice()));
+            Ok(match checker.check_and_tell(pages) {
+                Ok((fsck, read)) => Checked { health: health(Ok(fsck)), read },
+                Err(why) => Checked { health: health(Err(why)), read: Vec::new() },
+            })
         })
     }
 

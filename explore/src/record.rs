@@ -73,8 +73,8 @@ pub(crate) fn drive<L: Laboratory>(
     recording.timeline.commands = vec![(u64::MAX, u64::MAX); scenario.commands.len()];
     let mut conversation = Conversation::new(target, Limits::of_recording(&scenario.limits));
     recording.trouble = converse(scenario, &mut conversation, &mut recording, at_event).err();
-    recording.warnings = conversation.warnings();
-    recording.console = String::from_utf8_lossy(&conversation.console).into_owned();
+    recording.warnings = conversation.heard.warnings();
+    recording.console = String::from_utf8_lossy(&conversation.heard.console).into_owned();
     recording.events.extend(target.take_events());
     for event in &recording.events {
         if let EventKind::Promise { id } = event.kind {

@@ -14,13 +14,13 @@ use crate::target::{Health, HostError, Laboratory, Target};
 use crate::verdict::Class;
 
 /// Bytes of a page.
-const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 /// A machine that recovers one crash state after the other.
 pub(crate) struct Worker<'a, L: Laboratory> {
-    laboratory: &'a L,
-    scenario: &'a Scenario,
-    target: L::Target,
+    pub laboratory: &'a L,
+    pub scenario: &'a Scenario,
+    pub target: L::Target,
 }
 
 /// What recovery found.
@@ -79,25 +79,26 @@ impl<'a, L: Laboratory> Worker<'a, L> {
         let limits = Limits::of_recovery(&self.scenario.limits);
         let mut conversation = Conversation::new(&mut self.target, limits).locating(wanted);
         let result = look(self.scenario, &mut conversation);
-        let warnings = conversation.warnings();
-        let console = String::from_utf8_lossy(&conversation.console).into_owned();
-        let (located, observed) = (conversation.located, std::mem::take(&mut conversation.observed));
-        let outcome = match result {
-            Ok(None) => self.check(tree(observed))?,
-            Ok(Some(why)) => Outcome::Unmountable(why),
-            Err(Trouble::Crash(why)) => Outcome::Crashed(why),
-            Err(Trouble::Harness(why)) => Outcome::Unknown(why),
-            Err(Trouble::Event(seq)) => {
-                Outcome::Unknown(format!("stopped at event {seq}, which nobody asked for"))
-            }
+        let warnings = conversation.heard.warnings();
+        let console = String::from_utf8_lossy(&conversation.heard.console).into_owned();
+        let (located, observed) =
+            (conversation.heard.located, std::mem::take(&mut conversation.heard.observed));
+        let outcome = match ended(result) {
+            Ok(()) => self.check(tree(observed))?,
+            Err(outcome) => outcome,
         };
         Ok(Recovered { outcome, warnings, console, located })
     }
 
     /// The pages in which the first region differs from its image now, by their offset.
     fn changed(&self) -> Vec<(u64, Vec<u8>)> {
+        self.pages(self.target.changed())
+    }
+
+    /// These pages, as far as they lie in the first region, by their offset there.
+    pub fn pages(&self, pages: impl IntoIterator<Item = u64>) -> Vec<(u64, Vec<u8>)> {
         let Some(region) = self.target.regions().first().copied() else { return Vec::new() };
-        let pages = self.target.changed().into_iter();
+        let pages = pages.into_iter();
         let offsets =
             pages.filter_map(|page| page.checked_sub(region.base).filter(|offset| *offset < region.size));
         let page_at = |offset| {
@@ -109,11 +110,81 @@ impl<'a, L: Laboratory> Worker<'a, L> {
     }
 
     fn check(&self, tree: Tree) -> Result<Outcome, HostError> {
-        Ok(match self.laboratory.check(&self.changed())? {
-            Health::Clean => Outcome::Found(tree),
-            Health::Damaged(why) => Outcome::Damaged(tree, why),
-            Health::Unknown(why) => Outcome::Unknown(why),
-        })
+        Ok(Outcome::checked(tree, self.laboratory.check(&self.changed())?))
+    }
+}
+
+/// Attach, mount, observe, unmount: how far that is.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Look {
+    /// Commands that are done.
+    done: usize,
+    waits: Waits,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, Default)]
+enum Waits {
+    #[default]
+    Nothing,
+    /// The agent asks for a command.
+    Next,
+    /// The command is done.
+    Reply,
+}
+
+impl Look {
+    /// Goes on to the end. `Some` when the device or the file system does not come back, and why. Behind
+    /// [`Trouble::Undecided`] it can go on once more.
+    pub fn go_on<T: Target>(
+        &mut self,
+        scenario: &Scenario,
+        conversation: &mut Conversation<T>,
+    ) -> Result<Option<String>, Trouble> {
+        let filesystem = &scenario.filesystem;
+        let mount =
+            Command::Mount { region: 0, fs: filesystem.kind.clone(), options: filesystem.mount.clone() };
+        let commands = [
+            ("the device does not come back", Command::Attach { region: 0 }),
+            ("the file system does not mount", mount),
+            ("observing", Command::ObserveTree),
+            ("unmounting", Command::Umount),
+        ];
+        while let Some((what, command)) = commands.get(self.done) {
+            match self.waits {
+                Waits::Nothing => {
+                    conversation.target.answer(0);
+                    self.waits = Waits::Next;
+                }
+                Waits::Next => {
+                    let buffer = conversation.wait_for_next()?;
+                    conversation.send(buffer, command)?;
+                    self.waits = Waits::Reply;
+                }
+                Waits::Reply => {
+                    let reply = conversation.wait_for_reply()?;
+                    if let Some(why) = judge_reply(what, command, reply)? {
+                        return Ok(Some(why));
+                    }
+                    *self = Look { done: self.done + 1, waits: Waits::Nothing };
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// `Some` when the command shows that the device or the file system does not come back, and why.
+fn judge_reply(what: &str, command: &Command, reply: Reply) -> Result<Option<String>, Trouble> {
+    match (reply, command) {
+        (Reply::Ok, _) => Ok(None),
+        (Reply::Errno { call, errno }, Command::Attach { .. } | Command::Mount { .. }) => {
+            Ok(Some(format!("{what}: {call} returns errno {errno}")))
+        }
+        (Reply::Signal { signal }, Command::ObserveTree) => {
+            Ok(Some(format!("reading the files ends with signal {signal}")))
+        }
+        (other, _) => Err(Trouble::Harness(format!("{what}: {other:?}"))),
     }
 }
 
@@ -122,37 +193,79 @@ pub(crate) fn look<T: Target>(
     scenario: &Scenario,
     conversation: &mut Conversation<T>,
 ) -> Result<Option<String>, Trouble> {
-    let filesystem = &scenario.filesystem;
-    let mount = Command::Mount { region: 0, fs: filesystem.kind.clone(), options: filesystem.mount.clone() };
-    for (what, command) in [
-        ("the device does not come back", Command::Attach { region: 0 }),
-        ("the file system does not mount", mount),
-    ] {
-        match conversation.perform(&command)? {
-            Reply::Ok => (),
-            Reply::Errno { call, errno } => return Ok(Some(format!("{what}: {call} returns errno {errno}"))),
-            other => return Err(Trouble::Harness(format!("{what}: {other:?}"))),
-        }
-    }
-    for (what, command) in [("observing", Command::ObserveTree), ("unmounting", Command::Umount)] {
-        match conversation.perform(&command)? {
-            Reply::Ok => (),
-            Reply::Signal { signal } if command == Command::ObserveTree => {
-                return Ok(Some(format!("reading the files ends with signal {signal}")));
-            }
-            other => return Err(Trouble::Harness(format!("{what}: {other:?}"))),
-        }
-    }
-    Ok(None)
+    Look::default().go_on(scenario, conversation)
 }
 
-fn tree(observed: Vec<(String, Option<Entry>)>) -> Tree {
+/// What came of looking; `Ok` when the file system came back and has yet to be checked.
+pub(crate) fn ended(looked: Result<Option<String>, Trouble>) -> Result<(), Outcome> {
+    Err(match looked {
+        Ok(None) => return Ok(()),
+        Ok(Some(why)) => Outcome::Unmountable(why),
+        Err(Trouble::Crash(why)) => Outcome::Crashed(why),
+        Err(Trouble::Harness(why)) => Outcome::Unknown(why),
+        Err(Trouble::Event(seq)) => {
+            Outcome::Unknown(format!("stopped at event {seq}, which nobody asked for"))
+        }
+        Err(Trouble::Undecided(lines)) => {
+            Outcome::Unknown(format!("lines {lines:#x?} are undecided, which nobody asked for"))
+        }
+    })
+}
+
+pub(crate) fn tree(observed: Vec<(String, Option<Entry>)>) -> Tree {
     let there: BTreeMap<String, Entry> =
         observed.into_iter().filter_map(|(path, entry)| Some((path, entry?))).collect();
     Tree(there)
 }
 
 impl Outcome {
+    /// Of a file system that came back, once its checker has looked at it.
+    pub fn checked(tree: Tree, health: Health) -> Outcome {
+        match health {
+            Health::Clean => Outcome::Found(tree),
+            Health::Damaged(why) => Outcome::Damaged(tree, why),
+            Health::Unknown(why) => Outcome::Unknown(why),
+        }
+    }
+
+    /// The same for equal outcomes only.
+    pub fn digest(&self) -> [u8; 32] {
+        let mut hash = blake3::Hasher::new();
+        hash.update(self.words().as_bytes());
+        for (path, entry) in self.tree().iter().flat_map(|tree| &tree.0) {
+            hash.update(&(path.len() as u64).to_le_bytes()).update(path.as_bytes());
+            match entry {
+                Entry::File { size, allocated, content, open } => {
+                    hash.update(format!("{size} {allocated} {open:?} {}", content.len()).as_bytes())
+                        .update(content);
+                }
+                other => {
+                    hash.update(format!("{other:?}").as_bytes());
+                }
+            }
+        }
+        *hash.finalize().as_bytes()
+    }
+
+    /// What is in the file system, if it came back.
+    pub fn tree(&self) -> Option<&Tree> {
+        match self {
+            Outcome::Found(tree) | Outcome::Damaged(tree, _) => Some(tree),
+            Outcome::Torn(outcome) => outcome.tree(),
+            Outcome::Unmountable(_) | Outcome::Crashed(_) | Outcome::Unknown(_) => None,
+        }
+    }
+
+    /// The same with another tree, if it has one.
+    pub fn with_tree(&self, tree: Tree) -> Outcome {
+        match self {
+            Outcome::Found(_) => Outcome::Found(tree),
+            Outcome::Damaged(_, why) => Outcome::Damaged(tree, why.clone()),
+            Outcome::Torn(outcome) => Outcome::Torn(Box::new(outcome.with_tree(tree))),
+            Outcome::Unmountable(_) | Outcome::Crashed(_) | Outcome::Unknown(_) => self.clone(),
+        }
+    }
+
     /// Everything that must not be.
     pub fn faults(&self, expectation: &Expectation) -> Vec<Fault> {
         let fault = |class, subject: &str, text: &String| {
@@ -179,11 +292,7 @@ impl Outcome {
 
     /// Names, kinds, sizes and allocated bytes: what tells whether a change of metadata is there.
     pub fn shape(&self) -> Option<Shape> {
-        match self {
-            Outcome::Found(tree) | Outcome::Damaged(tree, _) => Some(shape(tree)),
-            Outcome::Torn(outcome) => outcome.shape(),
-            Outcome::Unmountable(_) | Outcome::Crashed(_) | Outcome::Unknown(_) => None,
-        }
+        self.tree().map(shape)
     }
 
     /// Whether the file system is damaged.

@@ -3,6 +3,7 @@
 use persist::{Granularity, Platform, StateId};
 use serde::{Deserialize, Serialize};
 
+use crate::scenario::Explore;
 use crate::verdict::Class;
 
 /// Version of the form of [`Report`].
@@ -93,6 +94,12 @@ pub struct Settings {
     pub failed_flush_loses: bool,
     /// Seed of the machine and of all choices.
     pub seed: u64,
+    /// How crash states were found.
+    #[serde(default)]
+    pub explore: Explore,
+    /// Ways that recovery from one crash point could go, at most: when exploring lazily.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branches: Option<u64>,
     /// States to recover in all, at most.
     pub budget: u64,
     /// States of one crash point, at most.
@@ -135,9 +142,15 @@ pub struct Counts {
     pub states_equal: u64,
     /// Of the chosen, left out because the budget was used up.
     pub states_left_out: u64,
+    /// Ways that recovery went, when exploring lazily: each to its end, once.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub recoveries: u64,
+    /// Crash points of which every state was covered, when exploring lazily.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub points_exhaustive: u64,
     /// Judgements: a content against what may be found at a crash point.
     pub judged: u64,
-    /// Whether every state that exists was recovered.
+    /// Whether every state that exists was recovered, or stood for by one that was.
     pub exhaustive: bool,
 }
 
@@ -163,8 +176,24 @@ pub struct PointReport {
     pub promises: u64,
     /// Classes found here.
     pub found: Vec<Class>,
+    /// How completely it was searched, when exploring lazily.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub search: Option<SearchReport>,
     /// What came back, by path: size and allocated bytes; one for each outcome, at most four.
     pub outcomes: Vec<String>,
+}
+
+/// How completely a crash point was searched.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchReport {
+    /// Ways that recovery went.
+    pub recoveries: u64,
+    /// Whether these are all: then they stand for every state.
+    pub exhaustive: bool,
+    /// Why not, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bounded: Option<String>,
 }
 
 /// Something that must not be.

@@ -11,14 +11,15 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use crate::canary::{self, Canary};
 use crate::conversation::Trouble;
 use crate::findings::{self, Instance};
+use crate::lazy::{Cut, Explored, Searched};
 use crate::model::Model;
 use crate::oracle::judge::Fault;
 use crate::plant::drop_stores;
 use crate::points::{self, Images, Point, Points};
 use crate::record::{Recording, record};
 use crate::recover::{Outcome, Shape, Worker};
-use crate::report::{Counts, PointReport, REPORT, Report, Settings, Verdict};
-use crate::scenario::Scenario;
+use crate::report::{Counts, PointReport, REPORT, Report, SearchReport, Settings, Verdict};
+use crate::scenario::{Explore, Scenario};
 use crate::states;
 use crate::target::{HostError, Laboratory, Target};
 use crate::torn;
@@ -37,6 +38,8 @@ pub struct RunOptions {
     pub seed: Option<u64>,
     /// Instead of the scenario's budget of states.
     pub budget: Option<u64>,
+    /// How crash states are found, instead of what the scenario says.
+    pub explore: Option<Explore>,
     /// Machines that recover at the same time; 0 counts as 1.
     pub jobs: usize,
     /// Classes that count as violations although they are none by themselves.
@@ -84,6 +87,13 @@ pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Sync);
 pub(crate) struct State {
     pub id: StateId,
     pub at: Vec<(usize, Choice)>,
+}
+
+/// What was recovered, and how completely every crash point was searched, when exploring lazily.
+struct Covered {
+    states: Vec<State>,
+    judged: Vec<Judged>,
+    searched: Vec<Searched>,
 }
 
 /// What came of a state.
@@ -170,8 +180,7 @@ pub fn run<L: Laboratory>(
     let run = prepare(scenario, laboratory, options, &mut inconclusive)?;
     progress(Progress::Recorded { events: run.recording.events.len() as u64 });
     let mut counts = run.count();
-    let states = run.choose(&mut counts);
-    let mut judged = run.recover_all(&states, progress)?;
+    let Covered { states, mut judged, searched } = run.cover(&mut counts, &mut inconclusive, progress)?;
     run.judge_windows(&states, &mut judged);
     progress(Progress::Explaining);
     inconclusive.extend(judged.iter().filter_map(|judged| judged.unknown.clone()).collect::<BTreeSet<_>>());
@@ -194,7 +203,7 @@ pub fn run<L: Laboratory>(
         findings,
         recording_warnings: run.recording.warnings.clone(),
         canary: canary.to_string(),
-        points: run.point_reports(&states, &judged),
+        points: run.point_reports(&states, &judged, &searched),
         provenance: laboratory.provenance(),
         trace: run.trace(),
     };
@@ -209,6 +218,19 @@ impl<'a, L: Laboratory> Run<'a, L> {
 
     fn budget(&self) -> u64 {
         self.options.budget.unwrap_or(self.scenario.crash.budget)
+    }
+
+    /// Recoveries that lazy exploration may spend in all.
+    pub fn lazy_budget(&self) -> u64 {
+        self.options.budget.unwrap_or(u64::MAX)
+    }
+
+    pub fn branches(&self) -> u64 {
+        self.scenario.crash.branches
+    }
+
+    fn explore(&self) -> Explore {
+        self.options.explore.unwrap_or(self.scenario.crash.explore)
     }
 
     pub fn skips_oracle(&self) -> bool {
@@ -228,6 +250,8 @@ impl<'a, L: Laboratory> Run<'a, L> {
                 .then_some(self.scenario.crash.store_buffer),
             failed_flush_loses: self.scenario.crash.failed_flush_loses,
             seed: self.seed(),
+            explore: self.explore(),
+            branches: (self.explore() == Explore::Lazy).then(|| self.branches()),
             budget: self.budget(),
             states_per_point: self.scenario.crash.states,
         }
@@ -274,12 +298,46 @@ impl<'a, L: Laboratory> Run<'a, L> {
         }
     }
 
-    /// Chooses states, a few of every point before more of any.
-    fn choose(&self, counts: &mut Counts) -> Vec<State> {
+    /// Finds crash states and recovers them.
+    fn cover(
+        &self,
+        counts: &mut Counts,
+        inconclusive: &mut Vec<String>,
+        progress: OnProgress,
+    ) -> Result<Covered, HostError> {
+        let sample = |counts: &mut Counts, wanted: &dyn Fn(usize) -> bool| {
+            let states = self.choose(counts, wanted);
+            self.recover_all(&states, progress).map(|judged| (states, judged))
+        };
+        if self.explore() == Explore::Sample {
+            let (states, judged) = sample(counts, &|_| true)?;
+            return Ok(Covered { states, judged, searched: Vec::new() });
+        }
+        let Explored { mut states, mut judged, recoveries, searched, inconclusive: disagreements } =
+            self.explore_lazily(progress)?;
+        inconclusive.extend(disagreements);
+        counts.recoveries = recoveries;
+        counts.points_exhaustive = searched.iter().filter(|searched| searched.cut.is_none()).count() as u64;
+        counts.exhaustive = counts.points_exhaustive == counts.crash_points && self.points.left_out == 0;
+        let exhaustive = counts.exhaustive;
+        // A search that was cut has seen one corner only.
+        let (sampled, sampled_judged) = sample(counts, &|point| searched[point].cut.is_some())?;
+        counts.exhaustive = exhaustive;
+        states.extend(sampled);
+        judged.extend(sampled_judged);
+        counts.states_distinct = states.len() as u64;
+        Ok(Covered { states, judged, searched })
+    }
+
+    /// Chooses states of the wanted points, a few of every point before more of any.
+    fn choose(&self, counts: &mut Counts, wanted: &dyn Fn(usize) -> bool) -> Vec<State> {
         let points = &self.points.points;
         let limit = self.scenario.crash.states as usize;
-        let chosen: Vec<Vec<Choice>> =
-            points.iter().map(|point| states::of_point(point, self.seed() ^ point.events, limit)).collect();
+        let of_point = |(number, point): (usize, &Point)| match wanted(number) {
+            true => states::of_point(point, self.seed() ^ point.events, limit),
+            false => Vec::new(),
+        };
+        let chosen: Vec<Vec<Choice>> = points.iter().enumerate().map(of_point).collect();
         let order = self.order();
         let mut states: Vec<State> = Vec::new();
         let mut known: BTreeMap<StateId, usize> = BTreeMap::new();
@@ -350,19 +408,28 @@ impl<'a, L: Laboratory> Run<'a, L> {
                 });
             }
         };
-        let jobs = self.options.jobs.clamp(1, states.len().max(1));
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(work)).collect();
-            let ended = workers.into_iter().map(|worker| {
-                worker.join().unwrap_or_else(|_| Err(HostError("a worker panicked".to_owned())))
-            });
-            ended.collect::<Result<Vec<()>, HostError>>()
-        })?;
+        self.on_all_workers(states.len(), work)?;
         let results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
         results
             .into_iter()
             .map(|judged| judged.ok_or_else(|| HostError("a state was not recovered".to_owned())))
             .collect()
+    }
+
+    /// Does the work on as many threads as there are jobs, at most `tasks`.
+    pub fn on_all_workers(
+        &self,
+        tasks: usize,
+        work: impl Fn() -> Result<(), HostError> + Sync,
+    ) -> Result<(), HostError> {
+        let jobs = self.options.jobs.clamp(1, tasks.max(1));
+        std::thread::scope(|scope| {
+            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(&work)).collect();
+            let ended = workers.into_iter().map(|worker| {
+                worker.join().unwrap_or_else(|_| Err(HostError("a worker panicked".to_owned())))
+            });
+            ended.collect()
+        })
     }
 
     fn recover(&self, worker: &mut Worker<L>, state: &State) -> Result<Judged, HostError> {
@@ -520,9 +587,19 @@ impl<'a, L: Laboratory> Run<'a, L> {
         instances
     }
 
-    fn point_reports(&self, states: &[State], judged: &[Judged]) -> Vec<PointReport> {
+    fn point_reports(&self, states: &[State], judged: &[Judged], searched: &[Searched]) -> Vec<PointReport> {
         let mut reports: Vec<PointReport> =
             self.points.points.iter().map(|point| self.point_report(point)).collect();
+        for (report, searched) in reports.iter_mut().zip(searched) {
+            report.search = Some(SearchReport {
+                recoveries: searched.branches,
+                exhaustive: searched.cut.is_none(),
+                bounded: searched.cut.map(|cut| match cut {
+                    Cut::Branches => format!("more than {} ways to recover", searched.branches),
+                    Cut::Contents(line) => format!("the line at {line:#x} has too many contents"),
+                }),
+            });
+        }
         for (state, judged) in states.iter().zip(judged) {
             for ((point, choice), faults) in state.at.iter().zip(&judged.faults) {
                 let report = &mut reports[*point];
@@ -558,6 +635,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
             judged: 0,
             promises: point.expectation.promises.len() as u64,
             found: Vec::new(),
+            search: None,
             outcomes: Vec::new(),
         }
     }

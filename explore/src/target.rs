@@ -125,6 +125,9 @@ pub trait Laboratory: Sync {
     /// Lets the file system's own checker look at the first region, without repairing anything. `changed` are the
     /// pages, by their offset in the region, in which it differs from its image.
     fn check(&self, changed: &[(u64, Vec<u8>)]) -> Result<Health, HostError>;
+    /// The same, and which ranges of the region the checker has read: what it says would be the same whatever stood
+    /// elsewhere.
+    fn check_and_tell(&self, changed: &[(u64, Vec<u8>)]) -> Result<Checked, HostError>;
     /// The call stack of a machine that has just stopped, innermost first: `function+0x12`, with ` [module]` or
     /// ` [agent]` behind it. Behind a kernel stack that began in user mode follows the user's.
     fn stack(&self, target: &Self::Target) -> Vec<String>;
@@ -141,6 +144,15 @@ pub enum Health {
     Damaged(String),
     /// It did not come to an end: killed, or not there.
     Unknown(String),
+}
+
+/// What the file system's checker says, and what that rests on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// What it says.
+    pub health: Health,
+    /// What of the region it has read.
+    pub read: Vec<std::ops::Range<u64>>,
 }
 
 /// Something on the host does not work.

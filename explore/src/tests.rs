@@ -7,7 +7,7 @@ use persist::Platform;
 use crate::replay::{replay, scenario_of};
 use crate::report::{Report, Verdict};
 use crate::run::{RunOptions, Sabotage, run};
-use crate::scenario::Scenario;
+use crate::scenario::{Explore, Scenario};
 use crate::target::Health;
 use crate::toy::ToyLaboratory;
 use crate::verdict::Class;
@@ -294,4 +294,93 @@ fn a_replay_keeps_the_platform_that_was_asked_for() {
 fn a_platform_that_no_region_can_have_is_refused() {
     let refused = shipped("fsync-ext4").override_platform(Platform::VirtioPmem).unwrap_err();
     assert!(refused.contains("[[virtio_pmem]]"), "{refused}");
+}
+
+fn lazily(scenario: &Scenario) -> Report {
+    run_with(scenario, &RunOptions { jobs: 2, explore: Some(Explore::Lazy), ..RunOptions::default() })
+}
+
+#[test]
+fn lazily_every_control_is_found_and_what_keeps_its_promises_is_fine() {
+    for name in ["map-sync-ext4", "fsync-ext4"] {
+        let report = lazily(&shipped(name));
+        assert!(report.verdict == Verdict::Kept && report.counts.exhaustive, "{report}");
+        assert!(report.counts.promises_judged == report.counts.promises, "{report}");
+    }
+    for name in ["no-clwb", "no-fence", "no-map-sync", "barrier0", "skipped-zeroing", "relies-on-lock"] {
+        let report = lazily(&shipped(&format!("controls/{name}")));
+        assert!(report.verdict == Verdict::Expected && report.counts.exhaustive, "{report}");
+        let repaired = lazily(&shipped(&format!("controls/repaired/{name}-repaired")));
+        assert!(repaired.verdict == Verdict::Kept && repaired.counts.exhaustive, "{repaired}");
+    }
+}
+
+#[test]
+fn what_a_sample_finds_is_found_lazily() {
+    for name in ["no-clwb", "no-fence", "no-map-sync", "barrier0", "skipped-zeroing", "relies-on-lock"] {
+        let control = shipped(&format!("controls/{name}"));
+        let found = |report: &Report| -> std::collections::BTreeSet<_> {
+            let findings = report.findings.iter();
+            findings
+                .map(|finding| (finding.class, finding.promise.as_ref().map(|it| it.text.clone())))
+                .collect()
+        };
+        let (sampled, lazy) = (explore(&control), lazily(&control));
+        assert!(found(&sampled).is_subset(&found(&lazy)), "{sampled}{lazy}");
+    }
+}
+
+#[test]
+fn lazy_reports_do_not_depend_on_the_number_of_jobs_and_say_what_was_bounded() {
+    for (name, budget) in
+        [("map-sync-ext4", None), ("controls/barrier0", None), ("controls/barrier0", Some(150))]
+    {
+        let with = |jobs| {
+            let options = RunOptions { jobs, budget, explore: Some(Explore::Lazy), ..RunOptions::default() };
+            run_with(&shipped(name), &options)
+        };
+        let (one, two) = (with(1), with(2));
+        assert_eq!(one.to_json(), two.to_json());
+        assert_eq!(Report::from_json(&one.to_json()), Ok(one.clone()));
+        let bounded =
+            one.points.iter().filter(|point| point.search.as_ref().is_some_and(|it| !it.exhaustive)).count();
+        assert_eq!(one.counts.exhaustive, bounded == 0);
+        assert_eq!(
+            one.to_string().contains("more than"),
+            bounded > 0 || one.counts.states_exist.contains("more")
+        );
+    }
+    let mut control = shipped("controls/barrier0");
+    control.crash.branches = 2;
+    let bounded = lazily(&control);
+    assert!(
+        !bounded.counts.exhaustive && bounded.to_string().contains("more than 2 ways to recover"),
+        "{bounded}"
+    );
+    assert_eq!(bounded.verdict, Verdict::Expected, "what is bounded is sampled, too: {bounded}");
+}
+
+#[test]
+fn a_lazy_finding_can_be_replayed_and_a_broken_tool_is_noticed() {
+    for name in ["controls/no-clwb", "controls/barrier0", "controls/relies-on-lock"] {
+        let report = lazily(&shipped(name));
+        let scenario = scenario_of(&report).expect("the report carries its scenario");
+        for finding in &report.findings {
+            let replayed = replay(&report, &finding.id, &scenario, &ToyLaboratory::new())
+                .unwrap_or_else(|why| panic!("{why}"));
+            let same = |fault: &String| fault.starts_with(finding.class.name());
+            assert!(replayed.faults.iter().any(same), "{:?}", replayed.faults);
+        }
+    }
+    for (name, sabotage) in [
+        ("controls/no-clwb", Sabotage::StoresAreDurable),
+        ("map-sync-ext4", Sabotage::IgnoreSfence),
+        ("controls/no-fence", Sabotage::PromisesDrain),
+        ("map-sync-ext4", Sabotage::SkipOracle),
+    ] {
+        let options =
+            RunOptions { sabotage: Some(sabotage), explore: Some(Explore::Lazy), ..RunOptions::default() };
+        let report = run_with(&shipped(name), &options);
+        assert_ne!(report.verdict.exit_code(), 0, "{sabotage:?}: {report}");
+    }
 }

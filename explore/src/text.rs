@@ -3,6 +3,10 @@
 use std::fmt::{self, Display, Formatter};
 
 use crate::report::{Finding, Report, StoreReport, Verdict};
+use crate::scenario::Explore;
+
+/// Bounded crash points that are listed.
+const BOUNDED: usize = 8;
 
 impl Display for Report {
     fn fmt(&self, f: &mut Formatter) -> fmt::Result {
@@ -68,6 +72,15 @@ impl Report {
             "at least "
         };
         let claim = if counts.exhaustive { "exhaustive for this execution" } else { "a bounded choice" };
+        if settings.explore == Explore::Lazy {
+            writeln!(
+                f,
+                "  states: {least}{} exist (2^{:.1}); {} recoveries, {} states judged: {claim}",
+                counts.states_exist, counts.states_exist_log2, counts.recoveries, counts.states_distinct
+            )?;
+            self.write_searches(f)?;
+            return self.write_judgements(f);
+        }
         writeln!(
             f,
             "  states: {least}{} exist (2^{:.1}), {} chosen, {} distinct and recovered, {} equal by content, {} left out by the budget of {}: {claim}",
@@ -79,11 +92,51 @@ impl Report {
             counts.states_left_out,
             settings.budget
         )?;
+        self.write_judgements(f)
+    }
+
+    fn write_judgements(&self, f: &mut Formatter) -> fmt::Result {
+        let counts = &self.counts;
         writeln!(
             f,
             "  {} judgements, {} of {} promises judged",
             counts.judged, counts.promises_judged, counts.promises
         )
+    }
+
+    /// Which crash points were searched in full, and which were not.
+    fn write_searches(&self, f: &mut Formatter) -> fmt::Result {
+        let points = self.counts.crash_points;
+        writeln!(
+            f,
+            "  crash points: {} exhaustive, {} bounded",
+            self.counts.points_exhaustive,
+            points - self.counts.points_exhaustive
+        )?;
+        let bounded = self.points.iter().filter_map(|point| {
+            let search = point.search.as_ref()?;
+            Some((point, search.recoveries, search.bounded.as_ref()?))
+        });
+        for (point, recoveries, why) in bounded.clone().take(BOUNDED) {
+            writeln!(
+                f,
+                "    behind {} events: {} parts in flight, 2^{:.1} states, {recoveries} recoveries: {why}",
+                point.events, point.in_flight, point.log2
+            )?;
+        }
+        match bounded.count().saturating_sub(BOUNDED) {
+            0 => (),
+            more => writeln!(f, "    and {more} more bounded: see the JSON report")?,
+        }
+        let counts = &self.counts;
+        match counts.states_chosen {
+            0 => Ok(()),
+            chosen => writeln!(
+                f,
+                "  sampled at bounded points: {chosen} chosen, {} equal by content, {} left out by the budget of {}",
+                counts.states_equal, counts.states_left_out, self.settings.budget
+            ),
+        }
     }
 }
 

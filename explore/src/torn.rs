@@ -30,19 +30,37 @@ pub(crate) fn recover<L: Laboratory>(
     media: &CrashPoint,
     choice: &Choice,
 ) -> Result<Recovered, HostError> {
-    let mut recovered = worker.recover(&media.content(choice), &[], None)?;
-    let (there, lost) = torn_copies(media, choice);
-    if !recovered.outcome.is_corrupt() || there.is_empty() {
+    let recovered = worker.recover(&media.content(choice), &[], None)?;
+    lay_to_tearing(worker, media, choice, recovered)
+}
+
+/// Lays damage of a state that has been recovered to tearing, where that is behind it.
+pub(crate) fn lay_to_tearing<L: Laboratory>(
+    worker: &mut Worker<L>,
+    media: &CrashPoint,
+    choice: &Choice,
+    mut recovered: Recovered,
+) -> Result<Recovered, HostError> {
+    let Some(others) = whole_and_missing(media, choice).filter(|_| recovered.outcome.is_corrupt()) else {
         return Ok(recovered);
-    }
-    let all_lost = (0..media.in_flight().len()).filter(|index| !choice.contains(*index));
-    let whole = media.closure(choice.iter().chain(lost));
-    let missing = media.without(all_lost.chain(there));
-    for other in [whole, missing] {
+    };
+    for other in others {
         if worker.recover(&media.content(&other), &[], None)?.outcome.is_corrupt() {
             return Ok(recovered);
         }
     }
     recovered.outcome = crate::recover::Outcome::Torn(Box::new(recovered.outcome));
     Ok(recovered)
+}
+
+/// The state with all its torn copies whole, and the one without them; `None` when no copy is torn.
+pub(crate) fn whole_and_missing(media: &CrashPoint, choice: &Choice) -> Option<[Choice; 2]> {
+    let (there, lost) = torn_copies(media, choice);
+    if there.is_empty() {
+        return None;
+    }
+    let all_lost = (0..media.in_flight().len()).filter(|index| !choice.contains(*index));
+    let whole = media.closure(choice.iter().chain(lost));
+    let missing = media.without(all_lost.chain(there));
+    Some([whole, missing])
 }

@@ -3,6 +3,7 @@
 mod comparison;
 mod controls;
 mod inside_the_fault;
+mod lazily;
 mod map_sync;
 mod platforms;
 mod processors;

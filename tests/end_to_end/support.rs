@@ -16,14 +16,16 @@ pub fn scenario(name: &str) -> Scenario {
     Scenario::load(&path).unwrap_or_else(|error| panic!("{error}"))
 }
 
+/// The machine it asks for.
+pub fn machines(scenario: &Scenario, seed: u64) -> Machines {
+    let _one = PREPARING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let cache = Cache::open().expect("a cache directory");
+    Machines::prepare(scenario, &cache, seed).unwrap_or_else(|error| panic!("{}: {error}", scenario.name))
+}
+
 /// Runs it on the machine it asks for.
 pub fn run(scenario: &Scenario, options: &RunOptions) -> Report {
-    let machines = {
-        let _one = PREPARING.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let cache = Cache::open().expect("a cache directory");
-        Machines::prepare(scenario, &cache, options.seed.unwrap_or(scenario.crash.seed))
-            .unwrap_or_else(|error| panic!("{}: {error}", scenario.name))
-    };
+    let machines = machines(scenario, options.seed.unwrap_or(scenario.crash.seed));
     explore::run(scenario, &machines, options, &|_| ())
         .unwrap_or_else(|error| panic!("{}: {error}", scenario.name))
 }

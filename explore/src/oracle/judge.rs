@@ -19,6 +19,8 @@ pub(crate) enum Entry {
         size: u64,
         allocated: u64,
         content: Vec<u8>,
+        /// What of the content is not decided: something stands in its place.
+        open: Vec<Open>,
     },
     Directory,
     Symlink {
@@ -30,6 +32,24 @@ pub(crate) enum Entry {
         call: String,
         errno: i32,
     },
+}
+
+/// Bytes of a content that are what is not decided: those of one line of persistent memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Open {
+    /// Offset in the content.
+    pub at: usize,
+    /// Guest-physical address of the first byte, as it was on the media when the power came back.
+    pub origin: u64,
+    /// Length in bytes.
+    pub len: usize,
+}
+
+impl Open {
+    /// Address of its line.
+    pub fn line(&self) -> u64 {
+        self.origin & !63
+    }
 }
 
 /// One thing that must not be.
@@ -67,13 +87,22 @@ pub(crate) fn judge(expectation: &Expectation, tree: &Tree) -> Vec<Fault> {
     faults
 }
 
-/// Finds a state of the names that fits; the one that fits best tells the faults of content.
-fn judge_group(expectation: &Expectation, group: &NameGroup, tree: &Tree, faults: &mut Vec<Fault>) {
-    let fits = |state: &&Vec<Option<FileId>>| {
+/// The states of the names that may be and that fit what was found, contents aside.
+pub(super) fn fitting_states<'a>(
+    expectation: &'a Expectation,
+    group: &'a NameGroup,
+    tree: &'a Tree,
+) -> impl Iterator<Item = &'a Vec<Option<FileId>>> {
+    let fits = move |state: &&Vec<Option<FileId>>| {
         group.paths.iter().zip(*state).all(|(path, file)| shape_fits(expectation, *file, tree.0.get(path)))
     };
+    group.states[group.first_allowed..].iter().filter(fits)
+}
+
+/// Finds a state of the names that fits; the one that fits best tells the faults of content.
+fn judge_group(expectation: &Expectation, group: &NameGroup, tree: &Tree, faults: &mut Vec<Fault>) {
     let mut best: Option<Vec<Fault>> = None;
-    for state in group.states[group.first_allowed..].iter().filter(fits) {
+    for state in fitting_states(expectation, group, tree) {
         let mut found = Vec::new();
         let mut seen = Vec::new();
         for (path, file) in group.paths.iter().zip(state) {
@@ -140,7 +169,7 @@ fn judge_names(expectation: &Expectation, group: &NameGroup, tree: &Tree, faults
     }
 }
 
-fn judge_file(file: &FileExpectation, path: &str, entry: &Entry, faults: &mut Vec<Fault>) {
+pub(super) fn judge_file(file: &FileExpectation, path: &str, entry: &Entry, faults: &mut Vec<Fault>) {
     let fault = |class, promise, text| Fault { class, promise, subject: path.to_owned(), range: None, text };
     match entry {
         Entry::File { size, content, .. } => judge_content(file, path, *size, content, faults),
@@ -260,7 +289,7 @@ fn first_mismatch(segment: &Segment, bytes: &[u8]) -> Option<Mismatch> {
     while at < end {
         let len = if segment.whole_words && at.is_multiple_of(8) && end - at >= 8 { 8 } else { 1 };
         let found = &bytes[(at - segment.at) as usize..][..len];
-        if !segment.allowed.iter().any(|pattern| matches(*pattern, at, found)) {
+        if mismatch_of(segment, at, found).is_some() {
             return Some(mismatch(segment, at, found));
         }
         at += len as u64;
@@ -275,14 +304,24 @@ fn matches(pattern: Pattern, at: u64, found: &[u8]) -> bool {
     }
 }
 
+/// The class of a word, or byte, that may not be there; `None` when it may.
+pub(super) fn mismatch_of(segment: &Segment, at: u64, found: &[u8]) -> Option<Class> {
+    let fits = segment.allowed.iter().any(|pattern| matches(*pattern, at, found));
+    (!fits).then(|| class_of(segment, at, found))
+}
+
 fn mismatch(segment: &Segment, at: u64, found: &[u8]) -> Mismatch {
+    Mismatch { at, found: found.to_vec(), class: class_of(segment, at, found) }
+}
+
+fn class_of(segment: &Segment, at: u64, found: &[u8]) -> Class {
     let torn = segment.allowed.len() > 1
         && found
             .iter()
             .zip(at..)
             .all(|(byte, at)| segment.allowed.iter().any(|pattern| pattern.byte(at) == *byte));
     let was_so = segment.outdated.iter().any(|pattern| matches(*pattern, at, found));
-    let class = if was_so {
+    if was_so {
         Class::Lost
     } else if torn {
         Class::NotAtomic
@@ -290,6 +329,5 @@ fn mismatch(segment: &Segment, at: u64, found: &[u8]) -> Mismatch {
         Class::Lost
     } else {
         Class::Stale
-    };
-    Mismatch { at, found: found.to_vec(), class }
+    }
 }

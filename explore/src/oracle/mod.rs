@@ -4,5 +4,6 @@ pub(crate) mod expectation;
 pub(crate) mod history;
 pub(crate) mod judge;
 pub(crate) mod model;
+pub(crate) mod possible;
 #[cfg(test)]
 mod tests;

@@ -50,7 +50,7 @@ impl Case {
 }
 
 fn file(content: Vec<u8>) -> Entry {
-    Entry::File { size: content.len() as u64, allocated: 4096, content }
+    Entry::File { size: content.len() as u64, allocated: 4096, content, open: Vec::new() }
 }
 
 fn tree(entries: &[(&str, Entry)]) -> Tree {

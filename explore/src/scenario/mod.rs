@@ -78,9 +78,13 @@ pub(crate) struct Planned {
 pub struct CrashOptions {
     /// Which crash points.
     pub points: Vec<PointRule>,
-    /// States to recover in all, at most.
+    /// How crash states are found.
+    pub explore: Explore,
+    /// Ways that recovery from one crash point can go before lazy exploration gives up.
+    pub branches: u64,
+    /// States to recover in all, at most, when sampling.
     pub budget: u64,
-    /// States of one crash point, at most.
+    /// States of one crash point, at most, when sampling.
     pub states: u64,
     /// Whether only SFENCE and MFENCE make durable.
     pub strict_fences: bool,
@@ -96,12 +100,37 @@ impl Default for CrashOptions {
     fn default() -> CrashOptions {
         CrashOptions {
             points: vec![PointRule::Durable, PointRule::Promises],
+            explore: Explore::default(),
+            branches: 4096,
             budget: 1000,
             states: 64,
             strict_fences: false,
             store_buffer: persist::Settings::default().store_buffer,
             failed_flush_loses: false,
             seed: 1,
+        }
+    }
+}
+
+/// How crash states are found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Explore {
+    /// Some of each crash point are chosen, and each is recovered.
+    #[default]
+    Sample,
+    /// Recovery starts with everything undecided that is in flight, and branches over what it takes.
+    Lazy,
+}
+
+impl std::str::FromStr for Explore {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Explore, String> {
+        match text {
+            "sample" => Ok(Explore::Sample),
+            "lazy" => Ok(Explore::Lazy),
+            _ => Err(format!("unknown exploration {text:?}: write lazy or sample")),
         }
     }
 }
@@ -254,13 +283,20 @@ fn check_crash(source: &Source, raw: &schema::RawCrash) -> Result<CrashOptions, 
         };
         crash.points = points.iter().map(parse).collect::<Result<_, _>>()?;
     }
+    if let Some(explore) = &raw.explore {
+        crash.explore = explore
+            .get_ref()
+            .parse()
+            .map_err(|why: String| source.error(explore.span().start, "explore", why))?;
+    }
+    crash.branches = raw.branches.unwrap_or(crash.branches);
     crash.budget = raw.budget.unwrap_or(crash.budget);
     crash.states = raw.states.unwrap_or(crash.states);
     crash.strict_fences = raw.strict_fences;
     crash.store_buffer = raw.store_buffer.unwrap_or(crash.store_buffer);
     crash.failed_flush_loses = raw.failed_flush_loses;
     crash.seed = raw.seed.unwrap_or(crash.seed);
-    for (key, value) in [("budget", crash.budget), ("states", crash.states)] {
+    for (key, value) in [("budget", crash.budget), ("states", crash.states), ("branches", crash.branches)] {
         if value == 0 {
             return Err(source.error(source.place(&["crash", key]), key, "must be at least 1"));
         }

@@ -127,6 +127,8 @@ pub struct Filesystem {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawCrash {
     pub points: Option<Vec<Spanned<String>>>,
+    pub explore: Option<Spanned<String>>,
+    pub branches: Option<u64>,
     pub budget: Option<u64>,
     pub states: Option<u64>,
     pub seed: Option<u64>,

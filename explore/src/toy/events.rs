@@ -1,6 +1,7 @@
 //! The toy machine's memory, and the events that reach it.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 
 use persist::{Event, EventKind, Origin, StorePath};
 use smallvec::SmallVec;
@@ -18,6 +19,10 @@ pub struct Bus {
     pub stopped: bool,
     copy_call: u32,
     pub watched: BTreeMap<u64, u32>,
+    /// Bytes of persistent memory that are undecided: where they come from. Both guest-physical.
+    pub undecided: BTreeMap<u64, u64>,
+    /// Lines that something undecided was read of.
+    taken: RefCell<BTreeSet<u64>>,
 }
 
 /// The functions of the toy kernel; function N is at 0xffff_0000 + N * 0x100.
@@ -49,6 +54,8 @@ impl Bus {
             stopped: false,
             copy_call: 0,
             watched: BTreeMap::new(),
+            undecided: BTreeMap::new(),
+            taken: RefCell::default(),
         }
     }
 
@@ -102,11 +109,44 @@ impl Bus {
         self.write(at, bytes);
     }
 
+    /// Takes what it reads.
     pub fn read(&self, at: u64, buffer: &mut [u8]) {
+        self.look(at, buffer);
+        let lines = self.origins(at, buffer.len()).into_iter().map(|(_, origin)| origin & !63);
+        self.taken.borrow_mut().extend(lines);
+    }
+
+    /// Reads what is there, be it decided or not.
+    pub fn look(&self, at: u64, buffer: &mut [u8]) {
         buffer.copy_from_slice(&self.memory[at as usize..][..buffer.len()]);
     }
 
+    /// Undecided bytes of a range: offset in it and origin.
+    pub fn origins(&self, at: u64, len: usize) -> Vec<(usize, u64)> {
+        let start = self.base + at;
+        let undecided = self.undecided.range(start..start + len as u64);
+        undecided.map(|(address, origin)| ((address - start) as usize, *origin)).collect()
+    }
+
+    /// The lines that something undecided was read of since the last call.
+    pub fn taken(&mut self) -> Vec<u64> {
+        std::mem::take(&mut *self.taken.borrow_mut()).into_iter().collect()
+    }
+
+    pub fn decide(&mut self, line: u64, mask: u64, content: &[u8; 64]) {
+        let decided = |origin: u64| origin & !63 == line && mask >> (origin % 64) & 1 == 1;
+        for (address, origin) in &self.undecided {
+            if decided(*origin) {
+                self.memory[(address - self.base) as usize] = content[(origin % 64) as usize];
+            }
+        }
+        self.undecided.retain(|_, origin| !decided(*origin));
+    }
+
     pub fn write(&mut self, at: u64, bytes: &[u8]) {
+        (0..bytes.len() as u64).for_each(|byte| {
+            self.undecided.remove(&(self.base + at + byte));
+        });
         self.memory[at as usize..][..bytes.len()].copy_from_slice(bytes);
     }
 }

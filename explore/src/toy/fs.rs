@@ -212,10 +212,21 @@ impl Fs {
             let at = (page * PAGE) as usize;
             if at < content.len() {
                 let end = content.len().min(at + PAGE as usize);
-                bus.read(block * PAGE, &mut content[at..end]);
+                bus.look(block * PAGE, &mut content[at..end]);
             }
         }
         content
+    }
+
+    /// What of a file's content is undecided: offset in it and origin.
+    pub fn origins(&self, bus: &Bus, inode: u32) -> Vec<(usize, u64)> {
+        let file = &self.now.inodes[&inode];
+        let of_page = |(page, block): (&u64, &u64)| {
+            let at = (page * PAGE) as usize;
+            let len = (file.size as usize).saturating_sub(at).min(PAGE as usize);
+            bus.origins(block * PAGE, len).into_iter().map(move |(offset, origin)| (at + offset, origin))
+        };
+        file.blocks.iter().flat_map(of_page).collect()
     }
 }
 

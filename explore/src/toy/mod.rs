@@ -12,7 +12,7 @@ use persist::{DrainKind, EventKind, FlushKind, StorePath};
 
 use self::events::{Bus, FUNCTIONS, address_of};
 use self::fs::{Errno, Fs, Kind, PAGE};
-use crate::target::{Health, HostError, Laboratory, Region, Stop, Target};
+use crate::target::{Checked, Health, HostError, Laboratory, Region, Stop, Target};
 
 const BASE: u64 = 0x1_0000_0000;
 const SIZE: u64 = 1 << 20;
@@ -238,7 +238,13 @@ impl State {
             Stage::Next => {
                 let command: Command = postcard::from_bytes(&self.buffer[..self.answer as usize])
                     .expect("the host sends commands");
+                let before = (!self.bus.undecided.is_empty()).then(|| self.clone());
                 self.reply = self.execute(&command).err().unwrap_or(Reply::Ok);
+                let lines = self.bus.taken();
+                if let Some(before) = before.filter(|_| !lines.is_empty()) {
+                    *self = before;
+                    return Stop::Undecided { lines };
+                }
                 self.stage = if self.stage == Stage::Hung {
                     Stage::Hung
                 } else if self.console.ends_with(b"not syncing\n") {
@@ -341,7 +347,7 @@ impl Target for Toy {
         vec![Region { base: BASE, size: SIZE, dimm: 1 }]
     }
     fn read_pmem(&self, address: u64, buffer: &mut [u8]) {
-        self.state.bus.read(address - BASE, buffer);
+        self.state.bus.look(address - BASE, buffer);
     }
     fn write_pmem(&mut self, address: u64, bytes: &[u8]) {
         self.state.bus.write(address - BASE, bytes);
@@ -356,6 +362,28 @@ impl Target for Toy {
     fn pop(&mut self) -> usize {
         self.state = self.levels.pop().expect("a level is open");
         1
+    }
+    fn set_undecided(&mut self, lines: &[(u64, u64)]) -> Result<(), HostError> {
+        let bytes = lines.iter().flat_map(|(line, mask)| {
+            (0..64).filter(move |byte| mask >> byte & 1 == 1).map(move |byte| (line + byte, line + byte))
+        });
+        self.state.bus.undecided = bytes.collect();
+        Ok(())
+    }
+    fn decide(&mut self, line: u64, mask: u64, content: &[u8; 64]) {
+        self.state.bus.decide(line, mask, content);
+    }
+    fn origins(&self, address: u64, len: usize) -> Vec<(usize, u64)> {
+        let (Some(at), Some(fs)) = (address.checked_sub(FILES), &self.state.fs) else { return Vec::new() };
+        let (inode, at) = ((at >> 32) as u32, (at & 0xffff_ffff) as usize);
+        let of_file = fs.origins(&self.state.bus, inode).into_iter();
+        of_file
+            .filter(|(offset, _)| (at..at + len).contains(offset))
+            .map(|(offset, origin)| (offset - at, origin))
+            .collect()
+    }
+    fn pmem_origins(&self, address: u64, len: usize) -> Vec<(usize, u64)> {
+        self.state.bus.origins(address - BASE, len)
     }
     fn changed(&self) -> Vec<u64> {
         Vec::new()
@@ -425,6 +453,10 @@ impl Laboratory for ToyLaboratory {
     }
     fn check(&self, _changed: &[(u64, Vec<u8>)]) -> Result<Health, HostError> {
         Ok(self.health.clone())
+    }
+    fn check_and_tell(&self, changed: &[(u64, Vec<u8>)]) -> Result<Checked, HostError> {
+        // The toy's checker reads nothing.
+        Ok(Checked { health: self.check(changed)?, read: Vec::new() })
     }
     fn stack(&self, _target: &Toy) -> Vec<String> {
         vec!["toy_store+0x0".to_owned(), "toy_syscall+0x10".to_owned()]
