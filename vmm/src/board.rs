@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::Stop;
 use crate::device_memory::DeviceMemory;
 use crate::memory::{BankKind, Memory, PAGE, Region, RegionKind};
+use crate::pages::Pages;
 use crate::recorder::{Recorder, RecorderState};
 
 const MSR_APIC_BASE: u32 = 0x1b;
@@ -84,6 +85,8 @@ pub(crate) struct Board {
     pub(crate) pmem_written: bool,
     /// A device wants the run loop to look again: its deadline may have moved.
     recheck: bool,
+    /// While recording is by pages.
+    pub(crate) pages: Option<Pages>,
 }
 
 impl Board {
@@ -116,6 +119,7 @@ impl Board {
             current: 0,
             pmem_written: false,
             recheck: false,
+            pages: None,
         }
     }
 
@@ -197,7 +201,16 @@ impl Board {
     /// Pages that an engine has written that names them late.
     pub(crate) fn named_late(&mut self, pages: &[u64]) {
         self.memory.named_late(pages);
+        self.pages.iter_mut().for_each(|it| it.note(pages));
         self.pmem_written |= pages.iter().any(|page| self.memory.is_pmem(page * PAGE));
+    }
+
+    /// Records by pages what persistent memory holds now, if that is how it is recorded.
+    pub(crate) fn look_at_pages(&mut self) {
+        if let Some(pages) = &mut self.pages {
+            pages.note(self.memory.touched());
+            self.recorder.sectors(&pages.look(&self.memory));
+        }
     }
 
     /// Why the run must end, if it must. Forgets it.
@@ -246,6 +259,7 @@ impl Board {
     /// Records what happened to a flush, by the processor `view` if it was one.
     fn flush_event(&mut self, view: Option<&CpuView>, device: usize, event: FlushEvent) {
         let Some(region) = self.wiring.virtio_regions().nth(device) else { return };
+        self.look_at_pages();
         let region = region as u32;
         // Every device counts its own flushes.
         let id = |number: u64| u64::from(region) << 48 | number;
@@ -559,6 +573,7 @@ impl Bus for Board {
     }
 
     fn probe(&mut self, view: &CpuView, _: u64) {
+        self.look_at_pages();
         if let Some(index) = self.recorder.probe(view) {
             self.stop = Some(Stop::Symbol(index));
         }

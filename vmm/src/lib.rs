@@ -11,6 +11,7 @@ mod kvm;
 mod layout;
 mod machine;
 mod memory;
+mod pages;
 mod processors;
 mod recorder;
 mod schedule;

@@ -9,6 +9,7 @@ use crate::board::{Board, BoardState};
 use crate::boot;
 use crate::engine::{Engine, Running};
 use crate::memory::{Memory, Region};
+use crate::pages::Pages;
 use crate::processors::Processors;
 use crate::software::Software;
 use crate::trace_hash::TraceHash;
@@ -131,7 +132,7 @@ impl Machine {
         self.running.engine()
     }
 
-    /// Goes over to another engine where the machine stands. KVM refuses a machine whose processors have what the host's
+    /// Goes over to another engine where the machine stands, and records no longer. KVM refuses a machine whose processors have what the host's
     /// lack, or that has undecided bytes.
     pub fn set_engine(&mut self, engine: Engine) -> Result<(), Error> {
         if engine != self.engine() {
@@ -140,6 +141,7 @@ impl Machine {
             }
             self.board.memory.expect_late_names(false)?;
             self.board.memory.note_touched(false);
+            self.set_tracing(false);
             self.running = Running::new(engine, &self.software, &self.board)?;
         }
         Ok(())
@@ -320,8 +322,16 @@ impl Machine {
     }
 
     /// Records events from now on, or stops doing so.
+    ///
+    /// On KVM, stores, flushes and fences are not told. Whenever the machine is looked at (in front of device flushes,
+    /// promises, watched symbols, and when the software processor takes over or is done), sectors of persistent memory
+    /// that have changed are recorded as if the kernel had copied them there as a whole and fenced that. That is sound for
+    /// the platforms `virtio-pmem` and `host-survives`, and for no other.
     pub fn set_tracing(&mut self, on: bool) {
+        let by_pages = on && self.engine() == Engine::Kvm;
         self.board.recorder.on = on;
+        self.board.recorder.by_pages = by_pages;
+        self.board.pages = by_pages.then(|| Pages::new(&self.board.memory));
     }
 
     /// Records also what empties a store buffer ([`persist::EventKind::StoresVisible`], and every drain behind a store):

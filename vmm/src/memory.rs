@@ -274,6 +274,11 @@ impl Memory {
         self.touched = on.then(|| self.touched.take().unwrap_or_default());
     }
 
+    /// The pages noted since the last call of [`Memory::take_touched`].
+    pub(crate) fn touched(&self) -> &[u64] {
+        self.touched.as_deref().unwrap_or_default()
+    }
+
     /// The pages noted since the last call. The processor must forget which pages it may write.
     pub(crate) fn take_touched(&mut self) -> Vec<u64> {
         self.touched.as_mut().map(std::mem::take).unwrap_or_default()

@@ -8,6 +8,7 @@ use persist::{DrainKind, Event, EventKind, FlushKind, Origin, StorePath};
 use rustc_hash::FxHashMap;
 
 use crate::config::MAX_CPUS;
+use crate::pages::SECTOR;
 use crate::trace_hash::TraceHash;
 
 /// Bytes of a kernel stack (THREAD_SIZE of x86-64): a copy is told from an interrupting one by its stack.
@@ -36,6 +37,8 @@ pub(crate) struct RecorderState {
 #[derive(Default)]
 pub(crate) struct Recorder {
     pub(crate) on: bool,
+    /// Stores, flushes and fences of processors are not recorded: an engine executes that does not tell of its own.
+    pub(crate) by_pages: bool,
     /// Whether it is an event when the store buffer of a processor is empty.
     pub(crate) store_buffer: bool,
     pub(crate) state: RecorderState,
@@ -110,7 +113,7 @@ impl Recorder {
 
     /// A store by a processor.
     pub(crate) fn store(&mut self, view: &CpuView, addr: u64, bytes: &[u8], kind: cpu::StoreKind) -> bool {
-        if !self.on {
+        if !self.on || self.by_pages {
             return false;
         }
         let path = match kind {
@@ -137,7 +140,7 @@ impl Recorder {
 
     /// A store by a device or the host.
     pub(crate) fn agent_store(&mut self, addr: u64, bytes: &[u8]) {
-        if self.on {
+        if self.on && !self.by_pages {
             let origin = Origin { vcpu: Origin::DEVICE, ..Origin::default() };
             self.push(origin, EventKind::Store { addr, bytes: bytes.into(), path: StorePath::Agent });
         }
@@ -150,7 +153,7 @@ impl Recorder {
             cpu::FlushKind::Clflushopt => FlushKind::Clflushopt,
             cpu::FlushKind::Clwb => FlushKind::Clwb,
         };
-        if !self.on {
+        if !self.on || self.by_pages {
             return false;
         }
         if kind == FlushKind::Clflush
@@ -203,7 +206,22 @@ impl Recorder {
         if let Some(buffered) = self.state.buffered.get_mut(usize::from(view.vcpu)) {
             *buffered = false;
         }
-        self.on && self.push(self.origin(view), EventKind::Drain(kind))
+        self.on && !self.by_pages && self.push(self.origin(view), EventKind::Drain(kind))
+    }
+
+    /// Sectors were found to hold this now. Each is told as a store that persists as one and is visible: a copy of the
+    /// kernel's that fills it, drained.
+    pub(crate) fn sectors(&mut self, sectors: &[(u64, [u8; SECTOR])]) {
+        if !self.on || sectors.is_empty() {
+            return;
+        }
+        for (addr, bytes) in sectors {
+            self.state.next_copy = self.state.next_copy.wrapping_add(1).max(1);
+            let origin = Origin { copy_call: self.state.next_copy, ..Origin::default() };
+            let bytes = bytes.as_slice().into();
+            self.push(origin, EventKind::Store { addr: *addr, bytes, path: StorePath::NonTemporal });
+        }
+        self.push(Origin::default(), EventKind::Drain(DrainKind::Sfence));
     }
 
     /// A write to a flush hint.

@@ -194,6 +194,7 @@ impl Software {
             return Some(Stop::Call(Call { number, first, second }));
         };
         self.cpu.set_register(0, 0);
+        board.look_at_pages();
         let seq = board.recorder.next();
         board.recorder.declared(view, kind).then_some(Stop::Event(seq))
     }

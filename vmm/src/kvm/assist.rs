@@ -63,6 +63,10 @@ impl Kvm {
         if self.help == Help::Supervisor {
             half_calls::undo(software, board);
         }
+        if board.pages.is_some() {
+            self.note_changes(software, board)?;
+            board.look_at_pages();
+        }
         if let Some(tables) = &mut self.page_tables {
             tables.look(&board.memory, &software.cpu.state());
         }

@@ -13,6 +13,7 @@ use super::vcpu::Vcpu;
 use super::{KvmError, SupervisorSpeed, System, model, msrs, speed};
 use crate::Stop;
 use crate::board::Board;
+use crate::pages::Pages;
 use crate::software::Software;
 
 /// Nanoseconds that a processor executes before it is the next one's turn.
@@ -107,9 +108,10 @@ impl Kvm {
         let end = software.cpu.time().saturating_add(budget);
         self.slots.log_ram(&self.vm, board.memory.has_levels())?;
         board.memory.expect_late_names(true).map_err(KvmError::memory)?;
-        board.memory.note_touched(self.page_tables.is_some());
-        software.cpu.forget_writable();
+        board.memory.note_touched(self.page_tables.is_some() || board.pages.is_some());
         loop {
+            // It has been asked which pages it wrote: it is to tell of them again.
+            software.cpu.forget_writable();
             if let Some(stop) = software.settle(board) {
                 return Ok(stop);
             }
@@ -268,6 +270,11 @@ impl Kvm {
                 exit::answer_load(&mut vcpu.fd, value);
             }
             Exit::Store { addr, size, value } => {
+                if board.pages.is_some() {
+                    // A device that is asked for a flush has to know what was written before.
+                    self.note_changes(software, board)?;
+                }
+                let vcpu = &mut self.vcpus[self.current];
                 store(board, &view(vcpu, now), addr, size, value);
             }
             Exit::ReadMsr { index } => {
@@ -352,8 +359,10 @@ impl Kvm {
 
     /// Makes KVM forget the guest's page tables if others have changed them. Memory stays as it is until it goes on.
     pub(super) fn follow_page_tables(&mut self, board: &mut Board) -> Result<(), KvmError> {
-        let Some(tables) = &mut self.page_tables else { return Ok(()) };
+        board.look_at_pages();
+        board.pages.iter_mut().for_each(Pages::settle);
         let written = board.memory.take_touched();
+        let Some(tables) = &mut self.page_tables else { return Ok(()) };
         if tables.are_outdated(&board.memory, &written) {
             self.counts.forgotten += 1;
             self.slots.forget_page_tables(&self.vm)?;
@@ -461,7 +470,7 @@ impl Kvm {
     }
 
     /// Tells the board and the software engine which memory KVM has written.
-    fn note_changes(&mut self, software: &mut Software, board: &mut Board) -> Result<(), KvmError> {
+    pub(super) fn note_changes(&mut self, software: &mut Software, board: &mut Board) -> Result<(), KvmError> {
         let pages = self.slots.changed(&self.vm)?;
         board.named_late(&pages);
         software.cpu.forget_code();

@@ -109,7 +109,9 @@ fn the_timer_of_the_local_apic_wakes_a_halted_processor() {
         handler(g, label)
     });
     let Some(machines) = interrupts(&code) else { return };
-    assert_eq!(counts(&machines), [4, 4]);
+    let [kvm, software] = counts(&machines);
+    // On a busy host another period may be over between a wakeup and CLI.
+    assert!(kvm >= 4 && software == 4, "{kvm} {software}");
 }
 
 #[test]
