@@ -37,7 +37,7 @@ const TOOLS: [Tool; 6] = [
 impl Doctor {
     /// Returns the exit code.
     pub fn run(self) -> anyhow::Result<u8> {
-        println!("engine software: works everywhere, deterministic; `run` uses it");
+        println!("engine software: works everywhere, deterministic; `run` uses it unless told otherwise");
         let kvm = KvmHost::examine();
         match &kvm {
             Ok(host) => tell(host),

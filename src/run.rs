@@ -11,6 +11,7 @@ use explore::{Report, RunOptions, Scenario, Verdict};
 use images::Cache;
 use persist::{Granularity, Platform};
 
+use crate::engine::EngineName;
 use crate::failure::{Usage, in_scenario};
 use crate::progress::Line;
 
@@ -20,6 +21,10 @@ pub struct Run {
     /// Scenario files
     #[arg(required = true)]
     scenarios: Vec<PathBuf>,
+    /// What the scenario is recorded on: software (deterministic, sees every store), or kvm (the host's processor; sees which
+    /// sectors have changed at device flushes and promises: for virtio-pmem; the report is a sample and cannot be reproduced)
+    #[arg(long, value_enum, default_value_t)]
+    engine: EngineName,
     /// What persists as one: sector, line or word
     #[arg(long, default_value = "sector", value_parser = granularity)]
     granularity: Granularity,
@@ -59,15 +64,18 @@ impl Run {
         // All are read first: a mistake in the last should not show after an hour.
         let scenarios =
             self.scenarios.iter().map(|path| self.load(path)).collect::<anyhow::Result<Vec<_>>>()?;
+        let options = self.options();
+        if self.engine == EngineName::Kvm {
+            check_sampled(&self.scenarios, &scenarios, &options)?;
+        }
         if let Some(path) = &self.json {
             check_writable(path)?;
         }
         let cache = Cache::open()?;
-        let options = self.options();
         let mut reports = Vec::new();
         for (path, scenario) in self.scenarios.iter().zip(&scenarios) {
             let started = Instant::now();
-            let report = run_one(path, scenario, &cache, &options)?;
+            let report = run_one(path, scenario, self.engine, &cache, &options)?;
             print!("{report}");
             eprintln!("{}: {:.1} s", scenario.name, started.elapsed().as_secs_f64());
             reports.push(report);
@@ -102,10 +110,27 @@ impl Run {
     }
 }
 
-fn run_one(path: &Path, scenario: &Scenario, cache: &Cache, options: &RunOptions) -> anyhow::Result<Report> {
+/// What KVM cannot record makes no sense to be run on it.
+fn check_sampled(paths: &[PathBuf], scenarios: &[Scenario], options: &RunOptions) -> Result<(), Usage> {
+    let refused = paths
+        .iter()
+        .zip(scenarios)
+        .find_map(|(path, scenario)| Some((path, scenario.refuses_samples(options)?)));
+    refused.map_or(Ok(()), |(path, why)| {
+        Err(Usage(format!("--engine kvm: {}: {why}, or --engine software", path.display())))
+    })
+}
+
+fn run_one(
+    path: &Path,
+    scenario: &Scenario,
+    engine: EngineName,
+    cache: &Cache,
+    options: &RunOptions,
+) -> anyhow::Result<Report> {
     let seed = options.seed.unwrap_or(scenario.crash.seed);
-    let machines =
-        Machines::prepare(scenario, cache, seed).map_err(|error| in_scenario(error, path, scenario))?;
+    let machines = Machines::on(engine.into(), scenario, cache, seed)
+        .map_err(|error| in_scenario(error, path, scenario))?;
     let line = Line::new(&scenario.name);
     let report = explore::run(scenario, &machines, options, &|progress| line.show(&progress))?;
     Ok(report)

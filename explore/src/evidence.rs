@@ -123,6 +123,9 @@ fn drained_by<L: Laboratory>(run: &Run<L>, seq: u64) -> String {
 
 /// An instruction: a function of the kernel or of the agent and the offset in it, or an address.
 fn place<L: Laboratory>(run: &Run<L>, cpl: u8, rip: u64) -> String {
+    if run.laboratory.samples() {
+        return "somebody, before the machine was looked at".to_owned();
+    }
     match run.laboratory.function_at(rip) {
         Some((name, offset)) if cpl == 0 => format!("{name}+{offset:#x}"),
         Some((name, offset)) => format!("{name}+{offset:#x} [agent]"),
@@ -224,7 +227,7 @@ fn stacks<L: Laboratory>(
     events: &BTreeSet<u64>,
 ) -> Result<BTreeMap<u64, Vec<String>>, HostError> {
     let mut stacks = BTreeMap::new();
-    let Some(&first) = events.first() else { return Ok(stacks) };
+    let Some(&first) = events.first().filter(|_| !run.laboratory.samples()) else { return Ok(stacks) };
     let mut target = prepared(run.laboratory)?;
     let mut at_event = |target: &mut L::Target, seq: u64| {
         stacks.insert(seq, run.laboratory.stack(target));

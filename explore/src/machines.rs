@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use guest_protocol::{VERSION, call};
 use images::{Cache, Checker, Ext4, ImageSpec, Initramfs, Kernel};
 use vmm::unwind::{End, OrcTable, Registers, unwind};
-use vmm::{FlushFault, Machine, MachineConfig, Symbols, VirtioPmem};
+use vmm::{Engine, FlushFault, KvmCounts, Machine, MachineConfig, Symbols, VirtioPmem};
 
 use crate::scenario::{Claim, Interface, Namespace, Scenario};
 use crate::target::{Checked, Health, HostError, Laboratory, Region, Stop, Target};
@@ -74,6 +74,8 @@ impl Error {
 
 /// Machines for one scenario, all from one base snapshot.
 pub struct Machines {
+    /// What the scenario is recorded on.
+    engine: Engine,
     snapshot: PathBuf,
     symbols: Symbols,
     images: Vec<Arc<Vec<u8>>>,
@@ -93,6 +95,12 @@ pub struct Machines {
 impl Machines {
     /// Gets everything that the scenario names, and boots its kernel up to the agent unless that was done before.
     pub fn prepare(scenario: &Scenario, cache: &Cache, seed: u64) -> Result<Machines, Error> {
+        Machines::on(Engine::Software, scenario, cache, seed)
+    }
+
+    /// As [`Machines::prepare`]; the scenario is recorded on this engine. Everything else is done on the software engine,
+    /// by processors that the other one has, too.
+    pub fn on(engine: Engine, scenario: &Scenario, cache: &Cache, seed: u64) -> Result<Machines, Error> {
         let kernel = Kernel::get(cache, &scenario.machine.kernel)?;
         let regions = Regions::of(scenario);
         let modules = kernel.modules(&images::pmem_modules(
@@ -129,7 +137,7 @@ impl Machines {
             seed,
             protocol: vmm::BootProtocol::default(),
         };
-        let (snapshot, symbols) = base_snapshot(cache, &scenario.machine.kernel, &config)?;
+        let (snapshot, symbols) = base_snapshot(cache, engine, &scenario.machine.kernel, &config)?;
         let contents = Contents::make(scenario, cache, &mut provenance)?;
         // A kernel without unwind tables has no stacks in its reports.
         let mut tables: Vec<OrcTable> = OrcTable::from_vmlinux(&config.kernel).into_iter().collect();
@@ -139,6 +147,7 @@ impl Machines {
                 .filter_map(|module| OrcTable::from_module(&module.ko, &module.name, &symbols).ok()),
         );
         Ok(Machines {
+            engine,
             copies: COPY_FUNCTIONS.iter().filter_map(|name| symbols.range(name)).collect(),
             snapshot,
             symbols,
@@ -217,7 +226,12 @@ impl Contents {
 }
 
 /// The machine with the agent waiting, and the kernel's symbols: from the cache, or booted now.
-fn base_snapshot(cache: &Cache, kernel: &str, config: &MachineConfig) -> Result<(PathBuf, Symbols), Error> {
+fn base_snapshot(
+    cache: &Cache,
+    engine: Engine,
+    kernel: &str,
+    config: &MachineConfig,
+) -> Result<(PathBuf, Symbols), Error> {
     let mut key = blake3::Hasher::new();
     key.update(&(config.kernel.len() as u64).to_le_bytes()).update(&config.kernel);
     key.update(&(config.initrd.len() as u64).to_le_bytes()).update(&config.initrd);
@@ -234,12 +248,16 @@ fn base_snapshot(cache: &Cache, kernel: &str, config: &MachineConfig) -> Result<
         config.seed
     );
     key.update(rest.as_bytes());
+    if engine == Engine::Kvm {
+        // Another host has other processors.
+        key.update(format!("{:?}", Machine::on(engine, config)?.cpu_state().model).as_bytes());
+    }
     key.update(&program_id());
     let place = cache.root().join("snapshots").join(&key.finalize().to_hex()[..32]);
     if let Some(symbols) = read_snapshot(&place) {
         return Ok((place.join("machine"), symbols));
     }
-    let (machine, symbols) = boot(kernel, config)?;
+    let (machine, symbols) = boot(engine, kernel, config)?;
     write_snapshot(&place, &machine, &symbols).map_err(|why| Error::Snapshot { path: place.clone(), why })?;
     Ok((place.join("machine"), symbols))
 }
@@ -289,8 +307,9 @@ fn write_snapshot(place: &Path, machine: &Machine, symbols: &Symbols) -> Result<
 }
 
 /// Boots the kernel until the agent waits for its first command.
-fn boot(kernel: &str, config: &MachineConfig) -> Result<(Machine, Symbols), Error> {
-    let mut machine = Machine::new(config)?;
+fn boot(engine: Engine, kernel: &str, config: &MachineConfig) -> Result<(Machine, Symbols), Error> {
+    let mut machine = Machine::on(engine, config)?;
+    machine.set_engine(Engine::Software)?;
     let mut kallsyms = Vec::new();
     let outcome = boot_to_agent(&mut machine, &mut kallsyms);
     let console = String::from_utf8_lossy(&machine.take_console()).into_owned();
@@ -379,6 +398,32 @@ impl Laboratory for Machines {
         Ok(machine)
     }
 
+    fn start_recording(&self) -> Result<Machine, HostError> {
+        if self.engine == Engine::Software {
+            return self.start();
+        }
+        let failed = |why: vmm::Error| HostError(why.to_string());
+        let mut machine = Machine::load(&self.snapshot).map_err(failed)?;
+        machine.set_engine(self.engine).map_err(failed)?;
+        Ok(machine)
+    }
+
+    fn samples(&self) -> bool {
+        self.engine == Engine::Kvm
+    }
+
+    fn account(&self, machine: &Machine) -> Vec<(String, String)> {
+        let said = machine.kvm_counts().map(|it| {
+            let KvmCounts { exits, assists, assisted_instructions, forgotten } = it;
+            let said = format!(
+                "{exits} exits, {assists} assists with {assisted_instructions} instructions, page tables forgotten \
+                 {forgotten} times"
+            );
+            ("kvm".to_owned(), said)
+        });
+        said.into_iter().collect()
+    }
+
     fn inject_faults(&self, machine: &mut Machine) {
         for (region, faults) in &self.faults {
             machine.set_flush_faults(*region, faults);
@@ -440,6 +485,8 @@ impl Laboratory for Machines {
 
 impl Target for Machine {
     fn run(&mut self, budget: u64) -> Stop {
+        // KVM has nanoseconds. An instruction has ten of them, about what it takes the software engine.
+        let budget = if self.engine() == Engine::Kvm { budget.saturating_mul(10) } else { budget };
         loop {
             return match Machine::run(self, budget) {
                 vmm::Stop::Call(call) => {

@@ -19,11 +19,16 @@ pub(crate) struct Recording {
     pub trouble: Option<Trouble>,
     pub warnings: Vec<String>,
     pub console: String,
+    /// What else is to be told of it.
+    pub account: Vec<(String, String)>,
 }
 
 /// A machine with the images in its persistent memory, waiting in `SNAPSHOT_HERE`.
 pub(crate) fn prepared<L: Laboratory>(laboratory: &L) -> Result<L::Target, HostError> {
-    let mut target = laboratory.start()?;
+    with_images(laboratory, laboratory.start()?)
+}
+
+fn with_images<L: Laboratory>(laboratory: &L, mut target: L::Target) -> Result<L::Target, HostError> {
     let regions = target.regions();
     for (region, image) in regions.iter().zip(laboratory.images()) {
         if image.len() as u64 != region.size {
@@ -43,8 +48,9 @@ pub(crate) type AtEvent<'a, T> = &'a mut dyn FnMut(&mut T, u64) -> Option<u64>;
 
 /// Runs the scenario from the beginning.
 pub(crate) fn record<L: Laboratory>(scenario: &Scenario, laboratory: &L) -> Result<Recording, HostError> {
-    let mut target = prepared(laboratory)?;
-    Ok(drive(scenario, laboratory, &mut target, None, &mut |_, _| None))
+    let mut target = with_images(laboratory, laboratory.start_recording()?)?;
+    let recording = drive(scenario, laboratory, &mut target, None, &mut |_, _| None);
+    Ok(Recording { account: laboratory.account(&target), ..recording })
 }
 
 /// Runs the scenario again, calling `at_event` behind event `first` and then behind each that it asks for.
@@ -69,6 +75,7 @@ pub(crate) fn drive<L: Laboratory>(
         trouble: None,
         warnings: Vec::new(),
         console: String::new(),
+        account: Vec::new(),
     };
     recording.timeline.commands = vec![(u64::MAX, u64::MAX); scenario.commands.len()];
     let mut conversation = Conversation::new(target, Limits::of_recording(&scenario.limits));

@@ -31,6 +31,11 @@ pub enum ReplayError {
     /// The scenario in the report makes no sense.
     #[error(transparent)]
     Scenario(#[from] ScenarioError),
+    /// The execution is gone.
+    #[error(
+        "this was recorded on KVM, which never does the same again: record it with --engine software for a replay"
+    )]
+    Sampled,
     /// The recording is not the one of the report.
     #[error(
         "this is another execution than the reported one ({0}): kernel, images and seed must be the same"
@@ -67,6 +72,9 @@ pub fn replay<L: Laboratory>(
         let known = report.findings.iter().map(|finding| finding.id.as_str()).collect::<Vec<_>>().join(", ");
         return Err(ReplayError::NoFinding(id.to_owned(), known));
     };
+    if report.settings.sampled {
+        return Err(ReplayError::Sampled);
+    }
     let options = RunOptions {
         granularity: report.settings.granularity,
         nt_evicts: report.settings.nt_evicts,

@@ -92,6 +92,10 @@ pub struct Settings {
     /// Whether what a device flush covered that failed stays lost although a later one succeeds.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub failed_flush_loses: bool,
+    /// Whether it was recorded on KVM: a sample, which cannot be reproduced. Stores are known as sectors that had changed
+    /// when the machine was looked at; what they held in between was not tried.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub sampled: bool,
     /// Seed of the machine and of all choices.
     pub seed: u64,
     /// How crash states were found.

@@ -204,7 +204,7 @@ pub fn run<L: Laboratory>(
         recording_warnings: run.recording.warnings.clone(),
         canary: canary.to_string(),
         points: run.point_reports(&states, &judged, &searched),
-        provenance: laboratory.provenance(),
+        provenance: laboratory.provenance().into_iter().chain(run.recording.account.clone()).collect(),
         trace: run.trace(),
     };
     report.verdict = report.verdict(&options.deny);
@@ -249,6 +249,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
                 .has_platform(Platform::Eadr)
                 .then_some(self.scenario.crash.store_buffer),
             failed_flush_loses: self.scenario.crash.failed_flush_loses,
+            sampled: self.laboratory.samples(),
             seed: self.seed(),
             explore: self.explore(),
             branches: (self.explore() == Explore::Lazy).then(|| self.branches()),
@@ -370,6 +371,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
         };
         counts.exhaustive = counts.states_left_out == 0
             && self.points.left_out == 0
+            && !self.laboratory.samples()
             && points.iter().zip(&chosen).all(complete);
         states
     }

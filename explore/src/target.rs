@@ -114,6 +114,19 @@ pub trait Laboratory: Sync {
 
     /// A machine that waits in the call `SNAPSHOT_HERE`, all regions unbound, its persistent memory blank.
     fn start(&self) -> Result<Self::Target, HostError>;
+    /// As [`Laboratory::start`], a machine to be recorded: perhaps on another engine.
+    fn start_recording(&self) -> Result<Self::Target, HostError> {
+        self.start()
+    }
+    /// Whether recordings are samples: of an engine that tells what memory held now and then, and never does the same
+    /// again.
+    fn samples(&self) -> bool {
+        false
+    }
+    /// What is to be told of a machine that was recorded.
+    fn account(&self, _: &Self::Target) -> Vec<(String, String)> {
+        Vec::new()
+    }
     /// Makes go wrong what the scenario says, in a machine that is to be recorded.
     fn inject_faults(&self, _: &mut Self::Target) {}
     /// What each region holds at first.

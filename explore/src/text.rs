@@ -40,7 +40,7 @@ impl Display for Report {
         }
         for finding in &self.findings {
             writeln!(f)?;
-            write_finding(f, finding)?;
+            write_finding(f, finding, self.settings.sampled)?;
         }
         Ok(())
     }
@@ -61,6 +61,12 @@ impl Report {
             "  {} {:?}{strict}{loses}, seed {}",
             settings.platform, settings.granularity, settings.seed
         )?;
+        if settings.sampled {
+            writeln!(
+                f,
+                "  recorded on KVM: sampled, not reproducible; contents of sectors between two looks were not tried"
+            )?;
+        }
         writeln!(
             f,
             "  {} events, {} promises, {} crash points ({} more equal to one of them{})",
@@ -140,7 +146,7 @@ impl Report {
     }
 }
 
-fn write_finding(f: &mut Formatter, finding: &Finding) -> fmt::Result {
+fn write_finding(f: &mut Formatter, finding: &Finding, sampled: bool) -> fmt::Result {
     writeln!(f, "{}: {}", finding.class, finding.text)?;
     if let Some(promise) = &finding.promise {
         writeln!(f, "  broken: {} (line {}, event {})", promise.text, promise.line, promise.event)?;
@@ -169,6 +175,9 @@ fn write_finding(f: &mut Formatter, finding: &Finding) -> fmt::Result {
         for line in console.iter().rev() {
             writeln!(f, "    {line}")?;
         }
+    }
+    if sampled {
+        return writeln!(f, "  {}: cannot be replayed", finding.id);
     }
     writeln!(f, "  replay: pmemsim replay REPORT {}", finding.id)
 }

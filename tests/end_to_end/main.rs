@@ -9,5 +9,6 @@ mod platforms;
 mod processors;
 mod programs;
 mod sabotage;
+mod sampled;
 mod support;
 mod virtio;

@@ -8,6 +8,7 @@ use persist::{DrainKind, Event, EventKind, FlushKind, Origin, StorePath};
 use rustc_hash::FxHashMap;
 
 use crate::config::MAX_CPUS;
+use crate::memory::PAGE;
 use crate::pages::SECTOR;
 use crate::trace_hash::TraceHash;
 
@@ -210,13 +211,17 @@ impl Recorder {
     }
 
     /// Sectors were found to hold this now. Each is told as a store that persists as one and is visible: a copy of the
-    /// kernel's that fills it, drained.
+    /// kernel's that fills it, drained. Adjoining sectors of a page count as one copy.
     pub(crate) fn sectors(&mut self, sectors: &[(u64, [u8; SECTOR])]) {
         if !self.on || sectors.is_empty() {
             return;
         }
+        let mut next = None;
         for (addr, bytes) in sectors {
-            self.state.next_copy = self.state.next_copy.wrapping_add(1).max(1);
+            if next != Some(*addr) || addr.is_multiple_of(PAGE) {
+                self.state.next_copy = self.state.next_copy.wrapping_add(1).max(1);
+            }
+            next = addr.checked_add(SECTOR as u64);
             let origin = Origin { copy_call: self.state.next_copy, ..Origin::default() };
             let bytes = bytes.as_slice().into();
             self.push(origin, EventKind::Store { addr: *addr, bytes, path: StorePath::NonTemporal });

@@ -4,6 +4,7 @@ mod error;
 mod number;
 mod platforms;
 mod regions;
+mod sampled;
 mod schema;
 mod steps;
 

@@ -470,7 +470,11 @@ impl Kvm {
     }
 
     /// Tells the board and the software engine which memory KVM has written.
-    pub(super) fn note_changes(&mut self, software: &mut Software, board: &mut Board) -> Result<(), KvmError> {
+    pub(super) fn note_changes(
+        &mut self,
+        software: &mut Software,
+        board: &mut Board,
+    ) -> Result<(), KvmError> {
         let pages = self.slots.changed(&self.vm)?;
         board.named_late(&pages);
         software.cpu.forget_code();

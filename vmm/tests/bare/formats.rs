@@ -127,10 +127,7 @@ fn pvh_loads_64_bit_and_32_bit_elf_files_by_their_note() {
 
 #[test]
 fn the_payload_is_given_the_same_by_qemu() {
-    let Some(version) = qemu::version() else {
-        println!("SKIPPED: qemu-system-x86_64 is not installed");
-        return;
-    };
+    let Some(version) = qemu::version_or_say() else { return };
     let module = payload::file().with_file_name("module");
     std::fs::write(&module, b"hello\n").unwrap();
     let (file, module) = (payload::file().display(), module.display());

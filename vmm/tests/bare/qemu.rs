@@ -1,5 +1,6 @@
 //! The same payload under QEMU, where it is installed.
 
+use std::io::Write;
 use std::process::{Command, Stdio};
 
 /// A processor as near to ours as QEMU 7.2 has one: the same vendor, family and features, as far as TCG knows them.
@@ -10,6 +11,17 @@ const PROCESSOR: &str = "Nehalem,vendor=GenuineIntel,family=6,model=54,stepping=
 pub fn version() -> Option<String> {
     let said = Command::new("qemu-system-x86_64").arg("--version").output().ok()?;
     Some(String::from_utf8_lossy(&said.stdout).lines().next()?.to_owned())
+}
+
+/// As [`version`], and says so where there is none.
+pub fn version_or_say() -> Option<String> {
+    let version = version();
+    if version.is_none() {
+        // Not println: the harness would swallow it.
+        let said = "SKIPPED: qemu-system-x86_64 is not installed\n";
+        std::io::stderr().write_all(said.as_bytes()).expect("standard error takes a line");
+    }
+    version
 }
 
 /// What the payload prints under QEMU before it ends by the debug-exit port with `status`.

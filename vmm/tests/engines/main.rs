@@ -8,4 +8,6 @@ mod handover;
 mod hostile;
 mod page_tables;
 mod processor;
+#[path = "../small_guest/mod.rs"]
+mod small_guest;
 mod timers;

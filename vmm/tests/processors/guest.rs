@@ -1,9 +1,9 @@
 //! Guests of one processor, or whose bootstrap processor starts the second one, that execute some code in 64-bit mode.
 
-use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability};
+use vmm::{Machine, MachineConfig, Nvdimm, PlatformCapability};
 
-/// Where the kernel is loaded and entered.
-const ENTRY: u64 = 0x20_0000;
+use crate::small_guest::{ENTRY, config};
+
 /// Where the code of the second processor begins.
 const SECOND: u64 = ENTRY + 0x1000;
 /// Where the code lies that brings the second processor from real mode to [`SECOND`].
@@ -70,22 +70,6 @@ fn trampoline() -> Vec<u8> {
     page
 }
 
-/// An ELF64 executable with one loaded segment.
-fn kernel(code: &[u8]) -> Vec<u8> {
-    let mut elf = b"\x7fELF\x02\x01\x01".to_vec();
-    elf.resize(16, 0);
-    elf.extend([2u16, 62].map(u16::to_le_bytes).concat());
-    elf.extend(1u32.to_le_bytes());
-    elf.extend([ENTRY, 64, 0].map(u64::to_le_bytes).concat());
-    elf.extend(0u32.to_le_bytes());
-    elf.extend([64u16, 56, 1, 64, 0, 0].map(u16::to_le_bytes).concat());
-    elf.extend([1u32, 5].map(u32::to_le_bytes).concat());
-    let len = code.len() as u64;
-    elf.extend([120, ENTRY, ENTRY, len, len, 0x1000].map(u64::to_le_bytes).concat());
-    elf.extend(code);
-    elf
-}
-
 /// Enables SSE and sets XMM0 to 1 in both halves, then R8 and R9 to the first flush hints of two DIMMs.
 fn prologue_of_one() -> Vec<u8> {
     let mut code = PROLOGUE.concat();
@@ -126,18 +110,6 @@ pub fn machine(first: &[u8], second: &[u8], seed: u64) -> Machine {
 
 fn new(code: &[u8], cpus: u8, nvdimms: usize, seed: u64) -> Machine {
     let nvdimm = Nvdimm { size: 2 << 20, flush_hints: 1, persistence: PlatformCapability::default() };
-    let config = MachineConfig {
-        kernel: kernel(code),
-        initrd: Vec::new(),
-        modules: Vec::new(),
-        command_line: String::new(),
-        memory: 32 << 20,
-        cpus,
-        nvdimms: vec![nvdimm; nvdimms],
-        virtio_pmem: Vec::new(),
-        legacy_pmem: Vec::new(),
-        seed,
-        protocol: BootProtocol::Linux64,
-    };
+    let config = MachineConfig { cpus, nvdimms: vec![nvdimm; nvdimms], seed, ..config(code) };
     Machine::new(&config).unwrap_or_else(|error| panic!("{error}"))
 }

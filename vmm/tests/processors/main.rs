@@ -3,4 +3,6 @@
 mod guest;
 mod litmus;
 mod machine;
+#[path = "../small_guest/mod.rs"]
+mod small_guest;
 mod undecided;
