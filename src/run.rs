@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use anyhow::Context;
 use explore::machines::Machines;
-use explore::verdict::Class;
 use explore::scenario::Explore;
+use explore::verdict::Class;
 use explore::{Report, RunOptions, Scenario, Verdict};
 use images::Cache;
 use persist::{Granularity, Platform};

@@ -160,7 +160,8 @@ impl<'a, T: Target> Conversation<'a, T> {
     pub fn send(&mut self, buffer: u64, command: &Command) -> Result<(), Trouble> {
         let message = postcard::to_stdvec(command)
             .map_err(|why| Trouble::Harness(format!("a command cannot be encoded: {why}")))?;
-        if message.len() > MAX_MESSAGE || !self.target.write_guest(buffer, &message) {
+        let room = self.heard.call.map_or(0, |(_, _, len)| len).min(MAX_MESSAGE as u64);
+        if message.len() as u64 > room || !self.target.write_guest(buffer, &message) {
             return Err(Trouble::Harness("the agent has no room for a command".to_owned()));
         }
         self.target.answer(message.len() as i64);

@@ -138,7 +138,7 @@ mod tests {
         let message = postcard::to_stdvec(&Observation { path: "a".into(), found }).unwrap();
         let observe = Stop::Call { number: call::OBSERVE, first: 0, second: message.len() as u64 };
         // NEXT with two arguments, then the message, which is also the file's content.
-        let bytes = [&[call::NEXT as u8 + 3, 0, 0, 0, 0], &message[..]].concat();
+        let bytes = [&[call::NEXT as u8 + 3, 0, 0, 255, 0], &message[..]].concat();
         let mut guest = Hostile { bytes: &bytes, stops: 0, forever: Some(observe) };
         let limits = Limits { instructions: 1000, console: 100 };
         let mut conversation = Conversation::new(&mut guest, limits);

@@ -12,6 +12,8 @@ mod evidence;
 mod findings;
 #[doc(hidden)]
 pub mod fuzzing;
+#[cfg(test)]
+mod hostile;
 mod lazy;
 pub mod machines;
 mod model;

@@ -319,7 +319,9 @@ impl<'a, L: Laboratory> Run<'a, L> {
         inconclusive.extend(disagreements);
         counts.recoveries = recoveries;
         counts.points_exhaustive = searched.iter().filter(|searched| searched.cut.is_none()).count() as u64;
-        counts.exhaustive = counts.points_exhaustive == counts.crash_points && self.points.left_out == 0;
+        counts.exhaustive = counts.points_exhaustive == counts.crash_points
+            && self.points.left_out == 0
+            && !self.laboratory.samples();
         let exhaustive = counts.exhaustive;
         // A search that was cut has seen one corner only.
         let (sampled, sampled_judged) = sample(counts, &|point| searched[point].cut.is_some())?;
