@@ -93,11 +93,7 @@ impl Heard {
     /// Lines of the console that are warnings of the kernel or errors of the file system.
     pub fn warnings(&self) -> Vec<String> {
         let text = String::from_utf8_lossy(&self.console);
-        let lines = text.lines().filter(|line| {
-            ["WARNING:", "EXT4-fs error", "EXT4-fs warning", "Buffer I/O error", "JBD2: Invalid"]
-                .iter()
-                .any(|word| line.contains(word))
-        });
+        let lines = text.lines().filter(|line| is_warning(line));
         lines.map(|line| without_time(line).to_owned()).collect()
     }
 }
@@ -347,10 +343,55 @@ fn runs(origins: Vec<(usize, u64)>) -> Vec<Open> {
     runs
 }
 
+/// Whether a line of the console is a warning of the kernel or an error of the file system. That XFS cuts its log off
+/// in front of a record that did not arrive whole is how it recovers: no error.
+fn is_warning(line: &str) -> bool {
+    let of_any = ["WARNING:", "EXT4-fs error", "EXT4-fs warning", "Buffer I/O error", "JBD2: Invalid"];
+    let of_xfs = [
+        "Corruption detected",
+        "Corruption warning",
+        "Metadata corruption detected",
+        "Metadata CRC error detected",
+        "Internal error",
+        "log record CRC mismatch",
+        "log mount/recovery failed",
+        "log I/O error",
+        "Failed to recover",
+        "Shutting down filesystem",
+    ];
+    let has = |words: &[&str]| words.iter().any(|word| line.contains(word));
+    has(&of_any) || line.contains("XFS (") && has(&of_xfs)
+}
+
 /// A line of the kernel's log without its time, so that equal warnings are equal.
 fn without_time(line: &str) -> &str {
     match line.split_once("] ") {
         Some((time, rest)) if time.trim_start().starts_with('[') => rest.trim(),
         _ => line.trim(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_of_file_systems_are_warnings_and_what_recovery_says_is_not() {
+        for line in [
+            "EXT4-fs error (device pmem0): ext4_lookup:1785: inode #2: comm init: deleted inode referenced: 12",
+            "XFS (pmem0): Metadata CRC error detected at xfs_agf_read_verify+0xa5/0xf0 [xfs], xfs_agf block 0x1 ",
+            "XFS (pmem0): Corruption detected. Unmount and run xfs_repair",
+            "XFS (pmem0): log mount/recovery failed: error -117",
+            "WARNING: CPU: 0 PID: 1 at fs/dax.c:1",
+        ] {
+            assert!(is_warning(&format!("[    1.975649] {line}")), "{line}");
+        }
+        for line in [
+            "XFS (pmem0): DAX enabled. Warning: EXPERIMENTAL, use at your own risk",
+            "XFS (pmem0): Torn write (CRC failure) detected at log block 0x28. Truncating head block from 0x30.",
+            "XFS (pmem0): Ending recovery (logdev: internal)",
+        ] {
+            assert!(!is_warning(line), "{line}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use guest_protocol::{VERSION, call};
-use images::{Cache, Checker, Ext4, ImageSpec, Initramfs, Kernel};
+use images::{Cache, Checker, Filesystem, FilesystemKind, ImageSpec, Initramfs, Kernel};
 use vmm::unwind::{End, OrcTable, Registers, unwind};
 use vmm::{Engine, FlushFault, KvmCounts, Machine, MachineConfig, Symbols, VirtioPmem};
 
@@ -84,6 +84,7 @@ pub struct Machines {
     /// The first region's content, as the checker compares with it.
     base: Arc<[u8]>,
     data_offset: u64,
+    filesystem: FilesystemKind,
     copies: Vec<Range<u64>>,
     tables: Vec<OrcTable>,
     agent: Agent,
@@ -103,10 +104,11 @@ impl Machines {
     pub fn on(engine: Engine, scenario: &Scenario, cache: &Cache, seed: u64) -> Result<Machines, Error> {
         let kernel = Kernel::get(cache, &scenario.machine.kernel)?;
         let regions = Regions::of(scenario);
-        let modules = kernel.modules(&images::pmem_modules(
-            !regions.virtio_pmem.is_empty(),
-            !regions.legacy_pmem.is_empty(),
-        ))?;
+        let filesystem = filesystem_of(scenario);
+        let mut wanted =
+            images::pmem_modules(!regions.virtio_pmem.is_empty(), !regions.legacy_pmem.is_empty());
+        wanted.push(filesystem.module());
+        let modules = kernel.modules(&wanted)?;
         let mut initramfs = Initramfs::new();
         let mut provenance = vec![
             ("pmemsim".to_owned(), env!("CARGO_PKG_VERSION").to_owned()),
@@ -154,6 +156,7 @@ impl Machines {
             base: contents.images[0].as_slice().into(),
             images: contents.images,
             data_offset: contents.data_offset,
+            filesystem,
             faults: regions.faults,
             tables,
             agent: Agent::new(images::AGENT),
@@ -162,6 +165,10 @@ impl Machines {
             provenance,
         })
     }
+}
+
+fn filesystem_of(scenario: &Scenario) -> FilesystemKind {
+    FilesystemKind::from_name(&scenario.filesystem.kind).expect("scenarios have file systems that are known")
 }
 
 /// Regions as the machine is configured with them, and the faults to be injected later: the base snapshot has none.
@@ -213,12 +220,15 @@ impl Contents {
                 Namespace::Fsdax => images::Namespace::Fsdax,
                 Namespace::Raw => images::Namespace::Raw,
             };
-            let filesystem = (number == 0).then(|| Ext4 { mkfs: scenario.filesystem.mkfs.clone() });
+            let filesystem = (number == 0).then(|| Filesystem {
+                kind: filesystem_of(scenario),
+                mkfs: scenario.filesystem.mkfs.clone(),
+            });
             let image = images::pmem_image(cache, &ImageSpec { size: region.size.0, namespace, filesystem })?;
             if number == 0 {
                 contents.data_offset = image.data_offset;
             }
-            provenance.extend(image.package.map(|package| ("e2fsprogs".to_owned(), package.version)));
+            provenance.extend(image.package.map(|package| (package.name, package.version)));
             contents.images.push(Arc::new(image.bytes));
         }
         Ok(contents)
@@ -372,7 +382,7 @@ impl Machines {
         let free = lock().pop();
         let mut checker = match free {
             Some(checker) => checker,
-            None => Checker::new(&self.cache, Arc::clone(&self.base), self.data_offset)
+            None => Checker::new(&self.cache, self.filesystem, Arc::clone(&self.base), self.data_offset)
                 .map_err(|why| HostError(why.to_string()))?,
         };
         let result = work(&mut checker);
@@ -384,7 +394,9 @@ impl Machines {
 fn health(checked: images::Result<images::Fsck>) -> Health {
     match checked {
         Ok(fsck) if fsck.clean => Health::Clean,
-        Ok(fsck) => Health::Damaged(format!("e2fsck -fn ends with {}: {}", fsck.code, fsck.output.trim())),
+        Ok(fsck) => {
+            Health::Damaged(format!("{} ends with {}: {}", fsck.command, fsck.code, fsck.output.trim()))
+        }
         Err(why) => Health::Unknown(why.to_string()),
     }
 }

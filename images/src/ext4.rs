@@ -7,13 +7,13 @@ use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Output};
 
-use crate::apt::Architecture;
 use crate::apt::Package;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::programs::Programs;
+use crate::filesystem::{self, FilesystemKind};
+use crate::programs::{self, Programs};
 
 /// 2024-01-01 00:00:00 UTC: every time stamp that mke2fs writes.
 const TIME: &str = "1704067200";
@@ -42,12 +42,7 @@ impl Tools {
     }
 
     fn command(&self, program: &str) -> Command {
-        let libraries = self.root.join(Architecture::Amd64.libraries());
-        let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
-        command.arg("--library-path").arg(&libraries).arg(self.root.join("usr/sbin").join(program));
-        // Nothing of the host's environment changes what they do.
-        command.env_clear().env("LC_ALL", "C").env("PATH", "/nonexistent").stdin(Stdio::null());
-        command
+        programs::command(&self.root, program)
     }
 
     /// Makes a file system in `file` from byte `offset` to its end. `arguments` are options of mke2fs.
@@ -76,7 +71,7 @@ impl Tools {
     }
 
     /// With `log`, e2fsck writes there which blocks it reads ([`reads`]).
-    fn check(&self, file: &File, offset: u64, log: Option<&File>) -> Result<Fsck> {
+    pub(crate) fn check(&self, file: &File, offset: u64, log: Option<&File>) -> Result<Fsck> {
         let mut e2fsck = self.command("e2fsck");
         if let Some(log) = log {
             // lib/ext2fs/test_io.c: 1 for reads, 4 for changes of the block size.
@@ -96,7 +91,7 @@ impl Tools {
         if code == 127 || said.contains("error while loading shared libraries") {
             return Err(Error::Tool { tool: "e2fsck".into(), detail: said });
         }
-        Ok(Fsck { clean: code == 0, code, output: said })
+        Ok(Fsck { command: "e2fsck -fn", clean: code == 0, code, output: said })
     }
 }
 
@@ -143,12 +138,15 @@ pub(crate) fn check_options(arguments: &[String]) -> Result<()> {
     }
 }
 
-/// What e2fsck -fn says.
+/// What the file system's checker says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fsck {
+    /// The checker: `e2fsck -fn` or `xfs_repair -n`.
+    pub command: &'static str,
     /// Nothing is wrong (exit code 0).
     pub clean: bool,
-    /// Exit code, as e2fsck(8) lists them: 4 errors are left, 8 it could not do its work (no superblock, say).
+    /// Exit code. e2fsck(8): 4 errors are left, 8 it could not do its work (no superblock, say). xfs_repair(8): 1
+    /// damage, which also is a log that was not replayed.
     pub code: i32,
     /// What it printed; the file is called `image`.
     pub output: String,
@@ -179,9 +177,11 @@ fn reads(log: &str) -> Option<Vec<Range<u64>>> {
 /// Checks many variants of one image: what differs from it is written, checked and put back.
 #[derive(Debug)]
 pub struct Checker {
-    tools: Tools,
+    tools: filesystem::Tools,
     base: std::sync::Arc<[u8]>,
+    /// The region from byte `skipped` on.
     file: File,
+    skipped: u64,
     offset: u64,
     /// Where e2fsck writes what it reads.
     log: Option<File>,
@@ -191,35 +191,45 @@ impl Checker {
     /// `base` is a region's content; its file system begins at `offset`.
     ///
     /// # Errors
-    /// What fetching e2fsprogs can meet; [`Error::Io`], [`Error::DiskFull`] for the file (in /dev/shm when there is one).
-    pub fn new(cache: &Cache, base: std::sync::Arc<[u8]>, offset: u64) -> Result<Checker> {
-        let tools = Tools::get(cache)?;
+    /// What fetching its programs can meet; [`Error::Io`], [`Error::DiskFull`] for the file (in /dev/shm when there is
+    /// one); [`Error::BadImage`] when `offset` lies outside.
+    pub fn new(
+        cache: &Cache,
+        kind: FilesystemKind,
+        base: std::sync::Arc<[u8]>,
+        offset: u64,
+    ) -> Result<Checker> {
+        let tools = filesystem::Tools::get(cache, kind)?;
+        let skipped = if tools.wants_file_system_alone() { offset } else { 0 };
+        let Some(content) = usize::try_from(skipped).ok().and_then(|skipped| base.get(skipped..)) else {
+            return Err(Error::BadImage { why: format!("the file system cannot begin at {offset:#x}") });
+        };
         let memory = Path::new("/dev/shm");
         let scratch = cache.root().join("tmp");
         crate::cache::create_dir(&scratch)?;
         let in_memory = tempfile::tempfile_in(memory).ok();
         let file = in_memory.map_or_else(|| tempfile::tempfile_in(&scratch), Ok);
         let mut file = file.map_err(Error::io("write", &scratch))?;
-        file.write_all(&base).map_err(Error::io("write", &scratch))?;
-        Ok(Checker { tools, base, file, offset, log: None })
+        file.write_all(content).map_err(Error::io("write", &scratch))?;
+        Ok(Checker { tools, base, file, skipped, offset, log: None })
     }
 
-    /// The package that e2fsck comes from.
+    /// The package that the checker comes from.
     pub fn package(&self) -> &Package {
-        &self.tools.package
+        self.tools.package()
     }
 
     /// Checks the base with `changes` (offset in the region, bytes) applied in order.
     ///
     /// # Errors
-    /// [`Error::BadImage`] when a change lies outside, [`Error::Tool`] when e2fsck did not get to an end (killed, say):
+    /// [`Error::BadImage`] when a change lies outside, [`Error::Tool`] when the checker did not get to an end (killed, say):
     /// nothing is known about the image then.
     pub fn check<'a>(&mut self, changes: impl Iterator<Item = (u64, &'a [u8])>) -> Result<Fsck> {
         self.check_with(changes, None)
     }
 
-    /// As [`Checker::check`], and tells which ranges of the region e2fsck has read: what it says would be the same
-    /// whatever stood elsewhere.
+    /// As [`Checker::check`], and tells which ranges of the region the checker has read: what it says would be the same
+    /// whatever stood elsewhere. Of XFS that is everything, as far as is known.
     ///
     /// # Errors
     /// Those of [`Checker::check`].
@@ -266,7 +276,7 @@ impl Checker {
                 break;
             }
         }
-        let result = result.and_then(|()| self.tools.check(&self.file, self.offset, log));
+        let result = result.and_then(|()| self.tools.check(&self.file, self.offset - self.skipped, log));
         for (offset, length) in changed {
             let base = std::sync::Arc::clone(&self.base);
             self.write(offset, &base[offset as usize..offset as usize + length])?;
@@ -275,8 +285,11 @@ impl Checker {
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        let written = self.file.seek(SeekFrom::Start(offset)).and_then(|_| self.file.write_all(bytes));
-        written.map_err(Error::io("write", Path::new("the image for e2fsck")))
+        // What lies in front of the file system is not in the file.
+        let outside = self.skipped.saturating_sub(offset).min(bytes.len() as u64);
+        let place = SeekFrom::Start((offset + outside).saturating_sub(self.skipped));
+        let written = self.file.seek(place).and_then(|_| self.file.write_all(&bytes[outside as usize..]));
+        written.map_err(Error::io("write", Path::new("the image for the checker")))
     }
 }
 

@@ -19,6 +19,7 @@ mod cpio;
 mod deb;
 mod error;
 mod ext4;
+mod filesystem;
 #[doc(hidden)]
 pub mod fuzzing;
 mod initramfs;
@@ -31,18 +32,20 @@ mod programs;
 mod source;
 mod version;
 mod watched;
+mod xfs;
 
 pub use apt::Package;
 pub use cache::Cache;
 pub use catalog::{Entry, fetch, list};
 pub use error::{Error, Result};
 pub use ext4::{Checker, Fsck};
+pub use filesystem::{Filesystem, FilesystemKind};
 pub use initramfs::{AGENT, Initramfs};
 pub use kernel::Kernel;
 pub use modules::Module;
 pub use namespace::{DATA_OFFSET, untouched_word};
 pub use own_kernel::build_kernel;
-pub use pmem::{Ext4, ImageSpec, Namespace, PmemImage, pmem_image};
+pub use pmem::{ImageSpec, Namespace, PmemImage, pmem_image};
 
 /// The modules that an NVDIMM described by ACPI needs.
 pub const PMEM_MODULES: [&str; 4] = ["libnvdimm", "nfit", "nd_btt", "nd_pmem"];

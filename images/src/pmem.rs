@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::apt::Package;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::ext4::{Tools, check_options};
+use crate::filesystem::{Filesystem, Tools};
 use crate::namespace::{self, DATA_OFFSET};
 
 /// Largest region that is made: it is held in memory.
@@ -21,13 +21,6 @@ pub enum Namespace {
     Fsdax,
 }
 
-/// An ext4 file system.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Ext4 {
-    /// Options of mke2fs(8), after our own (4 KiB blocks, fixed UUID, everything initialised at once).
-    pub mkfs: Vec<String>,
-}
-
 /// What a region is to hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ImageSpec {
@@ -36,7 +29,7 @@ pub struct ImageSpec {
     /// How it is used.
     pub namespace: Namespace,
     /// Its file system; none leaves it untouched.
-    pub filesystem: Option<Ext4>,
+    pub filesystem: Option<Filesystem>,
 }
 
 /// What a region holds.
@@ -53,7 +46,7 @@ pub struct PmemImage {
 /// Makes the image, or takes it from the cache. The same input gives the same bytes.
 ///
 /// # Errors
-/// [`Error::BadImage`] for sizes and options that do not work; what fetching e2fsprogs can meet.
+/// [`Error::BadImage`] for sizes and options that do not work; what fetching the programs that make it can meet.
 pub fn pmem_image(cache: &Cache, spec: &ImageSpec) -> Result<PmemImage> {
     if spec.size == 0 || !spec.size.is_multiple_of(4096) || spec.size > LARGEST {
         let why = format!("its size is a multiple of 4 KiB up to 16 GiB, not {} bytes", spec.size);
@@ -66,20 +59,20 @@ pub fn pmem_image(cache: &Cache, spec: &ImageSpec) -> Result<PmemImage> {
             DATA_OFFSET
         }
     };
-    let Some(ext4) = &spec.filesystem else {
+    let Some(filesystem) = &spec.filesystem else {
         return Ok(PmemImage { bytes: without_file_system(spec)?, data_offset, package: None });
     };
-    check_options(&ext4.mkfs)?;
-    let tools = Tools::get(cache)?;
-    let key = format!("{spec:?} {} layout 1", tools.package.sha256);
+    filesystem.check_options()?;
+    let tools = Tools::get(cache, filesystem.kind)?;
+    let key = format!("{spec:?} {} layout 1", tools.package().sha256);
     let key = &blake3::hash(key.as_bytes()).to_hex()[..32];
     let name = Path::new("region");
     let tree = cache.tree("regions", key, |dir| {
         let file = dir.join(name);
         fs::write(&file, without_file_system(spec)?).map_err(Error::io("write", &file))?;
-        tools.make(&file, data_offset, &ext4.mkfs)
+        tools.make(&file, data_offset, &filesystem.mkfs)
     })?;
-    Ok(PmemImage { bytes: tree.read(name)?, data_offset, package: Some(tools.package) })
+    Ok(PmemImage { bytes: tree.read(name)?, data_offset, package: Some(tools.package().clone()) })
 }
 
 fn without_file_system(spec: &ImageSpec) -> Result<Vec<u8>> {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
 use object::elf::{FileHeader32, FileHeader64};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader};
@@ -98,6 +99,16 @@ impl Programs {
         }
         Ok(members)
     }
+}
+
+/// A program of a tree, to be run on the host by the tree's own dynamic loader and libraries.
+pub(crate) fn command(root: &Path, program: &str) -> Command {
+    let libraries = root.join(Architecture::Amd64.libraries());
+    let mut command = Command::new(libraries.join("ld-linux-x86-64.so.2"));
+    command.arg("--library-path").arg(&libraries).arg(root.join("usr/sbin").join(program));
+    // Nothing of the host's environment changes what they do.
+    command.env_clear().env("LC_ALL", "C").env("PATH", "/nonexistent").stdin(Stdio::null());
+    command
 }
 
 fn bad(program: &str, why: impl Into<String>) -> Error {

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::Command as Process;
 
 use guest_protocol::{Command, Fence, Flush, Op, Pattern};
-use images::{Cache, Ext4, ImageSpec, Initramfs, Kernel, Namespace, PMEM_MODULES, pmem_image};
+use images::{Cache, Filesystem, ImageSpec, Initramfs, Kernel, Namespace, PMEM_MODULES, pmem_image};
 
 /// Console output of the guest that ran `commands` on an fsdax region with ext4.
 fn run(kernel: &str, programs: &[&str], commands: &[Command]) -> String {
@@ -18,7 +18,11 @@ fn run(kernel: &str, programs: &[&str], commands: &[Command]) -> String {
         initramfs.program(&cache, program).unwrap();
     }
     let mkfs = vec!["-E".to_string(), "stride=512,stripe_width=512".to_string()];
-    let spec = ImageSpec { size: 64 << 20, namespace: Namespace::Fsdax, filesystem: Some(Ext4 { mkfs }) };
+    let spec = ImageSpec {
+        size: 64 << 20,
+        namespace: Namespace::Fsdax,
+        filesystem: Some(Filesystem { mkfs, ..Filesystem::default() }),
+    };
     let image = pmem_image(&cache, &spec).unwrap();
 
     let dir = tempfile::tempdir().unwrap();

@@ -2,11 +2,22 @@
 
 use std::sync::Arc;
 
-use images::{Cache, Checker, Ext4, ImageSpec, Initramfs, Kernel, Namespace, PMEM_MODULES, pmem_image};
+use images::{
+    Cache, Checker, Filesystem, FilesystemKind, ImageSpec, Initramfs, Kernel, Namespace, PMEM_MODULES,
+    PmemImage, pmem_image,
+};
+
+fn spec_of(kind: FilesystemKind, mkfs: &[&str]) -> ImageSpec {
+    let mkfs = mkfs.iter().map(|option| option.to_string()).collect();
+    ImageSpec { size: 64 << 20, namespace: Namespace::Fsdax, filesystem: Some(Filesystem { kind, mkfs }) }
+}
 
 fn spec(mkfs: &[&str]) -> ImageSpec {
-    let mkfs = mkfs.iter().map(|option| option.to_string()).collect();
-    ImageSpec { size: 64 << 20, namespace: Namespace::Fsdax, filesystem: Some(Ext4 { mkfs }) }
+    spec_of(FilesystemKind::Ext4, mkfs)
+}
+
+fn checker(kind: FilesystemKind, image: PmemImage) -> Checker {
+    Checker::new(&cache(), kind, Arc::from(image.bytes), image.data_offset).unwrap()
 }
 
 fn cache() -> Cache {
@@ -40,7 +51,7 @@ fn an_ext4_image_is_clean_and_the_same_every_time() {
     );
     assert!(one.bytes == two.bytes, "made twice, in two places");
     assert_eq!(one.bytes[2 << 20..][0x438..0x43a], [0x53, 0xef], "ext4's magic");
-    let mut checker = Checker::new(&cache(), Arc::from(one.bytes), one.data_offset).unwrap();
+    let mut checker = checker(FilesystemKind::Ext4, one);
     let result = checker.check(std::iter::empty()).unwrap();
     assert!(result.clean, "{}", result.output);
 }
@@ -68,13 +79,89 @@ fn blocks_that_no_one_wrote_keep_the_pattern() {
 fn damage_is_found_and_does_not_last() {
     let image = pmem_image(&cache(), &spec(&[])).unwrap();
     let start = image.data_offset;
-    let mut checker = Checker::new(&cache(), Arc::from(image.bytes), start).unwrap();
+    let mut checker = checker(FilesystemKind::Ext4, image);
     let zeros = [0; 4096];
     let damaged = checker.check([(start + 4096, &zeros[..])].into_iter()).unwrap();
     assert!(!damaged.clean, "{}", damaged.output);
     let no_superblock = checker.check([(start, &zeros[..])].into_iter()).unwrap();
     assert!(!no_superblock.clean, "{}", no_superblock.output);
     assert!(checker.check(std::iter::empty()).unwrap().clean);
+}
+
+#[test]
+fn an_xfs_image_is_clean_and_the_same_every_time() {
+    // Two sizes of inodes and ways to keep times, and alignment that lets huge faults happen.
+    for mkfs in [&["-d", "su=2m,sw=1", "-l", "su=4096"], &["-m", "bigtime=0", "-i", "size=1024"]] {
+        let spec = ImageSpec { size: 20 << 20, ..spec_of(FilesystemKind::Xfs, mkfs) };
+        let (here, there) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for dir in [&here, &there] {
+            // The same programs, not fetched again, but nothing that was made before.
+            for part in ["apt", "debs", "programs", "resolved"] {
+                let _ = std::os::unix::fs::symlink(cache().root().join(part), dir.path().join(part));
+            }
+        }
+        pmem_image(&cache(), &spec).unwrap();
+        let one = pmem_image(&Cache::at(here.path()).unwrap(), &spec).unwrap();
+        // Times in the image would be others now.
+        std::thread::sleep(std::time::Duration::from_millis(1100));
+        let two = pmem_image(&Cache::at(there.path()).unwrap(), &spec).unwrap();
+        assert!(one.bytes == two.bytes, "made twice, in two places: {mkfs:?}");
+        assert_eq!(one.bytes[2 << 20..][..4], *b"XFSB");
+        assert_eq!(one.package.as_ref().unwrap().name, "xfsprogs");
+        let at = |offset: usize| u64::from_le_bytes(one.bytes[offset..offset + 8].try_into().unwrap());
+        let untouched = (0..one.bytes.len())
+            .step_by(4096)
+            .filter(|offset| at(*offset) == images::untouched_word(*offset as u64));
+        assert!(untouched.count() > 2000, "blocks that no one wrote keep the pattern");
+        let result = checker(FilesystemKind::Xfs, one).check(std::iter::empty()).unwrap();
+        assert!(result.clean, "{}", result.output);
+    }
+}
+
+#[test]
+fn damage_of_xfs_is_found_and_does_not_last() {
+    let image = pmem_image(&cache(), &spec_of(FilesystemKind::Xfs, &[])).unwrap();
+    let start = image.data_offset;
+    let mut checker = checker(FilesystemKind::Xfs, image);
+    let zeros = [0; 4096];
+    let damaged = checker.check([(start + 512, &zeros[..512])].into_iter()).unwrap();
+    assert!(!damaged.clean && damaged.code == 1, "{damaged:?}");
+    assert!(damaged.output.contains("bad magic # 0x0 for agf 0"), "{}", damaged.output);
+    assert_eq!(checker.check([(start + 512, &zeros[..512])].into_iter()).unwrap(), damaged, "said the same");
+    let no_superblock = checker.check([(start, &zeros[..])].into_iter()).unwrap();
+    assert!(!no_superblock.clean, "{}", no_superblock.output);
+    // What stands in front of the file system is nothing that it checks, nor is it mistaken for it.
+    assert!(checker.check([(start - 4096, &[1; 4096][..])].into_iter()).unwrap().clean);
+    assert!(checker.check(std::iter::empty()).unwrap().clean);
+}
+
+#[test]
+fn an_xfs_log_that_was_not_replayed_is_damage() {
+    let image = pmem_image(&cache(), &spec_of(FilesystemKind::Xfs, &[])).unwrap();
+    let (start, bytes) = (image.data_offset, image.bytes.clone());
+    // The record that mkfs.xfs leaves in the log says that the file system was unmounted.
+    let record = bytes.chunks(512).position(|sector| sector.starts_with(&[0xfe, 0xed, 0xba, 0xbe])).unwrap();
+    let mut operation = bytes[(record + 1) * 512..][..512].to_vec();
+    // struct xlog_op_header: oh_flags, and XLOG_UNMOUNT_TRANS in it.
+    assert_eq!(operation[9], 0x20);
+    operation[9] = 0;
+    let mut checker = checker(FilesystemKind::Xfs, image);
+    let place = (record as u64 + 1) * 512;
+    assert!(place > start);
+    let fsck = checker.check([(place, &operation[..])].into_iter()).unwrap();
+    assert!(!fsck.clean && fsck.output.contains("valuable metadata changes in a log"), "{fsck:?}");
+}
+
+#[test]
+fn xfs_on_the_smallest_device_is_made_and_checked() {
+    let spec = |size| ImageSpec { size, ..spec_of(FilesystemKind::Xfs, &[]) };
+    let image = pmem_image(&cache(), &spec(18 << 20)).unwrap();
+    let result = checker(FilesystemKind::Xfs, image).check(std::iter::empty()).unwrap();
+    assert!(result.clean, "{}", result.output);
+    let error = pmem_image(&cache(), &spec(16 << 20)).unwrap_err().to_string();
+    assert!(error.contains("XFS needs 16777216 bytes"), "{error}");
+    let wrong = pmem_image(&cache(), &spec_of(FilesystemKind::Xfs, &["-d", "su=3"])).unwrap_err().to_string();
+    assert!(wrong.contains("mkfs.xfs -d su=3 failed") && !wrong.contains("Usage"), "{wrong}");
 }
 
 #[test]

@@ -12,3 +12,4 @@ mod sabotage;
 mod sampled;
 mod support;
 mod virtio;
+mod xfs;

@@ -260,8 +260,9 @@ fn check_machine(source: &Source, document: &schema::Document) -> Result<(), Sce
         return wrong(&["machine", "cpus"], format!("{cpus}: a machine has 1 to 8"));
     }
     let filesystem = &document.filesystem.kind;
-    if filesystem != "ext4" {
-        return wrong(&["filesystem", "type"], format!("{filesystem:?} is not known: write \"ext4\""));
+    if images::FilesystemKind::from_name(filesystem).is_none() {
+        let what = format!("{filesystem:?} is not known: write \"ext4\" or \"xfs\"");
+        return wrong(&["filesystem", "type"], what);
     }
     Ok(())
 }

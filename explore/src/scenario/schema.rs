@@ -111,7 +111,7 @@ pub enum Namespace {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filesystem {
-    /// `ext4`
+    /// `ext4` or `xfs`
     #[serde(rename = "type")]
     pub kind: String,
     /// Additional arguments of mkfs.
@@ -182,7 +182,7 @@ pub struct Plant {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dropped {
-    /// What `blkdev_issue_zeroout` writes into newly allocated blocks, until `ext4_set_iomap` is entered.
+    /// What `blkdev_issue_zeroout` writes into newly allocated blocks, until `ext4_set_iomap` or `xfs_bmbt_to_iomap` is entered.
     Zeroing,
 }
 

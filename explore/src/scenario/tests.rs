@@ -165,7 +165,7 @@ fn what_no_machine_has_is_refused_on_the_line_of_its_key() {
         (HEAD.replace("size = \"64M\"", "platform = \"adr\"\nsize = \"3M\""), 6, "size"),
         (format!("{HEAD}{second}size = \"3M\"\n"), 12, "size"),
         (format!("{HEAD}{second}size = \"64M\"\nflush_hints = 17\n"), 13, "flush_hints"),
-        (HEAD.replace("\"ext4\"", "\"xfs\""), 7, "type"),
+        (HEAD.replace("\"ext4\"", "\"btrfs\""), 7, "type"),
         (format!("{HEAD}{}", "[[nvdimm]]\nsize = \"16M\"\n".repeat(8)), 23, "nvdimm"),
     ] {
         let error = Scenario::parse(&text, "test.toml").expect_err(&text);
