@@ -92,11 +92,16 @@ fn prologue_of_one() -> Vec<u8> {
 /// A machine with one processor and two DIMMs, which executes this code.
 pub fn machine_with_one(code: &[u8]) -> Machine {
     let code = [prologue_of_one(), code.to_vec()].concat();
-    new(&code, 1, 2, 0)
+    Machine::new(&with(&code, 1, 2, 0)).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// A machine with two processors and 2 MiB of persistent memory, whose processors execute this code.
 pub fn machine(first: &[u8], second: &[u8], seed: u64) -> Machine {
+    Machine::new(&config_of_two(first, second, seed)).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What [`machine`] is made of.
+pub fn config_of_two(first: &[u8], second: &[u8], seed: u64) -> MachineConfig {
     let mut code = [PROLOGUE.concat(), START_SECOND.concat(), first.to_vec()].concat();
     assert!(code.len() as u64 <= SECOND - ENTRY, "the first processor's code is too long");
     code.resize((SECOND - ENTRY) as usize, 0xcc);
@@ -105,11 +110,10 @@ pub fn machine(first: &[u8], second: &[u8], seed: u64) -> Machine {
     assert!(code.len() as u64 <= TRAMPOLINE - ENTRY, "the second processor's code is too long");
     code.resize((TRAMPOLINE - ENTRY) as usize, 0xcc);
     code.extend(trampoline());
-    new(&code, 2, 1, seed)
+    with(&code, 2, 1, seed)
 }
 
-fn new(code: &[u8], cpus: u8, nvdimms: usize, seed: u64) -> Machine {
+fn with(code: &[u8], cpus: u8, nvdimms: usize, seed: u64) -> MachineConfig {
     let nvdimm = Nvdimm { size: 2 << 20, flush_hints: 1, persistence: PlatformCapability::default() };
-    let config = MachineConfig { cpus, nvdimms: vec![nvdimm; nvdimms], seed, ..config(code) };
-    Machine::new(&config).unwrap_or_else(|error| panic!("{error}"))
+    MachineConfig { cpus, nvdimms: vec![nvdimm; nvdimms], seed, ..config(code) }
 }

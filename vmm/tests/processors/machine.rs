@@ -1,8 +1,10 @@
 //! Interleavings: the seed decides them, and nothing else does.
 
-use vmm::{Machine, Stop};
+use std::io::Write;
 
-use crate::guest::{RAM, machine};
+use vmm::{Engine, Error, Machine, Stop};
+
+use crate::guest::{RAM, config_of_two, machine};
 
 /// Each processor counts in a word of RAM that both write, without LOCK, a hundred thousand times: who loses an increment
 /// depends on where slices end. Then it increments the word behind it, with LOCK.
@@ -123,5 +125,25 @@ fn an_interrupt_from_another_processor_wakes_one_that_is_halted() {
         machine.write_pmem(handler, &[0xfe, 0x45, 0x11, 0x48, 0xcf]);
         assert_eq!(machine.run(10_000_000), Stop::Idle);
         assert_eq!(word(&machine, RAM + 0x10) & 0xffff, 0x101, "seed {seed}");
+    }
+}
+
+#[test]
+fn two_processors_take_turns_on_kvm_whoever_executes_the_kernel() {
+    let config = config_of_two(&COUNT.concat(), &COUNT.concat(), 1);
+    for help in [None, Some(1)] {
+        let mut machine = match Machine::on(Engine::Kvm, &config) {
+            Ok(machine) => machine,
+            Err(Error::Kvm(why)) => {
+                // Not println: the harness would swallow it.
+                let said = format!("SKIPPED: {why}\n");
+                return std::io::stderr().write_all(said.as_bytes()).expect("standard error takes a line");
+            }
+            Err(other) => panic!("{other}"),
+        };
+        help.into_iter().for_each(|instructions| machine.set_assist(instructions));
+        assert_eq!(machine.run(120_000_000_000), Stop::Idle, "{:?}", machine.cpu_state());
+        assert_eq!(word(&machine, RAM + 8), 200_000, "LOCK loses nothing");
+        assert!((1..=200_000).contains(&word(&machine, RAM)));
     }
 }
