@@ -21,8 +21,8 @@ enum Action {
         #[arg(required = true)]
         names: Vec<String>,
     },
-    /// Builds a small kernel (small-6.1, small-6.12) from Debian's source, and prints where it is. Scenarios take that path, or
-    /// the name alone for one without patches
+    /// Builds a kernel of our own (small-6.1, small-6.12, mutants-6.1, mutants-6.12) from Debian's source, and prints where
+    /// it is. Scenarios take that path, or the name alone for one without patches of yours
     Build {
         /// Its name
         name: String,

@@ -75,7 +75,8 @@ pub fn list(cache: &Cache) -> Result<Vec<Entry>> {
 /// # Errors
 /// Those of [`Kernel::get`] and [`crate::Initramfs::program`].
 pub fn fetch(cache: &Cache, name: &str) -> Result<(String, String)> {
-    let package = if name.starts_with("debian-") || name.starts_with("small-") {
+    let is_kernel = ["debian-", "small-", "mutants-"].iter().any(|kind| name.starts_with(kind));
+    let package = if is_kernel {
         Kernel::get(cache, name)?.package
     } else {
         Some(Programs::get(cache, name)?.package)

@@ -90,7 +90,7 @@ pub enum Error {
     },
     /// The name of a kernel makes no sense.
     #[error(
-        "unknown kernel {name:?}: give debian-6.1, debian-6.12, debian-6.1@VERSION, small-6.1, small-6.12, or a path to a vmlinux or bzImage"
+        "unknown kernel {name:?}: give debian-6.1, debian-6.12, debian-6.1@VERSION, small-6.1, small-6.12, mutants-6.1, mutants-6.12, or a path to a vmlinux or bzImage"
     )]
     UnknownKernel {
         /// The name.

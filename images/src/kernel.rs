@@ -8,7 +8,8 @@ use crate::cache::{Cache, Tree, create_dir, files_below};
 use crate::deb::{self, Content};
 use crate::error::{Error, Result};
 use crate::modules::{self, Module};
-use crate::{bzimage, own_kernel, version};
+use crate::own_kernel::{self, Own};
+use crate::{bzimage, version};
 
 /// A kernel and where its modules are.
 #[derive(Debug)]
@@ -34,7 +35,8 @@ enum Modules {
 impl Kernel {
     /// The kernel `name`: `debian-6.1` or `debian-6.12` (the newest of that series when it was first used; then that
     /// one until [`crate::refresh`]), `debian-6.1@VERSION` (a Debian version, `6.1.192-2`, or a release,
-    /// `6.1.0-56`), `small-6.1` or `small-6.12` (built here: [`crate::build_kernel`]), or a path (with a slash in it, or of a file that exists) to a vmlinux or bzImage without modules.
+    /// `6.1.0-56`), `small-6.1`, `small-6.12`, `mutants-6.1` or `mutants-6.12` (built here: [`crate::build_kernel`]), or a
+    /// path (with a slash in it, or of a file that exists) to a vmlinux or bzImage without modules.
     ///
     /// # Errors
     /// [`Error::UnknownKernel`], [`Error::NoSuchPackage`], [`Error::BadKernel`], and all that fetching can meet.
@@ -42,8 +44,8 @@ impl Kernel {
         if name.contains('/') || Path::new(name).is_file() {
             return Kernel::from_file(Path::new(name), None);
         }
-        if let Some(series) = own_kernel::series(name) {
-            let built = own_kernel::built(cache, series, &[])?;
+        if let Some(own) = Own::named(name) {
+            let built = own_kernel::built(cache, own, Vec::new())?;
             let vmlinux = built.tree.read(Path::new("vmlinux"))?;
             return Ok(Kernel::new(vmlinux, Some(built.package), Modules::None));
         }

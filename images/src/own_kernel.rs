@@ -1,4 +1,5 @@
-//! Small kernels of our own, built from Debian's source: `small-6.1`, `small-6.12`, with patches or without.
+//! Small kernels of our own, built from Debian's source, with patches or without: `small-6.1`, `small-6.12`, and
+//! `mutants-6.1`, `mutants-6.12`, which are wrong when they are told to be.
 //!
 //! Each series has one working tree in the cache, with its objects: another patch costs only what it touches. What comes
 //! out is kept by what went in: source package, configuration, patches, compiler.
@@ -16,8 +17,15 @@ use crate::source::WorkingTree;
 
 /// What all kernels are configured to, on top of `tinyconfig`.
 const CONFIG: &str = include_str!("../../guest/kernel/config");
-/// Series that Debian has the source of, and what they are configured to besides.
-const SERIES: [(&str, &str); 2] = [("6.1", include_str!("../../guest/kernel/config-6.1")), ("6.12", "")];
+/// Series that Debian has the source of.
+const SERIES: [Series; 2] = [
+    Series {
+        name: "6.1",
+        settings: include_str!("../../guest/kernel/config-6.1"),
+        mutants: include_str!("../../guest/kernel/mutants-6.1.patch"),
+    },
+    Series { name: "6.12", settings: "", mutants: include_str!("../../guest/kernel/mutants-6.12.patch") },
+];
 /// Programs that building takes, and the Debian packages that have them.
 const TOOLS: [(&str, &str); 7] = [
     ("make", "make"),
@@ -41,47 +49,79 @@ pub(crate) struct Built {
     pub tree: Tree,
 }
 
-/// The series of `small-SERIES`, `None` for other names.
-pub(crate) fn series(name: &str) -> Option<&'static str> {
-    let wanted = name.strip_prefix("small-")?;
-    SERIES.into_iter().map(|(series, _)| series).find(|series| *series == wanted)
+/// Kernels that share their source.
+pub(crate) struct Series {
+    /// What Debian calls it.
+    name: &'static str,
+    /// What its kernels are configured to besides.
+    settings: &'static str,
+    /// Bugs that can be switched on.
+    mutants: &'static str,
 }
 
-/// What the kernels of a series are configured to: the settings, without what is said about them.
-fn settings(series: &str) -> String {
-    let own = SERIES.iter().find(|(name, _)| *name == series).map_or("", |(_, settings)| settings);
-    let lines = CONFIG.lines().chain(own.lines()).filter(|line| line.starts_with("CONFIG_"));
-    lines.flat_map(|line| [line, "\n"]).collect()
+/// A kernel of our own, by name.
+#[derive(Clone, Copy)]
+pub(crate) struct Own {
+    series: &'static Series,
+    with_mutants: bool,
 }
 
-/// Builds the kernel `small-6.1` or `small-6.12` with `patches` applied in their order, unless that was done before.
-/// Returns where its vmlinux is.
+impl Own {
+    /// What `small-SERIES` and `mutants-SERIES` stand for, `None` for other names.
+    pub(crate) fn named(name: &str) -> Option<Own> {
+        let (kind, wanted) = name.split_once('-')?;
+        let with_mutants = match kind {
+            "small" => false,
+            "mutants" => true,
+            _ => return None,
+        };
+        let series = SERIES.iter().find(|series| series.name == wanted)?;
+        Some(Own { series, with_mutants })
+    }
+
+    fn name(self) -> String {
+        format!("{}-{}", if self.with_mutants { "mutants" } else { "small" }, self.series.name)
+    }
+
+    /// What it is configured to: the settings, without what is said about them.
+    fn settings(self) -> String {
+        let lines = CONFIG.lines().chain(self.series.settings.lines());
+        lines.filter(|line| line.starts_with("CONFIG_")).flat_map(|line| [line, "\n"]).collect()
+    }
+}
+
+/// Builds the kernel `small-SERIES` or `mutants-SERIES` with `patches` applied in their order, unless that was done
+/// before. Returns where its vmlinux is.
 ///
 /// # Errors
 /// [`Error::UnknownKernel`], [`Error::BuildTools`], [`Error::BadPatch`], [`Error::Build`], and all that fetching can meet.
 pub fn build_kernel(cache: &Cache, name: &str, patches: &[PathBuf]) -> Result<PathBuf> {
-    let series = series(name).ok_or_else(|| Error::UnknownKernel { name: name.into() })?;
+    let own = Own::named(name).ok_or_else(|| Error::UnknownKernel { name: name.into() })?;
     let texts = patches.iter().map(|path| fs::read(path).map_err(Error::io("read", path)));
-    Ok(built(cache, series, &texts.collect::<Result<Vec<_>>>()?)?.tree.root().join("vmlinux"))
+    Ok(built(cache, own, texts.collect::<Result<Vec<_>>>()?)?.tree.root().join("vmlinux"))
 }
 
-/// The kernel of a series with patches applied, from the cache or built now.
-pub(crate) fn built(cache: &Cache, series: &str, patches: &[Vec<u8>]) -> Result<Built> {
+/// The kernel with patches applied on top of its own, from the cache or built now.
+pub(crate) fn built(cache: &Cache, own: Own, mut patches: Vec<Vec<u8>>) -> Result<Built> {
+    let series = own.series.name;
     let package = Apt::new(cache).resolve(&format!("linux-source-{series}"))?;
-    let (settings, compiler) = (settings(series), compiler()?);
+    let (settings, compiler) = (own.settings(), compiler()?);
+    if own.with_mutants {
+        patches.insert(0, own.series.mutants.into());
+    }
     let mut key = blake3::Hasher::new();
     for part in [package.sha256.as_bytes(), settings.as_bytes(), compiler.as_bytes()] {
         key.update(&(part.len() as u64).to_le_bytes()).update(part);
     }
-    for patch in patches {
+    for patch in &patches {
         key.update(&(patch.len() as u64).to_le_bytes()).update(patch);
     }
     let key = format!("{series}-{}", &key.finalize().to_hex()[..32]);
     let tree = cache.tree("own-kernels", &key, |dir| {
         check_tools()?;
         let work = WorkingTree::open(cache, series, &package)?;
-        work.set_patches(patches)?;
-        Build { cache, series, settings: &settings, work: &work }.run(dir)
+        work.set_patches(&patches)?;
+        Build { cache, name: &own.name(), settings: &settings, work: &work }.run(dir)
     })?;
     Ok(Built { package, tree })
 }
@@ -107,7 +147,7 @@ fn check_tools() -> Result<()> {
 
 struct Build<'a> {
     cache: &'a Cache,
-    series: &'a str,
+    name: &'a str,
     settings: &'a str,
     work: &'a WorkingTree,
 }
@@ -161,7 +201,7 @@ impl Build<'_> {
             if files > 0 && told.elapsed() > TELL {
                 told = Instant::now();
                 let seconds = started.elapsed().as_secs();
-                self.cache.say(&format!("building small-{}: {files} files in {seconds} s", self.series));
+                self.cache.say(&format!("building {}: {files} files in {seconds} s", self.name));
             }
         }
         let status = child.wait().map_err(|error| self.failed(error.to_string()))?;
@@ -170,7 +210,7 @@ impl Build<'_> {
     }
 
     fn failed(&self, why: String) -> Error {
-        Error::Build { name: format!("small-{}", self.series), why }
+        Error::Build { name: self.name.to_owned(), why }
     }
 }
 
@@ -195,18 +235,23 @@ fn lost_options<'a>(wanted: &'a str, config: &str) -> Vec<&'a str> {
 mod tests {
     use super::*;
 
+    fn own(name: &str) -> Own {
+        Own::named(name).unwrap()
+    }
+
     #[test]
     fn only_the_series_that_debian_has_have_a_name() {
-        assert_eq!(series("small-6.1"), Some("6.1"));
-        assert_eq!(series("small-6.12"), Some("6.12"));
-        for name in ["small-6.2", "small-", "debian-6.1", "small-6.1@1"] {
-            assert_eq!(series(name), None, "{name}");
+        for name in ["small-6.1", "small-6.12", "mutants-6.1", "mutants-6.12"] {
+            assert_eq!(own(name).name(), name);
+        }
+        for name in ["small-6.2", "small-", "debian-6.1", "small-6.1@1", "mutants"] {
+            assert!(Own::named(name).is_none(), "{name}");
         }
     }
 
     #[test]
     fn a_series_has_its_own_settings_and_those_of_all() {
-        let (old, new) = (settings("6.1"), settings("6.12"));
+        let (old, new) = (own("small-6.1").settings(), own("mutants-6.12").settings());
         assert!(old.starts_with(&new) && old.contains("CONFIG_RANDOM_TRUST_CPU=y\n"));
         assert!(new.contains("CONFIG_FS_DAX=y\n") && !new.contains("CONFIG_RANDOM_TRUST_CPU"));
         assert!(!old.contains('#'));
@@ -219,14 +264,14 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "builds two kernels from their source: minutes"]
-    fn both_series_build() {
+    #[ignore = "builds four kernels from their source: minutes"]
+    fn both_series_build_with_mutants_and_without() {
         let cache = Cache::open().unwrap();
-        for (series, _) in SERIES {
+        for name in ["small-6.1", "mutants-6.1", "small-6.12", "mutants-6.12"] {
             let started = Instant::now();
-            let kernel = crate::Kernel::get(&cache, &format!("small-{series}")).unwrap();
-            eprintln!("{} in {:?}, {} bytes", kernel.release, started.elapsed(), kernel.vmlinux.len());
-            assert!(kernel.release.starts_with(&format!("{series}.")), "{}", kernel.release);
+            let kernel = crate::Kernel::get(&cache, name).unwrap();
+            eprintln!("{name}: {} in {:?}, {} bytes", kernel.release, started.elapsed(), kernel.vmlinux.len());
+            assert!(kernel.release.starts_with(&format!("{}.", own(name).series.name)), "{}", kernel.release);
             assert!(kernel.release.ends_with("-pmemsim"), "{}", kernel.release);
             assert!(!kernel.build_id.is_empty());
         }
