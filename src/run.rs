@@ -32,6 +32,15 @@ pub struct Run {
     /// or host-survives
     #[arg(long, value_parser = platform)]
     platform: Option<Platform>,
+    /// The kernel, instead of the scenario's
+    #[arg(long)]
+    kernel: Option<String>,
+    /// Runs each scenario also once for every mutant that it names: on a kernel with that bug, which must be found
+    #[arg(long)]
+    mutants: bool,
+    /// Runs the scenarios on a kernel with this bug only; it must be found
+    #[arg(long, conflicts_with = "mutants")]
+    mutant: Option<String>,
     /// A non-temporal store waits for earlier cached stores of its line
     #[arg(long)]
     nt_evicts: bool,
@@ -62,18 +71,20 @@ impl Run {
     /// Runs all scenarios. The exit code is that of the worst.
     pub fn run(self) -> anyhow::Result<u8> {
         // All are read first: a mistake in the last should not show after an hour.
-        let scenarios =
-            self.scenarios.iter().map(|path| self.load(path)).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut scenarios = Vec::new();
+        for path in &self.scenarios {
+            scenarios.extend(self.load(path)?.into_iter().map(|scenario| (path, scenario)));
+        }
         let options = self.options();
         if self.engine == EngineName::Kvm {
-            check_sampled(&self.scenarios, &scenarios, &options)?;
+            check_sampled(&scenarios, &options)?;
         }
         if let Some(path) = &self.json {
             check_writable(path)?;
         }
         let cache = Cache::open()?;
         let mut reports = Vec::new();
-        for (path, scenario) in self.scenarios.iter().zip(&scenarios) {
+        for (path, scenario) in &scenarios {
             let started = Instant::now();
             let report = run_one(path, scenario, self.engine, &cache, &options)?;
             print!("{report}");
@@ -86,12 +97,24 @@ impl Run {
         Ok(reports.iter().map(|report| severity(report.verdict)).max().map_or(0, |(_, code)| code))
     }
 
-    fn load(&self, path: &Path) -> anyhow::Result<Scenario> {
+    /// The scenario of a file, and with `--mutants` what becomes of it.
+    fn load(&self, path: &Path) -> anyhow::Result<Vec<Scenario>> {
         let mut scenario = Scenario::load(path)?;
+        if let Some(kernel) = &self.kernel {
+            scenario.override_kernel(kernel);
+        }
         if let Some(platform) = self.platform {
             scenario.override_platform(platform).map_err(|why| Usage(format!("--platform: {why}")))?;
         }
-        Ok(scenario)
+        let mutated = |name: &str| {
+            scenario.clone().with_mutant(name).map_err(|why| Usage(format!("--mutant {name}: {why}")))
+        };
+        if let Some(name) = &self.mutant {
+            return Ok(vec![mutated(name)?]);
+        }
+        let names = scenario.mutants.iter().filter(|_| self.mutants).map(|mutant| mutant.name.as_str());
+        let mutants = names.map(mutated).collect::<Result<Vec<_>, _>>()?;
+        Ok([vec![scenario.clone()], mutants].concat())
     }
 
     fn options(&self) -> RunOptions {
@@ -111,11 +134,9 @@ impl Run {
 }
 
 /// What KVM cannot record makes no sense to be run on it.
-fn check_sampled(paths: &[PathBuf], scenarios: &[Scenario], options: &RunOptions) -> Result<(), Usage> {
-    let refused = paths
-        .iter()
-        .zip(scenarios)
-        .find_map(|(path, scenario)| Some((path, scenario.refuses_samples(options)?)));
+fn check_sampled(scenarios: &[(&PathBuf, Scenario)], options: &RunOptions) -> Result<(), Usage> {
+    let refused =
+        scenarios.iter().find_map(|(path, scenario)| Some((path, scenario.refuses_samples(options)?)));
     refused.map_or(Ok(()), |(path, why)| {
         Err(Usage(format!("--engine kvm: {}: {why}, or --engine software", path.display())))
     })

@@ -46,17 +46,23 @@ pub enum ReplayError {
     Host(#[from] HostError),
 }
 
-/// Reads the scenario that a report carries, with the platform that was asked for.
+/// Reads the scenario that a report carries, with the platform, the kernel and the mutant that were asked for.
 pub fn scenario_of(report: &Report) -> Result<Scenario, ScenarioError> {
     let mut scenario = Scenario::parse(&report.text, &report.scenario)?;
+    let wrong = |key: &str, what| ScenarioError {
+        file: report.scenario.clone(),
+        line: 1,
+        key: key.to_owned(),
+        what,
+    };
     if let Some(platform) = report.settings.platform_override {
-        let wrong = |what| ScenarioError {
-            file: report.scenario.clone(),
-            line: 1,
-            key: "platform_override".to_owned(),
-            what,
-        };
-        scenario.override_platform(platform).map_err(wrong)?;
+        scenario.override_platform(platform).map_err(|what| wrong("platform_override", what))?;
+    }
+    if let Some(kernel) = &report.settings.kernel_override {
+        scenario.override_kernel(kernel);
+    }
+    if let Some(mutant) = &report.settings.mutant {
+        scenario = scenario.with_mutant(mutant).map_err(|what| wrong("mutant", what))?;
     }
     Ok(scenario)
 }

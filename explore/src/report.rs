@@ -79,6 +79,12 @@ pub struct Settings {
     /// The platform that was asked for instead of the scenario's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub platform_override: Option<Platform>,
+    /// The kernel that was asked for instead of the scenario's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernel_override: Option<String>,
+    /// The bug that the kernel has on purpose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mutant: Option<String>,
     /// What persists as one.
     pub granularity: Granularity,
     /// Whether a non-temporal store waits for earlier cached ones of its line.

@@ -241,6 +241,8 @@ impl<'a, L: Laboratory> Run<'a, L> {
         Settings {
             platform: self.scenario.platforms(),
             platform_override: self.scenario.platform_override,
+            kernel_override: self.scenario.kernel_override.clone(),
+            mutant: self.scenario.mutant.clone(),
             granularity: self.options.granularity,
             nt_evicts: self.options.nt_evicts,
             strict_fences: self.options.strict_fences || self.scenario.crash.strict_fences,

@@ -19,16 +19,14 @@ impl Display for Report {
             .collect();
         let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
         let expected = self.expect.iter().map(|class| class.name()).collect::<Vec<_>>().join(", ");
+        let mutant = self.settings.mutant.as_ref().map_or(String::new(), |mutant| format!(", mutant {mutant}"));
+        let name = format!("{}{mutant}", self.scenario);
         match self.verdict {
-            Verdict::Kept => writeln!(f, "{}: all promises kept", self.scenario)?,
-            Verdict::Expected => writeln!(f, "{}: found {found}, as expected", self.scenario)?,
-            Verdict::Violated if self.expect.is_empty() => {
-                writeln!(f, "{}: VIOLATED: {found}", self.scenario)?
-            }
-            Verdict::Violated => {
-                writeln!(f, "{}: VIOLATED: expected {expected}, found {found}", self.scenario)?
-            }
-            Verdict::Inconclusive => writeln!(f, "{}: INCONCLUSIVE", self.scenario)?,
+            Verdict::Kept => writeln!(f, "{name}: all promises kept")?,
+            Verdict::Expected => writeln!(f, "{name}: found {found}, as expected")?,
+            Verdict::Violated if self.expect.is_empty() => writeln!(f, "{name}: VIOLATED: {found}")?,
+            Verdict::Violated => writeln!(f, "{name}: VIOLATED: expected {expected}, found {found}")?,
+            Verdict::Inconclusive => writeln!(f, "{name}: INCONCLUSIVE")?,
         }
         for why in &self.inconclusive {
             writeln!(f, "  inconclusive: {why}")?;

@@ -1,6 +1,7 @@
 //! A scenario: which machine, which file system, what is done, where the power is cut.
 
 mod error;
+mod mutants;
 mod number;
 mod platforms;
 mod regions;
@@ -15,6 +16,7 @@ use toml::Spanned;
 
 pub use self::error::ScenarioError;
 pub(crate) use self::error::Source;
+pub use self::mutants::Mutant;
 pub use self::number::Bytes;
 pub use self::platforms::Claim;
 pub use self::regions::{Interface, Region};
@@ -39,6 +41,12 @@ pub struct Scenario {
     pub regions: Vec<Region>,
     /// The platform that was asked for instead of those of the regions.
     pub platform_override: Option<persist::Platform>,
+    /// The kernel that was asked for instead of the scenario's.
+    pub kernel_override: Option<String>,
+    /// Bugs of kernels that it must find.
+    pub mutants: Vec<Mutant>,
+    /// The one of them that the kernel has now.
+    pub mutant: Option<String>,
     /// `[filesystem]`
     pub filesystem: Filesystem,
     /// `[crash]`
@@ -223,6 +231,7 @@ impl Scenario {
         check_limits(&source, &document.limits)?;
         let crash = check_crash(&source, &document.crash)?;
         let program = steps::compile(&source, &document.step, document.oracle.names)?;
+        let mutants = mutants::compile(&source, document.mutant)?;
         let expect = document.expect.map_or(Vec::new(), |classes| classes.0);
         Ok(Scenario {
             name: document.name,
@@ -231,6 +240,9 @@ impl Scenario {
             machine: document.machine,
             regions,
             platform_override: None,
+            kernel_override: None,
+            mutants,
+            mutant: None,
             filesystem: document.filesystem,
             crash,
             limits: document.limits,

@@ -4,6 +4,7 @@ use persist::Platform;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::mutants::RawMutant;
 use super::number::Bytes;
 use super::platforms::Claim;
 use super::regions::{RawLegacy, RawVirtioPmem};
@@ -44,6 +45,8 @@ pub(super) struct Document {
     pub oracle: OracleOptions,
     #[serde(default)]
     pub plant: Option<Plant>,
+    #[serde(default)]
+    pub mutant: Vec<RawMutant>,
 }
 
 /// `"lost"` or `["stale", "corrupt"]`.
