@@ -5,6 +5,7 @@ mod controls;
 mod inside_the_fault;
 mod lazily;
 mod map_sync;
+mod mutants;
 mod platforms;
 mod processors;
 mod programs;
