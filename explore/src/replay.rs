@@ -49,12 +49,8 @@ pub enum ReplayError {
 /// Reads the scenario that a report carries, with the platform, the kernel and the mutant that were asked for.
 pub fn scenario_of(report: &Report) -> Result<Scenario, ScenarioError> {
     let mut scenario = Scenario::parse(&report.text, &report.scenario)?;
-    let wrong = |key: &str, what| ScenarioError {
-        file: report.scenario.clone(),
-        line: 1,
-        key: key.to_owned(),
-        what,
-    };
+    let wrong =
+        |key: &str, what| ScenarioError { file: report.scenario.clone(), line: 1, key: key.to_owned(), what };
     if let Some(platform) = report.settings.platform_override {
         scenario.override_platform(platform).map_err(|what| wrong("platform_override", what))?;
     }

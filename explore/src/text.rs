@@ -19,7 +19,8 @@ impl Display for Report {
             .collect();
         let found = if found.is_empty() { "nothing".to_owned() } else { found.join(", ") };
         let expected = self.expect.iter().map(|class| class.name()).collect::<Vec<_>>().join(", ");
-        let mutant = self.settings.mutant.as_ref().map_or(String::new(), |mutant| format!(", mutant {mutant}"));
+        let mutant =
+            self.settings.mutant.as_ref().map_or(String::new(), |mutant| format!(", mutant {mutant}"));
         let name = format!("{}{mutant}", self.scenario);
         match self.verdict {
             Verdict::Kept => writeln!(f, "{name}: all promises kept")?,

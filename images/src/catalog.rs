@@ -76,11 +76,8 @@ pub fn list(cache: &Cache) -> Result<Vec<Entry>> {
 /// Those of [`Kernel::get`] and [`crate::Initramfs::program`].
 pub fn fetch(cache: &Cache, name: &str) -> Result<(String, String)> {
     let is_kernel = ["debian-", "small-", "mutants-"].iter().any(|kind| name.starts_with(kind));
-    let package = if is_kernel {
-        Kernel::get(cache, name)?.package
-    } else {
-        Some(Programs::get(cache, name)?.package)
-    };
+    let package =
+        if is_kernel { Kernel::get(cache, name)?.package } else { Some(Programs::get(cache, name)?.package) };
     Ok(package.map(|package| (package.name, package.version)).unwrap_or_default())
 }
 

@@ -270,7 +270,12 @@ mod tests {
         for name in ["small-6.1", "mutants-6.1", "small-6.12", "mutants-6.12"] {
             let started = Instant::now();
             let kernel = crate::Kernel::get(&cache, name).unwrap();
-            eprintln!("{name}: {} in {:?}, {} bytes", kernel.release, started.elapsed(), kernel.vmlinux.len());
+            eprintln!(
+                "{name}: {} in {:?}, {} bytes",
+                kernel.release,
+                started.elapsed(),
+                kernel.vmlinux.len()
+            );
             assert!(kernel.release.starts_with(&format!("{}.", own(name).series.name)), "{}", kernel.release);
             assert!(kernel.release.ends_with("-pmemsim"), "{}", kernel.release);
             assert!(!kernel.build_id.is_empty());

@@ -34,7 +34,9 @@ pub(super) fn compile(source: &Source, raw: Vec<RawMutant>) -> Result<Vec<Mutant
         let name = name.into_inner();
         let is_tame = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
         if name.is_empty() || !name.bytes().all(is_tame) {
-            let what = format!("{name:?}: write small letters and hyphens, as guest/kernel/mutants-6.1.patch has it");
+            let what = format!(
+                "{name:?}: write small letters and hyphens, as guest/kernel/mutants-6.1.patch has it"
+            );
             return Err(source.error(place, "mutant", what));
         }
         if mutants.iter().any(|mutant| mutant.name == name) {
@@ -58,7 +60,8 @@ impl Scenario {
             return Err(format!("{} has no mutant {name:?}; it has {known}", self.name));
         };
         self.expect = mutant.expect.clone();
-        self.machine.append = format!("{} pmemsim.mutant={name}", self.machine.append).trim_start().to_owned();
+        self.machine.append =
+            format!("{} pmemsim.mutant={name}", self.machine.append).trim_start().to_owned();
         self.mutant = Some(name.to_owned());
         Ok(self)
     }

@@ -212,6 +212,7 @@ pub(super) struct RawStep {
     pub flush: Option<RawFlush>,
     pub fence: Option<guest_protocol::Fence>,
     pub non_temporal: Option<bool>,
+    pub race: Option<RawRace>,
     pub msync: Option<RawRange>,
     pub munmap: Option<String>,
     pub exec: Option<Vec<String>>,
@@ -333,6 +334,17 @@ pub(super) struct RawStore {
     pub at: Option<Bytes>,
     pub bytes: Bytes,
     pub pattern: Option<PatternName>,
+}
+
+/// Another thread that stores to the mapping of a `store` step, and begins before it.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRace {
+    pub at: Option<Bytes>,
+    pub bytes: Bytes,
+    pub pattern: Option<PatternName>,
+    /// Rounds of a loop by which it is ahead.
+    pub delay: u64,
 }
 
 /// `flush = "clwb"` beside a store, or `flush = { map, at, bytes, with }` alone.

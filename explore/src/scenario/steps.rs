@@ -179,8 +179,10 @@ impl Compiler {
         if matches!(step.flush, Some(RawFlush::Alone(_))) && step.store.is_some() {
             return refuse("flush", "beside store, write the instruction only: flush = \"clwb\"");
         }
-        if step.non_temporal.is_some() && step.store.is_none() {
-            return refuse("non_temporal", "stands beside store only");
+        for (key, present) in [("non_temporal", step.non_temporal.is_some()), ("race", step.race.is_some())] {
+            if present && step.store.is_none() {
+                return refuse(key, "stands beside store only");
+            }
         }
         if step.sync == Some(false) || step.syncfs == Some(false) {
             return refuse("sync", "write true, or leave the step out");
@@ -335,6 +337,7 @@ impl Compiler {
     fn straight_line(&mut self, step: &RawStep) -> Result<(), Refusal> {
         let mut ops = Vec::new();
         let mut range = None;
+        let mut race = None;
         if let Some(store) = &step.store {
             let (at, len) = (store.at.unwrap_or_default().0, store.bytes.0);
             let pattern = self.pattern(store.pattern)?;
@@ -349,6 +352,12 @@ impl Compiler {
                 ops.push(Op::Store { at, len, pattern });
             }
             range = Some((store.map.clone(), at, len));
+            if let Some(other) = &step.race {
+                let (at, len) = (other.at.unwrap_or_default().0, other.bytes.0);
+                let pattern = self.pattern(other.pattern)?;
+                self.model.store(next, &store.map, at, len, pattern)?;
+                race = Some((vec![Op::Store { at, len, pattern }], other.delay));
+            }
         }
         match &step.flush {
             Some(RawFlush::Beside(with)) => {
@@ -374,7 +383,10 @@ impl Compiler {
         let Some(map) = map else {
             return refuse("fence", "needs a mapping: map a file first");
         };
-        self.push(Command::Run { map, ops });
+        self.push(match race {
+            Some((first, delay)) => Command::Race { map, first, second: ops, delay },
+            None => Command::Run { map, ops },
+        });
         Ok(())
     }
 
@@ -443,6 +455,10 @@ fn describe(command: &Command) -> String {
         }
         Command::Run { map, ops } => {
             format!("{} on {map}", ops.iter().map(describe_op).collect::<Vec<_>>().join(", "))
+        }
+        Command::Race { map, first, second, delay } => {
+            let ops = |ops: &[Op]| ops.iter().map(describe_op).collect::<Vec<_>>().join(", ");
+            format!("{} on {map} against {} of another thread, {delay} rounds ahead", ops(second), ops(first))
         }
         Command::Touch { map, .. } => format!("touch {map}"),
         Command::Msync { map, .. } => format!("msync {map}"),

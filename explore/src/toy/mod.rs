@@ -88,6 +88,11 @@ impl State {
                 return Ok(());
             }
             Command::Run { map, ops } => return self.straight_line(map, ops),
+            // One after the other: the toy has one processor, and its faults do not sleep.
+            Command::Race { map, first, second, .. } => {
+                self.straight_line(map, first)?;
+                return self.straight_line(map, second);
+            }
             Command::Promise { id } => {
                 self.bus.user(EventKind::Promise { id: *id });
                 return Ok(());

@@ -36,6 +36,7 @@ impl Guest {
             Command::Map { .. }
             | Command::Touch { .. }
             | Command::Run { .. }
+            | Command::Race { .. }
             | Command::Msync { .. }
             | Command::Munmap { .. } => self.on_map(command),
             Command::Attach { .. }
@@ -57,6 +58,7 @@ impl Guest {
             }
             Command::Touch { map, at, len } => self.maps.get(map)?.touch(*at, *len),
             Command::Run { map, ops } => self.maps.get(map)?.run(ops),
+            Command::Race { map, first, second, delay } => self.maps.get(map)?.race(first, second, *delay),
             Command::Msync { map, at, len } => self.maps.get(map)?.msync(*at, *len),
             Command::Munmap { map } => self.maps.unmap(map),
             other => Err(unknown(other)),

@@ -1,6 +1,6 @@
 //! The first program of the guest: prepares it, then does what the simulator wants.
 //!
-//! Single-threaded on purpose. Without the simulator's control port (in QEMU, say) it does the commands in /script
+//! Single-threaded on purpose, but for `race.rs`. Without the simulator's control port (in QEMU, say) it does the commands in /script
 //! and prints the replies: see `script.rs`.
 
 mod boot;
@@ -11,6 +11,7 @@ mod host;
 mod maps;
 mod nd;
 mod observe;
+mod race;
 mod script;
 mod signals;
 mod straight;

@@ -7,7 +7,7 @@ use guest_protocol::{Op, Reply};
 
 use crate::commands::Outcome;
 use crate::files::{errno, full};
-use crate::{signals, straight, sys};
+use crate::{race, signals, straight, sys};
 
 const HUGE: u64 = 2 << 20;
 const PAGE: u64 = 4096;
@@ -94,6 +94,18 @@ impl Map {
     /// Checks everything first, so that nothing but the operations happens when they run.
     #[inline(never)]
     pub fn run(&self, ops: &[Op]) -> Outcome {
+        self.check(ops)?;
+        signals::guarded(|| straight::run(ops, self.address, self.offset))
+    }
+
+    /// Runs `first` and, in another thread, `second`.
+    pub fn race(&self, first: &[Op], second: &[Op], delay: u64) -> Outcome {
+        self.check(first)?;
+        self.check(second)?;
+        race::run(first, second, delay, self.address, self.offset)
+    }
+
+    fn check(&self, ops: &[Op]) -> Outcome {
         for op in ops {
             match op {
                 Op::Store { at, len, .. } | Op::Flush { at, len, .. } => self.inside(*at, *len)?,
@@ -106,7 +118,7 @@ impl Map {
                 Op::Fence(_) | Op::Promise(_) | Op::Marker(_) => {}
             }
         }
-        signals::guarded(|| straight::run(ops, self.address, self.offset))
+        Ok(())
     }
 }
 

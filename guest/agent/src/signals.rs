@@ -9,6 +9,7 @@ use std::ptr;
 use guest_protocol::Reply;
 
 use crate::commands::Outcome;
+use crate::race;
 
 // agent_guarded(function in RDI, argument in RSI): calls the function and returns 0. The handler below makes it return
 // the number of a signal instead, by going to agent_landing with the saved stack pointer.
@@ -63,7 +64,7 @@ pub fn guarded<F: FnOnce() + Copy>(work: F) -> Outcome {
     }
     let mut work = work;
     // SAFETY: agent_guarded calls `call` once with the pointer it is made for. When a signal cuts it off, frames are
-    // left without dropping; F is Copy, so nothing in it needs that. There is one thread, and no nesting.
+    // left without dropping; F is Copy, so nothing in it needs that. One thread does this, and without nesting.
     match unsafe { agent_guarded(call::<F>, ptr::from_mut(&mut work).cast()) } {
         0 => Ok(()),
         signal => Err(Reply::Signal { signal }),
@@ -71,7 +72,8 @@ pub fn guarded<F: FnOnce() + Copy>(work: F) -> Outcome {
 }
 
 extern "C" fn handler(signal: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
-    // SAFETY: the kernel passes a valid ucontext; STACK is only written by this thread.
+    race::end_second(signal);
+    // SAFETY: the kernel passes a valid ucontext; STACK is only written by this thread: the other one does not get here.
     unsafe {
         let stack = STACK;
         if stack == 0 {
@@ -99,12 +101,17 @@ pub fn install() {
     }
 }
 
+/// One handler and one saved stack serve the whole process: tests that need them take turns.
+#[cfg(test)]
+pub static ALONE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_bad_access_is_a_reply_and_a_good_one_is_not() {
+        let _alone = ALONE.lock();
         install();
         let address = crate::sys::reserve(4096).unwrap() as u64;
         let signal = Reply::Signal { signal: libc::SIGSEGV };

@@ -14,7 +14,7 @@ pub use pattern::Pattern;
 pub const PORT: u16 = 0x0d50;
 
 /// Version of everything in this crate. `hello` with another one is refused.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// Largest encoded [`Command`], [`Reply`] or [`Observation`], in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -174,6 +174,17 @@ pub enum Command {
         map: String,
         /// The operations, in order.
         ops: Vec<Op>,
+    },
+    /// Straight-line code on a mapping in two threads.
+    Race {
+        /// Name of the mapping.
+        map: String,
+        /// What the thread does that begins.
+        first: Vec<Op>,
+        /// What the other does.
+        second: Vec<Op>,
+        /// Rounds of a loop that the other waits, from the moment before the first begins.
+        delay: u64,
     },
     /// msync(2) with MS_SYNC.
     Msync {
