@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::mpsc;
+use std::time::Duration;
 
 use anyhow::bail;
 use guest_protocol::Command;
@@ -11,6 +12,7 @@ use vmm::{BootProtocol, Engine, Machine, MachineConfig, Nvdimm, PlatformCapabili
 
 use crate::engine::{self, EngineName};
 use crate::failure::Usage;
+use crate::interrupt;
 use crate::payload::{self, Payload};
 use crate::size::Size;
 
@@ -19,6 +21,8 @@ use crate::size::Size;
 const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1 reboot=acpi";
 /// Instructions between two looks at the terminal.
 const SLICE: u64 = 5_000_000;
+/// Between two looks whether the user has interrupted a guest that waits for input.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Boots a kernel or another payload with its serial console on this terminal; the guest's power-off ends it.
 #[derive(clap::Args)]
@@ -112,6 +116,7 @@ impl Boot {
     }
 
     fn until_the_end(&self, machine: &mut Machine) -> anyhow::Result<u8> {
+        interrupt::listen()?;
         let input = keyboard();
         let mut left = self.timeout.unwrap_or(u64::MAX);
         loop {
@@ -127,6 +132,9 @@ impl Boot {
                 machine.type_console(&bytes);
             }
             match stop {
+                Stop::Budget | Stop::Idle if interrupt::asked() => {
+                    bail!("interrupted after {}", limit(machine))
+                }
                 Stop::Budget if left == 0 => bail!("stopped after {}", limit(machine)),
                 Stop::Budget | Stop::Event(_) | Stop::Symbol(_) => {}
                 // Nobody is at the control port: the agent does what /script says.
@@ -136,11 +144,12 @@ impl Boot {
                 Stop::PowerOff => return Ok(0),
                 Stop::Reset => bail!("the guest reset the machine"),
                 Stop::Shutdown => bail!("triple fault at {:#x}", machine.cpu_state().rip()),
-                Stop::Idle => match input.recv() {
+                Stop::Idle => match input.recv_timeout(LOOK) {
                     Ok(bytes) => {
                         machine.type_console(&bytes);
                     }
-                    Err(_) => bail!("the guest is halted for good"),
+                    Err(mpsc::RecvTimeoutError::Timeout) => {}
+                    Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the guest is halted for good"),
                 },
                 Stop::Engine(why) => bail!("the engine cannot go on: {why}"),
                 Stop::Undecided { .. } | Stop::UndecidedDevice { .. } => bail!("something is undecided"),

@@ -6,6 +6,7 @@ mod doctor;
 mod engine;
 mod failure;
 mod images;
+mod interrupt;
 mod payload;
 mod progress;
 mod replay;
