@@ -2,6 +2,7 @@
 
 mod comparison;
 mod controls;
+mod handover;
 mod inside_the_fault;
 mod lazily;
 mod map_sync;
