@@ -28,7 +28,8 @@ fn map_sync_on_ext4_keeps_its_promises_in_every_crash_state() {
         point.and_then(|point| point.search.as_ref()).map_or(0, |search| search.recoveries)
     };
     let small = report.points.iter().filter(|point| point.log2 > 7.9 && point.log2 < 8.1);
-    let point = small.max_by_key(|point| (recoveries(point.events), point.events)).expect("a block is in flight");
+    let point =
+        small.max_by_key(|point| (recoveries(point.events), point.events)).expect("a block is in flight");
     let machines = machines(&scenario, scenario.crash.seed);
     let compared = explore::compare(&scenario, &machines, &lazily, SECTORS, &[point.events])
         .unwrap_or_else(|error| panic!("{error}"));
