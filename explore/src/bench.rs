@@ -4,9 +4,10 @@ use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use crate::conversation::{Conversation, Limits};
+use crate::options::RunOptions;
 use crate::record::prepared;
 use crate::recover::{Worker, look};
-use crate::run::{RunOptions, prepare};
+use crate::run::prepare;
 use crate::scenario::Scenario;
 use crate::target::{HostError, Laboratory, Target};
 

@@ -17,6 +17,7 @@ mod hostile;
 mod lazy;
 pub mod machines;
 mod model;
+mod options;
 mod oracle;
 mod plant;
 mod points;
@@ -39,8 +40,9 @@ pub mod verdict;
 mod windows;
 
 pub use lazy::{Comparison, compare};
+pub use options::{OnProgress, Progress, RunOptions, Sabotage};
 pub use replay::replay;
 pub use report::{Report, Verdict};
-pub use run::{OnProgress, Progress, RunOptions, Sabotage, run};
+pub use run::run;
 pub use scenario::{Scenario, ScenarioError};
 pub use target::{Health, HostError, Laboratory};

@@ -1,9 +1,10 @@
 //! A finding once more: the same recording, the same state, the same recovery.
 
 use crate::conversation::Trouble;
+use crate::options::RunOptions;
 use crate::recover::Worker;
 use crate::report::Report;
-use crate::run::{Run, RunOptions, prepare};
+use crate::run::{Run, prepare};
 use crate::scenario::{Scenario, ScenarioError};
 use crate::target::{HostError, Laboratory};
 use crate::torn;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use persist::{Choice, Event, Granularity, Media, ModelFaults, Platform, StateId};
+use persist::{Choice, Event, Media, Platform, StateId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -13,6 +13,7 @@ use crate::conversation::Trouble;
 use crate::findings::{self, Instance};
 use crate::lazy::{Cut, Explored, Searched};
 use crate::model::Model;
+use crate::options::{OnProgress, Progress, RunOptions, Sabotage};
 use crate::oracle::judge::Fault;
 use crate::plant::drop_stores;
 use crate::points::{self, Images, Point, Points};
@@ -24,64 +25,6 @@ use crate::states;
 use crate::target::{HostError, Laboratory, Target};
 use crate::torn;
 use crate::verdict::Class;
-
-/// How a run is done.
-#[derive(Clone, Debug, Default)]
-pub struct RunOptions {
-    /// What persists as one.
-    pub granularity: Granularity,
-    /// Whether a non-temporal store waits for earlier cached ones of its line.
-    pub nt_evicts: bool,
-    /// Whether only SFENCE and MFENCE make durable, also when the scenario does not say so.
-    pub strict_fences: bool,
-    /// Instead of the scenario's seed.
-    pub seed: Option<u64>,
-    /// Instead of the scenario's budget of states.
-    pub budget: Option<u64>,
-    /// How crash states are found, instead of what the scenario says.
-    pub explore: Option<Explore>,
-    /// Machines that recover at the same time; 0 counts as 1.
-    pub jobs: usize,
-    /// Classes that count as violations although they are none by themselves.
-    pub deny: Vec<Class>,
-    /// Breaks the tool on purpose, for the tests that prove that it would be noticed.
-    #[doc(hidden)]
-    pub sabotage: Option<Sabotage>,
-}
-
-/// Ways to break the tool on purpose.
-#[doc(hidden)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
-    StoresAreDurable,
-    IgnoreSfence,
-    PromisesDrain,
-    SkipOracle,
-}
-
-/// How far a run is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// The scenario is being executed and recorded.
-    Recording,
-    /// So many events were recorded.
-    Recorded {
-        /// How many.
-        events: u64,
-    },
-    /// Of all states, so many have been recovered.
-    Recovering {
-        /// How many have been.
-        done: usize,
-        /// How many there are.
-        of: usize,
-    },
-    /// Findings are being made smaller and explained.
-    Explaining,
-}
-
-/// Receives [`Progress`], from any thread.
-pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Sync);
 
 /// A distinct content of the media, and every crash point of which it is a state.
 pub(crate) struct State {
@@ -142,30 +85,10 @@ pub(crate) fn prepare<'a, L: Laboratory>(
     });
     let modelled = modelled.collect();
     let media: Arc<dyn Media> = Arc::new(Images { regions, images: laboratory.images().to_vec() });
-    let model = Model { settings: settings(scenario, options), regions: modelled, media };
+    let model = Model { settings: options.model_of(scenario), regions: modelled, media };
     let points = points::find(scenario, &recording, &model);
     inconclusive.extend(points.unresolved.iter().cloned());
     Ok(Run { scenario, laboratory, options, recording, dropped: dropped.unwrap_or_default(), model, points })
-}
-
-/// The settings of the persistence model.
-fn settings(scenario: &Scenario, options: &RunOptions) -> persist::Settings {
-    let mut faults = ModelFaults::default();
-    match options.sabotage {
-        Some(Sabotage::StoresAreDurable) => faults.stores_are_durable = true,
-        Some(Sabotage::IgnoreSfence) => faults.ignore_sfence = true,
-        Some(Sabotage::PromisesDrain) => faults.promises_drain = true,
-        Some(Sabotage::SkipOracle) | None => (),
-    }
-    persist::Settings {
-        granularity: options.granularity,
-        nt_evicts: options.nt_evicts,
-        strict_fences: options.strict_fences || scenario.crash.strict_fences,
-        store_buffer: scenario.crash.store_buffer,
-        failed_flush_loses: scenario.crash.failed_flush_loses,
-        faults,
-        ..persist::Settings::default()
-    }
 }
 
 /// Runs a scenario: records it, cuts the power everywhere it says, recovers, judges.

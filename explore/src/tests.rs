@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use persist::Platform;
 
+use crate::options::{RunOptions, Sabotage};
 use crate::replay::{replay, scenario_of};
 use crate::report::{Report, Verdict};
-use crate::run::{RunOptions, Sabotage, run};
+use crate::run::run;
 use crate::scenario::{Explore, Scenario};
 use crate::target::Health;
 use crate::toy::ToyLaboratory;

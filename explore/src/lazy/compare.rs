@@ -6,8 +6,9 @@ use persist::{Choice, CrashPoint};
 use super::recovery::{Checks, Leaf, Recovery};
 use super::search::{Limits, search};
 use super::{SETS, Searched};
+use crate::options::RunOptions;
 use crate::recover::{Outcome, Worker};
-use crate::run::{RunOptions, prepare};
+use crate::run::prepare;
 use crate::scenario::Scenario;
 use crate::target::{HostError, Laboratory};
 

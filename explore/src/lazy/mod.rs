@@ -22,10 +22,11 @@ use self::gather::Gathered;
 use self::recovery::{Checks, Recovery};
 pub(crate) use self::search::{Cut, Searched};
 use self::search::{Limits, search};
+use crate::options::{OnProgress, Progress};
 use crate::oracle::judge::Fault;
 use crate::points::Point;
 use crate::recover::{Outcome, Worker};
-use crate::run::{Judged, OnProgress, Progress, Run, State};
+use crate::run::{Judged, Run, State};
 use crate::target::{HostError, Laboratory};
 use crate::torn;
 

@@ -3,7 +3,7 @@
 use persist::{Granularity, Platform};
 
 use super::{PointRule, Scenario};
-use crate::run::RunOptions;
+use crate::options::RunOptions;
 
 impl Scenario {
     /// Why a recording on KVM would say nothing about this scenario, if that is so.

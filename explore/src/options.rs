@@ -1,0 +1,86 @@
+//! How a run is done, and how it tells how far it is.
+
+use persist::{Granularity, ModelFaults};
+
+use crate::scenario::{Explore, Scenario};
+use crate::verdict::Class;
+
+/// How a run is done.
+#[derive(Clone, Debug, Default)]
+pub struct RunOptions {
+    /// What persists as one.
+    pub granularity: Granularity,
+    /// Whether a non-temporal store waits for earlier cached ones of its line.
+    pub nt_evicts: bool,
+    /// Whether only SFENCE and MFENCE make durable, also when the scenario does not say so.
+    pub strict_fences: bool,
+    /// Instead of the scenario's seed.
+    pub seed: Option<u64>,
+    /// Instead of the scenario's budget of states.
+    pub budget: Option<u64>,
+    /// How crash states are found, instead of what the scenario says.
+    pub explore: Option<Explore>,
+    /// Machines that recover at the same time; 0 counts as 1.
+    pub jobs: usize,
+    /// Classes that count as violations although they are none by themselves.
+    pub deny: Vec<Class>,
+    /// Breaks the tool on purpose, for the tests that prove that it would be noticed.
+    #[doc(hidden)]
+    pub sabotage: Option<Sabotage>,
+}
+
+/// Ways to break the tool on purpose.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    StoresAreDurable,
+    IgnoreSfence,
+    PromisesDrain,
+    SkipOracle,
+}
+
+impl RunOptions {
+    /// The settings of the persistence model.
+    pub(crate) fn model_of(&self, scenario: &Scenario) -> persist::Settings {
+        let mut faults = ModelFaults::default();
+        match self.sabotage {
+            Some(Sabotage::StoresAreDurable) => faults.stores_are_durable = true,
+            Some(Sabotage::IgnoreSfence) => faults.ignore_sfence = true,
+            Some(Sabotage::PromisesDrain) => faults.promises_drain = true,
+            Some(Sabotage::SkipOracle) | None => (),
+        }
+        persist::Settings {
+            granularity: self.granularity,
+            nt_evicts: self.nt_evicts,
+            strict_fences: self.strict_fences || scenario.crash.strict_fences,
+            store_buffer: scenario.crash.store_buffer,
+            failed_flush_loses: scenario.crash.failed_flush_loses,
+            faults,
+            ..persist::Settings::default()
+        }
+    }
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// The scenario is being executed and recorded.
+    Recording,
+    /// So many events were recorded.
+    Recorded {
+        /// How many.
+        events: u64,
+    },
+    /// Of all states, so many have been recovered.
+    Recovering {
+        /// How many have been.
+        done: usize,
+        /// How many there are.
+        of: usize,
+    },
+    /// Findings are being made smaller and explained.
+    Explaining,
+}
+
+/// Receives [`Progress`], from any thread.
+pub type OnProgress<'a> = &'a (dyn Fn(Progress) + Sync);
