@@ -1,6 +1,5 @@
 //! Lazy exploration on a stock kernel: every state is covered, and comes out as it does when it is recovered alone.
 
-use explore::scenario::Explore;
 use explore::{RunOptions, Verdict};
 
 use crate::support::{jobs, machines, run, scenario};
@@ -11,7 +10,7 @@ const SECTORS: u64 = 256;
 #[test]
 fn map_sync_on_ext4_keeps_its_promises_in_every_crash_state() {
     let scenario = scenario("map-sync-ext4");
-    let lazily = RunOptions { explore: Some(Explore::Lazy), ..jobs(2) };
+    let lazily = jobs(2);
     let report = run(&scenario, &lazily);
     assert_eq!(report.verdict, Verdict::Kept, "{report}");
     assert!(report.counts.exhaustive, "{report}");

@@ -1,6 +1,7 @@
 //! Stock kernels on several processors: they come up, they work, and the seed decides who goes when.
 
 use explore::machines::COMMAND_LINE;
+use explore::scenario::Explore;
 use explore::{RunOptions, Scenario, Verdict};
 use guest_protocol::{Command, call};
 use images::{Cache, Initramfs, Kernel, PMEM_MODULES};
@@ -101,7 +102,8 @@ fn map_sync_on_two_processors_keeps_its_promises_whatever_the_interleaving() {
     let text = scenario("map-sync-ext4").text.replacen("[machine]", "[machine]\ncpus = 2", 1);
     let scenario =
         Scenario::parse(&text, "map-sync-ext4 on two processors").unwrap_or_else(|error| panic!("{error}"));
-    let options = |count, seed| RunOptions { budget: Some(60), seed: Some(seed), ..jobs(count) };
+    let sampled = RunOptions { explore: Some(Explore::Sample), budget: Some(60), ..RunOptions::default() };
+    let options = |count, seed| RunOptions { seed: Some(seed), jobs: count, ..sampled.clone() };
     let report = run(&scenario, &options(2, 1));
     assert_eq!(report.verdict, Verdict::Kept, "{report}");
     assert_eq!(report.counts.promises, report.counts.promises_judged, "{report}");
