@@ -7,7 +7,7 @@ use guest_protocol::{Command, call};
 use images::{Cache, Initramfs, Kernel, PMEM_MODULES};
 use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop};
 
-use crate::support::{jobs, run, scenario};
+use crate::support::{run, scenario};
 
 const BUDGET: u64 = 10_000_000_000;
 
