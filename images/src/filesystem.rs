@@ -5,8 +5,9 @@ use std::path::Path;
 
 use crate::apt::Package;
 use crate::cache::Cache;
+use crate::check::Fsck;
 use crate::error::Result;
-use crate::ext4::{self, Fsck};
+use crate::ext4;
 use crate::xfs;
 
 /// Which file system.

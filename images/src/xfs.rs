@@ -14,8 +14,8 @@ use crc::{CRC_32_ISCSI, Crc};
 
 use crate::apt::Package;
 use crate::cache::Cache;
+use crate::check::Fsck;
 use crate::error::{Error, Result};
-use crate::ext4::Fsck;
 use crate::programs::{self, Programs};
 
 const UUID: &str = "706d656d-7369-4d00-8000-000000000001";
