@@ -114,6 +114,22 @@ mod tests {
     }
 
     #[test]
+    fn undecided_bytes_are_kept_from_devices_and_told_to_the_board() {
+        let mut memory = memory();
+        let copied = PAGE + 8;
+        memory.undecided.set(&[(PMEM, 0xff)]);
+        memory.undecided.put(copied, &[PMEM, PMEM + 1]);
+        let device = DeviceMemory::new(&mut memory);
+        assert!(device.read_obj::<u16>(GuestAddress(copied - 2)).is_ok());
+        assert!(device.read_obj::<u32>(GuestAddress(copied - 2)).is_err());
+        assert_eq!(memory.take_read_by_device(), Some(copied - 2));
+        assert_eq!(memory.take_read_by_device(), None, "it is told once");
+        let device = DeviceMemory::new(&mut memory);
+        device.write_slice(&[0; 2], GuestAddress(copied)).unwrap();
+        assert!(device.read_obj::<u32>(GuestAddress(copied - 2)).is_ok(), "what a device writes is decided");
+    }
+
+    #[test]
     fn only_ram_is_in_reach() {
         let mut memory = memory();
         memory.push();
