@@ -56,7 +56,7 @@ pub(super) struct OneOrMany(pub Vec<Class>);
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Machine {
-    /// `debian-6.1`, `debian-6.1@VERSION`, or a path to a vmlinux or bzImage.
+    /// `debian-6.1`, `debian-6.1@VERSION`, `small-6.1`, `mutants-6.1`, or a path to a vmlinux or bzImage.
     pub kernel: String,
     /// RAM in bytes; 256 MiB when absent.
     #[serde(default = "default_memory")]

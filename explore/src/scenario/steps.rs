@@ -353,7 +353,16 @@ impl Compiler {
             }
             range = Some((store.map.clone(), at, len));
             if let Some(other) = &step.race {
+                let words = |at: u64, len: u64| at / 8..at.saturating_add(len).div_ceil(8);
+                let ours = words(at, len);
                 let (at, len) = (other.at.unwrap_or_default().0, other.bytes.0);
+                let theirs = words(at, len);
+                if ours.start < theirs.end && theirs.start < ours.end {
+                    return refuse(
+                        "race",
+                        "stores to words of the step's own store: nobody knows which comes last",
+                    );
+                }
                 let pattern = self.pattern(other.pattern)?;
                 self.model.store(next, &store.map, at, len, pattern)?;
                 race = Some((vec![Op::Store { at, len, pattern }], other.delay));

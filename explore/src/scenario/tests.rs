@@ -132,6 +132,25 @@ fn ranges_outside_of_a_mapping_are_refused() {
 }
 
 #[test]
+fn a_race_is_one_command_for_two_threads() {
+    let mapped = "[[step]]\ncreate = { file = \"a\", size = 8192 }\n[[step]]\nmap = { file = \"a\", as = \"m\" }\n[[step]]\n";
+    let store = "store = { map = \"m\", at = 64, bytes = 8, pattern = \"zero\" }\n";
+    let race = |at: u64| {
+        format!("{mapped}{store}race = {{ at = {at}, bytes = 12, pattern = \"byte:7\", delay = 5 }}\n")
+    };
+    let op = |at, len, pattern| vec![Op::Store { at, len, pattern }];
+    let (first, second) = (op(72, 12, Pattern::Byte(7)), op(64, 8, Pattern::Zero));
+    assert_eq!(commands(&race(72))[2], Command::Race { map: "m".into(), first, second, delay: 5 });
+    for at in [56, 60, 64, 71] {
+        let (line, key, what) = error(&race(at));
+        assert_eq!((line, key.as_str()), (7, "race"), "{at}: {what}");
+    }
+    assert_eq!(error(&race(8192)).1, "bytes");
+    let alone = "[[step]]\ncreate = { file = \"a\" }\nrace = { at = 0, bytes = 8, delay = 5 }\n";
+    assert_eq!(error(alone).1, "race");
+}
+
+#[test]
 fn steps_without_a_tag_of_their_own_are_refused() {
     let create = "[[step]]\ncreate = { file = \"a\" }\n";
     let markers = |count| format!("{create}{}[[step]]\n", "[[step]]\nmarker = 1\n".repeat(count));
