@@ -162,6 +162,19 @@ fn a_finding_can_be_replayed() {
 }
 
 #[test]
+fn a_report_carries_the_mutant_and_the_kernel_that_were_asked_for() {
+    let mut scenario = shipped("proving-ground/sync-fault-hole");
+    scenario.override_kernel("mutants-6.12");
+    let scenario = scenario.with_mutant("no-zeroing").unwrap();
+    // The toy is no kernel and has no such bug: what must be found is not.
+    let report = explore(&scenario);
+    assert_eq!(report.verdict, Verdict::Violated, "{report}");
+    assert!(report.to_string().starts_with("sync-fault-hole, mutant no-zeroing: "), "{report}");
+    let again = scenario_of(&Report::from_json(&report.to_json()).unwrap()).unwrap();
+    assert_eq!((again.machine, again.expect), (scenario.machine, scenario.expect));
+}
+
+#[test]
 fn without_a_promise_or_a_crash_point_nothing_is_concluded() {
     let report = explore(&scenario("[[step]]\ncreate = { file = \"a\" }\n"));
     assert_eq!(report.verdict, Verdict::Inconclusive, "{report}");

@@ -121,6 +121,8 @@ fn arguments_without_meaning_are_refused() {
         ("--granularity", "page", "sector, line or word"),
         ("--platform", "battery", "adr, eadr, adr-lost"),
         ("--platform", "virtio-pmem", "[[virtio_pmem]]"),
+        ("--mutant", "no-zeroing", "it has none"),
+        ("--kernel", "debian-2.6", "unknown kernel"),
         ("--deny", "nonsense", "torn-sector"),
         ("--budget", "0", "--budget"),
         ("--jobs", "0", "--jobs"),
