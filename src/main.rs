@@ -7,6 +7,7 @@ mod engine;
 mod failure;
 mod images;
 mod interrupt;
+mod merge;
 mod payload;
 mod progress;
 mod replay;
@@ -25,6 +26,7 @@ use clap::Parser;
 #[command(version)]
 enum Command {
     Run(run::Run),
+    Merge(merge::Merge),
     Replay(replay::Replay),
     Boot(boot::Boot),
     Images(images::Images),
@@ -35,6 +37,7 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run(run) => run.run(),
+        Command::Merge(merge) => merge.run(),
         Command::Replay(replay) => replay.run(),
         Command::Boot(boot) => boot.run(),
         Command::Images(images) => images.run(),

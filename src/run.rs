@@ -1,19 +1,27 @@
 //! `pmemsim run`: scenarios to verdicts.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
+use explore::ledger::Journal;
 use explore::machines::Machines;
 use explore::scenario::Explore;
+use explore::shard::Shard;
 use explore::verdict::Class;
-use explore::{Report, RunOptions, Scenario, Verdict};
+use explore::{Progress, Report, RunOptions, Scenario, Verdict};
 use images::Cache;
 use persist::{Granularity, Platform};
 
 use crate::engine::EngineName;
-use crate::failure::{Usage, in_scenario};
+use crate::failure::{TROUBLE, Usage, in_scenario};
+use crate::interrupt::Interruption;
 use crate::progress::Line;
+use crate::size::Size;
+
+/// Version of this program.
+pub const CODE: &str = env!("PMEMSIM_CODE");
 
 /// Runs scenarios: boots the kernel, does the steps, cuts the power at every crash point, recovers, judges.
 #[derive(clap::Args)]
@@ -65,6 +73,19 @@ pub struct Run {
     /// Write the report as JSON, a list when there are several scenarios
     #[arg(long)]
     json: Option<PathBuf>,
+    /// Keep results in this file as they come, and take over those that are there: what was ended goes on
+    #[arg(long, visible_alias = "journal", value_name = "FILE")]
+    resume: Option<PathBuf>,
+    /// Do only the I-th of N parts of the work; `pmemsim merge` puts the JSON reports of all together
+    #[arg(long, value_name = "I/N", requires = "json")]
+    shard: Option<Shard>,
+    /// Memory that this process may have for itself, beyond what it shares: fewer machines recover at the same time where
+    /// that is not enough for all
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<Size>,
+    /// Say how far it is, and how long it may take, also where stderr is no terminal
+    #[arg(long)]
+    progress: bool,
 }
 
 impl Run {
@@ -78,23 +99,87 @@ impl Run {
         let options = self.options();
         if self.engine == EngineName::Kvm {
             check_sampled(&scenarios, &options)?;
+            self.check_repeatable()?;
         }
         if let Some(path) = &self.json {
             check_writable(path)?;
         }
+        let journal = self.journal(&scenarios, &options)?;
+        let interruption = Interruption::listen()?;
         let cache = Cache::open()?;
         let mut reports = Vec::new();
-        for (path, scenario) in &scenarios {
+        for (index, (path, scenario)) in scenarios.iter().enumerate() {
+            let options = RunOptions {
+                ledger: journal.as_ref().map(|journal| Arc::new(journal.ledger(index))),
+                interrupted: Some(interruption.flag()),
+                // Each has its own.
+                effort: Arc::default(),
+                ..options.clone()
+            };
             let started = Instant::now();
-            let report = run_one(path, scenario, self.engine, &cache, &options)?;
+            let report = self.run_one(path, scenario, &cache, &options, &interruption)?;
             print!("{report}");
-            eprintln!("{}: {:.1} s", scenario.name, started.elapsed().as_secs_f64());
+            eprintln!("{}: {:.1} s{}", scenario.name, started.elapsed().as_secs_f64(), summary(&options));
             reports.push(report);
-        }
-        if let Some(path) = &self.json {
-            write_json(path, &reports)?;
+            if let Some(path) = &self.json {
+                write_json(path, &reports, scenarios.len())?;
+            }
+            interruption.leave();
+            if interruption.asked() {
+                let left = scenarios[index + 1..].iter().map(|(_, scenario)| scenario.name.as_str());
+                left.for_each(|name| eprintln!("{name}: not run: interrupted"));
+                return Ok(TROUBLE);
+            }
         }
         Ok(reports.iter().map(|report| severity(report.verdict)).max().map_or(0, |(_, code)| code))
+    }
+
+    /// Where results are kept, if they are.
+    fn journal(
+        &self,
+        scenarios: &[(&PathBuf, Scenario)],
+        options: &RunOptions,
+    ) -> Result<Option<Arc<Journal>>, Usage> {
+        let Some(path) = &self.resume else { return Ok(None) };
+        let scenarios: Vec<&Scenario> = scenarios.iter().map(|(_, scenario)| scenario).collect();
+        let journal =
+            Journal::open(path, &scenarios, options).map_err(|why| Usage(format!("--resume: {why}")))?;
+        if !journal.is_empty() {
+            eprintln!("{}: {} results are known", path.display(), journal.len());
+        }
+        if journal.cut() > 0 {
+            eprintln!("{}: the last {} bytes were torn, and are left out", path.display(), journal.cut());
+        }
+        Ok(Some(journal))
+    }
+
+    /// What is recorded on KVM is never the same again.
+    fn check_repeatable(&self) -> Result<(), Usage> {
+        let asked = [("--resume", self.resume.is_some()), ("--shard", self.shard.is_some())];
+        asked.iter().find(|(_, asked)| *asked).map_or(Ok(()), |(option, _)| {
+            Err(Usage(format!("{option} needs recordings that are always the same: use --engine software")))
+        })
+    }
+
+    fn run_one(
+        &self,
+        path: &Path,
+        scenario: &Scenario,
+        cache: &Cache,
+        options: &RunOptions,
+        interruption: &Interruption,
+    ) -> anyhow::Result<Report> {
+        let seed = options.seed.unwrap_or(scenario.crash.seed);
+        let machines = Machines::on(self.engine.into(), scenario, cache, seed)
+            .map_err(|error| in_scenario(error, path, scenario))?;
+        let line = Line::new(&scenario.name, self.progress);
+        let show = |progress: Progress| {
+            if matches!(progress, Progress::Recorded { .. }) {
+                interruption.keep();
+            }
+            line.show(&progress);
+        };
+        Ok(explore::run(scenario, &machines, options, &show)?)
     }
 
     /// The scenario of a file, and with `--mutants` what becomes of it.
@@ -118,7 +203,6 @@ impl Run {
     }
 
     fn options(&self) -> RunOptions {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
         RunOptions {
             granularity: self.granularity,
             nt_evicts: self.nt_evicts,
@@ -126,8 +210,11 @@ impl Run {
             seed: self.seed,
             budget: self.budget,
             explore: self.explore,
-            jobs: self.jobs.map_or(processors, usize::from),
+            jobs: self.jobs.map_or_else(processors, usize::from),
             deny: self.deny.clone(),
+            shard: self.shard,
+            memory: self.memory.map(|size| size.0),
+            code: CODE.to_owned(),
             ..RunOptions::default()
         }
     }
@@ -142,32 +229,38 @@ fn check_sampled(scenarios: &[(&PathBuf, Scenario)], options: &RunOptions) -> Re
     })
 }
 
-fn run_one(
-    path: &Path,
-    scenario: &Scenario,
-    engine: EngineName,
-    cache: &Cache,
-    options: &RunOptions,
-) -> anyhow::Result<Report> {
-    let seed = options.seed.unwrap_or(scenario.crash.seed);
-    let machines = Machines::on(engine.into(), scenario, cache, seed)
-        .map_err(|error| in_scenario(error, path, scenario))?;
-    let line = Line::new(&scenario.name);
-    let report = explore::run(scenario, &machines, options, &|progress| line.show(&progress))?;
-    Ok(report)
+/// One machine for each.
+pub fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What a run cost this host, for people. Begins with a separator.
+pub fn summary(options: &RunOptions) -> String {
+    let effort = &options.effort;
+    let taken = options.ledger.as_ref().map_or(0, |ledger| ledger.taken());
+    let taken = if taken > 0 { format!(", {taken} results taken over") } else { String::new() };
+    let Some(rate) = effort.a_second() else { return taken };
+    let workers = effort.workers();
+    let s = if workers == 1 { "" } else { "s" };
+    format!(
+        "{taken}, {} recoveries by {workers} worker{s}, {rate:.1} a second, {} MiB of memory each",
+        effort.recoveries(),
+        effort.memory_of_worker() >> 20
+    )
 }
 
 /// A report that cannot be written should not show after an hour, either.
-fn check_writable(path: &Path) -> Result<(), Usage> {
+pub fn check_writable(path: &Path) -> Result<(), Usage> {
     let opened = std::fs::File::options().create(true).append(true).open(path);
     opened.map(drop).map_err(|why| {
         Usage(format!("--json {}: {why}; give a file in a directory that can be written", path.display()))
     })
 }
 
-fn write_json(path: &Path, reports: &[Report]) -> anyhow::Result<()> {
+/// Writes the reports of a run of so many scenarios; those of the last may not be there yet.
+pub fn write_json(path: &Path, reports: &[Report], of: usize) -> anyhow::Result<()> {
     let json = match reports {
-        [report] => report.to_json(),
+        [report] if of == 1 => report.to_json(),
         several => {
             let each: Vec<String> = several.iter().map(Report::to_json).collect();
             format!("[{}]", each.join(","))
@@ -177,7 +270,7 @@ fn write_json(path: &Path, reports: &[Report]) -> anyhow::Result<()> {
 }
 
 /// Orders verdicts from good to bad, with their exit codes: a violation outweighs an inconclusive run.
-fn severity(verdict: Verdict) -> (u8, u8) {
+pub fn severity(verdict: Verdict) -> (u8, u8) {
     let code = verdict.exit_code();
     (if code == 1 { u8::MAX } else { code }, code)
 }

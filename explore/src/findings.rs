@@ -83,7 +83,11 @@ pub(crate) fn explain<L: Laboratory>(
             look_without_strict(run, &mut worker, &mut one)?;
         }
         let is_window_rule = one.fault.subject.starts_with("fault ");
-        if number < EXPLAINED && one.fault.class != Class::GuestWarning && !is_window_rule {
+        if !run.is_partial()
+            && number < EXPLAINED
+            && one.fault.class != Class::GuestWarning
+            && !is_window_rule
+        {
             shrink(run, &mut worker, &mut one)?;
         }
         findings.push(write_down(run, &mut worker, &one, states_of.len(), points.len())?);
@@ -133,7 +137,7 @@ fn shrink<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, found: &mut Found
         return Ok(());
     }
     let mut pieces = 2;
-    while lost.len() > 1 && left > 0 {
+    while lost.len() > 1 && left > 0 && !run.interrupted() {
         let size = lost.len().div_ceil(pieces);
         let chunks: Vec<Vec<usize>> = lost.chunks(size).map(<[usize]>::to_vec).collect();
         let rest = |chunk: &Vec<usize>| {

@@ -8,6 +8,7 @@
 pub mod bench;
 mod canary;
 mod conversation;
+pub mod effort;
 mod evidence;
 mod findings;
 #[doc(hidden)]
@@ -15,6 +16,7 @@ pub mod fuzzing;
 #[cfg(test)]
 mod hostile;
 mod lazy;
+pub mod ledger;
 pub mod machines;
 mod model;
 mod options;
@@ -27,6 +29,7 @@ pub mod replay;
 pub mod report;
 mod run;
 pub mod scenario;
+pub mod shard;
 mod states;
 pub mod target;
 #[cfg(test)]
@@ -38,6 +41,7 @@ mod toy;
 mod user_stack;
 pub mod verdict;
 mod windows;
+mod work;
 
 pub use lazy::{Comparison, compare};
 pub use options::{OnProgress, Progress, RunOptions, Sabotage};

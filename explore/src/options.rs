@@ -1,12 +1,20 @@
 //! How a run is done, and how it tells how far it is.
 
-use persist::{Granularity, ModelFaults};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use persist::{Granularity, ModelFaults};
+use serde::{Deserialize, Serialize};
+
+use crate::effort::Effort;
+use crate::ledger::Ledger;
 use crate::scenario::{Explore, Scenario};
+use crate::shard::Shard;
 use crate::verdict::Class;
 
-/// How a run is done.
-#[derive(Clone, Debug, Default)]
+/// How a run is done. What is written down of it is what the report depends on; the rest is left out.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct RunOptions {
     /// What persists as one.
     pub granularity: Granularity,
@@ -21,12 +29,32 @@ pub struct RunOptions {
     /// How crash states are found, instead of what the scenario says.
     pub explore: Option<Explore>,
     /// Machines that recover at the same time; 0 counts as 1.
+    #[serde(skip)]
     pub jobs: usize,
     /// Classes that count as violations although they are none by themselves.
     pub deny: Vec<Class>,
     /// Breaks the tool on purpose, for the tests that prove that it would be noticed.
     #[doc(hidden)]
+    #[serde(skip)]
     pub sabotage: Option<Sabotage>,
+    /// The part of the work that this run does; all of it if there is none.
+    #[serde(skip)]
+    pub shard: Option<Shard>,
+    /// What is done already, and where what gets done is kept.
+    #[serde(skip)]
+    pub ledger: Option<Arc<Ledger>>,
+    /// Set when the run has to come to its end with what it has found so far.
+    #[serde(skip)]
+    pub interrupted: Option<Arc<AtomicBool>>,
+    /// Memory that this process may have for itself, in bytes: fewer machines recover at the same time if they need more.
+    #[serde(skip)]
+    pub memory: Option<u64>,
+    /// Where it is counted what the run costs the host.
+    #[serde(skip)]
+    pub effort: Arc<Effort>,
+    /// Version of the program: results of one are not taken over by another.
+    #[serde(skip)]
+    pub code: String,
 }
 
 /// Ways to break the tool on purpose.

@@ -4,6 +4,7 @@ use persist::{Granularity, Platform, StateId};
 use serde::{Deserialize, Serialize};
 
 use crate::scenario::Explore;
+use crate::shard::ShardReport;
 use crate::verdict::Class;
 
 /// Version of the form of [`Report`].
@@ -43,6 +44,9 @@ pub struct Report {
     pub provenance: Vec<(String, String)>,
     /// BLAKE3 of all recorded events.
     pub trace: String,
+    /// The part of the work that this is of, and all its results; none when it is of everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shard: Option<ShardReport>,
 }
 
 /// A run in one word.
@@ -57,13 +61,16 @@ pub enum Verdict {
     Violated,
     /// Nothing can be concluded.
     Inconclusive,
+    /// The work of one shard is done, and nothing was found that is not expected. What follows from all shards together
+    /// is for `pmemsim merge` to say.
+    Part,
 }
 
 impl Verdict {
     /// Exit code of the command.
     pub fn exit_code(self) -> u8 {
         match self {
-            Verdict::Kept | Verdict::Expected => 0,
+            Verdict::Kept | Verdict::Expected | Verdict::Part => 0,
             Verdict::Violated => 1,
             Verdict::Inconclusive => 3,
         }
@@ -334,6 +341,14 @@ impl Report {
         let mut expect = self.expect.clone();
         expect.sort();
         expect.dedup();
+        if self.shard.is_some() {
+            // What is expected and not found here may be found elsewhere.
+            return match (found.iter().all(|class| expect.contains(class)), self.inconclusive.is_empty()) {
+                (false, _) => Verdict::Violated,
+                (true, false) => Verdict::Inconclusive,
+                (true, true) => Verdict::Part,
+            };
+        }
         match (expect.is_empty(), found == expect, self.inconclusive.is_empty()) {
             (true, false, _) => Verdict::Violated,
             (_, _, false) => Verdict::Inconclusive,

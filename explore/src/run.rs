@@ -1,17 +1,18 @@
 //! The whole way from a scenario to a report.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use persist::{Choice, Event, Media, Platform, StateId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 use crate::canary::{self, Canary};
 use crate::conversation::Trouble;
 use crate::findings::{self, Instance};
 use crate::lazy::{Cut, Explored, Searched};
+use crate::ledger::{self, Ledger};
 use crate::model::Model;
 use crate::options::{OnProgress, Progress, RunOptions, Sabotage};
 use crate::oracle::judge::Fault;
@@ -25,6 +26,10 @@ use crate::states;
 use crate::target::{HostError, Laboratory, Target};
 use crate::torn;
 use crate::verdict::Class;
+use crate::work::Units;
+
+/// Why a run that was interrupted says nothing.
+const INTERRUPTED: &str = "interrupted: what is told was found until then";
 
 /// A distinct content of the media, and every crash point of which it is a state.
 pub(crate) struct State {
@@ -40,6 +45,7 @@ struct Covered {
 }
 
 /// What came of a state.
+#[derive(Serialize, Deserialize)]
 pub(crate) struct Judged {
     /// For each entry of [`State::at`], what must not be.
     pub faults: Vec<Vec<Fault>>,
@@ -58,6 +64,8 @@ pub(crate) struct Run<'a, L: Laboratory> {
     pub dropped: Vec<Event>,
     pub model: Model,
     pub points: Points,
+    /// What is done already, and where what gets done is kept.
+    pub ledger: Arc<Ledger>,
 }
 
 /// Records the scenario and finds its crash points.
@@ -88,7 +96,17 @@ pub(crate) fn prepare<'a, L: Laboratory>(
     let model = Model { settings: options.model_of(scenario), regions: modelled, media };
     let points = points::find(scenario, &recording, &model);
     inconclusive.extend(points.unresolved.iter().cloned());
-    Ok(Run { scenario, laboratory, options, recording, dropped: dropped.unwrap_or_default(), model, points })
+    let ledger = options.ledger.clone().unwrap_or_default();
+    Ok(Run {
+        scenario,
+        laboratory,
+        options,
+        recording,
+        dropped: dropped.unwrap_or_default(),
+        model,
+        points,
+        ledger,
+    })
 }
 
 /// Runs a scenario: records it, cuts the power everywhere it says, recovers, judges.
@@ -101,10 +119,14 @@ pub fn run<L: Laboratory>(
     progress(Progress::Recording);
     let mut inconclusive = Vec::new();
     let run = prepare(scenario, laboratory, options, &mut inconclusive)?;
+    run.ledger.begin(run.execution())?;
     progress(Progress::Recorded { events: run.recording.events.len() as u64 });
     let mut counts = run.count();
     let Covered { states, mut judged, searched } = run.cover(&mut counts, &mut inconclusive, progress)?;
-    run.judge_windows(&states, &mut judged);
+    // What every state of a window has in common is not known before all are.
+    if !run.is_partial() {
+        run.judge_windows(&states, &mut judged);
+    }
     progress(Progress::Explaining);
     inconclusive.extend(judged.iter().filter_map(|judged| judged.unknown.clone()).collect::<BTreeSet<_>>());
     run.check_counts(&mut counts, &states, &judged, &mut inconclusive);
@@ -129,8 +151,13 @@ pub fn run<L: Laboratory>(
         points: run.point_reports(&states, &judged, &searched),
         provenance: laboratory.provenance().into_iter().chain(run.recording.account.clone()).collect(),
         trace: run.trace(),
+        shard: run.shard_report(),
     };
     report.verdict = report.verdict(&options.deny);
+    if run.interrupted() {
+        report.inconclusive.push(INTERRUPTED.to_owned());
+        report.verdict = Verdict::Inconclusive;
+    }
     Ok(report)
 }
 
@@ -183,6 +210,12 @@ impl<'a, L: Laboratory> Run<'a, L> {
         }
     }
 
+    /// Tells this execution, and what is done with it, from all others.
+    fn execution(&self) -> ledger::Key {
+        let settings = serde_json::to_string(&self.settings()).expect("settings are numbers and words");
+        ledger::key("execution", &(self.trace(), settings, self.laboratory.provenance()))
+    }
+
     /// BLAKE3 of all recorded events, in hexadecimal.
     pub fn trace(&self) -> String {
         let mut hash = blake3::Hasher::new();
@@ -231,12 +264,9 @@ impl<'a, L: Laboratory> Run<'a, L> {
         inconclusive: &mut Vec<String>,
         progress: OnProgress,
     ) -> Result<Covered, HostError> {
-        let sample = |counts: &mut Counts, wanted: &dyn Fn(usize) -> bool| {
-            let states = self.choose(counts, wanted);
-            self.recover_all(&states, progress).map(|judged| (states, judged))
-        };
         if self.explore() == Explore::Sample {
-            let (states, judged) = sample(counts, &|_| true)?;
+            let (states, judged) = self.recover_all(self.choose(counts, &|_| true), true, progress)?;
+            counts.exhaustive &= !self.is_partial();
             return Ok(Covered { states, judged, searched: Vec::new() });
         }
         let Explored { mut states, mut judged, recoveries, searched, inconclusive: disagreements } =
@@ -248,8 +278,9 @@ impl<'a, L: Laboratory> Run<'a, L> {
             && self.points.left_out == 0
             && !self.laboratory.samples();
         let exhaustive = counts.exhaustive;
-        // A search that was cut has seen one corner only.
-        let (sampled, sampled_judged) = sample(counts, &|point| searched[point].cut.is_some())?;
+        // A search that was cut has seen one corner only. Which are is not known before: every shard has its own.
+        let bounded = |point: usize| searched[point].cut.is_some_and(Cut::is_bounded);
+        let (sampled, sampled_judged) = self.recover_all(self.choose(counts, &bounded), false, progress)?;
         counts.exhaustive = exhaustive;
         states.extend(sampled);
         judged.extend(sampled_judged);
@@ -319,46 +350,31 @@ impl<'a, L: Laboratory> Run<'a, L> {
         named
     }
 
-    /// Recovers every state, on several machines at once. The result does not depend on how many.
-    fn recover_all(&self, states: &[State], progress: OnProgress) -> Result<Vec<Judged>, HostError> {
-        let next = AtomicUsize::new(0);
-        let done = AtomicUsize::new(0);
-        let results: Mutex<Vec<Option<Judged>>> = Mutex::new(states.iter().map(|_| None).collect());
-        let work = || -> Result<(), HostError> {
-            let mut worker = Worker::new(self.scenario, self.laboratory)?;
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(state) = states.get(number) else { return Ok(()) };
-                let judged = self.recover(&mut worker, state)?;
-                results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[number] = Some(judged);
-                progress(Progress::Recovering {
-                    done: 1 + done.fetch_add(1, Ordering::Relaxed),
-                    of: states.len(),
-                });
-            }
-        };
-        self.on_all_workers(states.len(), work)?;
-        let results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        results
-            .into_iter()
-            .map(|judged| judged.ok_or_else(|| HostError("a state was not recovered".to_owned())))
-            .collect()
-    }
-
-    /// Does the work on as many threads as there are jobs, at most `tasks`.
-    pub fn on_all_workers(
+    /// Recovers every state that is this run's. The result does not depend on how many machines do it.
+    fn recover_all(
         &self,
-        tasks: usize,
-        work: impl Fn() -> Result<(), HostError> + Sync,
-    ) -> Result<(), HostError> {
-        let jobs = self.options.jobs.clamp(1, tasks.max(1));
-        std::thread::scope(|scope| {
-            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(&work)).collect();
-            let ended = workers.into_iter().map(|worker| {
-                worker.join().unwrap_or_else(|_| Err(HostError("a worker panicked".to_owned())))
-            });
-            ended.collect()
-        })
+        states: Vec<State>,
+        divided: bool,
+        progress: OnProgress,
+    ) -> Result<(Vec<State>, Vec<Judged>), HostError> {
+        let key = |state: &State| {
+            let events: Vec<u64> =
+                state.at.iter().map(|(point, _)| self.points.points[*point].events).collect();
+            ledger::key("state", &(state.id, events))
+        };
+        let keys: Vec<ledger::Key> = states.iter().map(key).collect();
+        let fits = |unit: usize, judged: &Judged| judged.faults.len() == states[unit].at.len();
+        // A checker that was killed says something else the next time.
+        let is_whole = |judged: &Judged| judged.unknown.is_none();
+        let units = Units { keys: &keys, divided, is_whole, fits: &fits };
+        let begin = || Worker::new(self.scenario, self.laboratory);
+        let recover = |worker: &mut Worker<L>, unit: usize| {
+            self.options.effort.recovered();
+            self.recover(worker, &states[unit])
+        };
+        let judged = self.do_all(&units, begin, recover, progress)?;
+        let done = states.into_iter().zip(judged);
+        Ok(done.filter_map(|(state, judged)| Some((state, judged?))).unzip())
     }
 
     fn recover(&self, worker: &mut Worker<L>, state: &State) -> Result<Judged, HostError> {
@@ -468,7 +484,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
         counts.promises_judged = promises.len() as u64;
         if self.points.points.is_empty() {
             inconclusive.push("there is no crash point".to_owned());
-        } else if promises.is_empty() {
+        } else if promises.is_empty() && !self.is_partial() {
             inconclusive.push("no promise was judged".to_owned());
         }
         if self.skips_oracle() {
@@ -523,10 +539,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
             report.search = Some(SearchReport {
                 recoveries: searched.branches,
                 exhaustive: searched.cut.is_none(),
-                bounded: searched.cut.map(|cut| match cut {
-                    Cut::Branches => format!("more than {} ways to recover", searched.branches),
-                    Cut::Contents(line) => format!("the line at {line:#x} has too many contents"),
-                }),
+                bounded: searched.why_bounded(),
             });
         }
         for (state, judged) in states.iter().zip(judged) {

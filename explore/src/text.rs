@@ -21,13 +21,17 @@ impl Display for Report {
         let expected = self.expect.iter().map(|class| class.name()).collect::<Vec<_>>().join(", ");
         let mutant =
             self.settings.mutant.as_ref().map_or(String::new(), |mutant| format!(", mutant {mutant}"));
-        let name = format!("{}{mutant}", self.scenario);
+        let shard = self.shard.as_ref().map_or(String::new(), |shard| format!(", shard {}", shard.shard));
+        let name = format!("{}{mutant}{shard}", self.scenario);
         match self.verdict {
             Verdict::Kept => writeln!(f, "{name}: all promises kept")?,
             Verdict::Expected => writeln!(f, "{name}: found {found}, as expected")?,
             Verdict::Violated if self.expect.is_empty() => writeln!(f, "{name}: VIOLATED: {found}")?,
             Verdict::Violated => writeln!(f, "{name}: VIOLATED: expected {expected}, found {found}")?,
             Verdict::Inconclusive => writeln!(f, "{name}: INCONCLUSIVE")?,
+            Verdict::Part => {
+                writeln!(f, "{name}: found {found}; pmemsim merge says what follows from all shards")?
+            }
         }
         for why in &self.inconclusive {
             writeln!(f, "  inconclusive: {why}")?;

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -108,6 +109,8 @@ pub(crate) fn command(root: &Path, program: &str) -> Command {
     command.arg("--library-path").arg(&libraries).arg(root.join("usr/sbin").join(program));
     // Nothing of the host's environment changes what they do.
     command.env_clear().env("LC_ALL", "C").env("PATH", "/nonexistent").stdin(Stdio::null());
+    // Ctrl-C is for us, and we end when they have: what they say must not depend on it.
+    command.process_group(0);
     command
 }
 

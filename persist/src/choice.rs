@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Which of the parts in flight at a crash point reached the media.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Choice {
     words: Box<[u64]>,
 }

@@ -49,7 +49,7 @@ pub fn compare<L: Laboratory>(
         let mut checks = Checks::default();
         let mut recovery = Recovery::begin(&mut worker, &mut checks, media)?;
         let limits = Limits { branches: run.branches(), sets: SETS };
-        let searched = search(&mut recovery, media.partial(), limits, |known, leaf| {
+        let searched = search(&mut recovery, media.partial(), limits, &|| false, |known, leaf| {
             leaves.push((known.known().map(|(line, content)| (line, *content)).collect(), leaf));
             Ok(())
         })?;

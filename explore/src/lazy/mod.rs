@@ -12,23 +12,24 @@ mod search;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use persist::{Choice, CrashPoint};
+use serde::{Deserialize, Serialize};
 
 pub use self::compare::{Comparison, compare};
 use self::gather::Gathered;
 use self::recovery::{Checks, Recovery};
 pub(crate) use self::search::{Cut, Searched};
 use self::search::{Limits, search};
-use crate::options::{OnProgress, Progress};
+use crate::ledger;
+use crate::options::OnProgress;
 use crate::oracle::judge::Fault;
 use crate::points::Point;
 use crate::recover::{Outcome, Worker};
 use crate::run::{Judged, Run, State};
 use crate::target::{HostError, Laboratory};
 use crate::torn;
+use crate::work::Units;
 
 /// Sets of parts that are told apart to find the contents of one line: enough for any order that real stores have.
 const SETS: usize = 1 << 14;
@@ -52,6 +53,7 @@ struct Task {
 }
 
 /// What came of a task.
+#[derive(Serialize, Deserialize)]
 struct Done {
     searched: Searched,
     found: Vec<Found>,
@@ -59,6 +61,7 @@ struct Done {
 }
 
 /// Ways of recovery that ended alike.
+#[derive(Serialize, Deserialize)]
 struct Found {
     /// Of the crash states for which they stand the one with the most that arrived.
     choice: Choice,
@@ -86,11 +89,24 @@ impl<L: Laboratory> Run<'_, L> {
             limit = share;
             let results = self.search_all(&tasks, &open, limit, progress)?;
             for (task, result) in open.into_iter().zip(results) {
+                let Some(result) = result else { continue };
                 left = left.saturating_sub(result.searched.branches);
-                done[task] = Some(result);
+                // What was interrupted when it was searched again is better known from before.
+                if result.searched.cut != Some(Cut::Interrupted) || done[task].is_none() {
+                    done[task] = Some(result);
+                }
+            }
+            // What is left is only known when everything has been searched once.
+            if self.is_partial() {
+                break;
             }
         }
-        let nothing = Searched { branches: 0, cut: Some(Cut::Branches) };
+        let left_out = match (self.interrupted(), self.options.shard) {
+            (true, _) => Cut::Interrupted,
+            (false, Some(_)) => Cut::Elsewhere,
+            (false, None) => Cut::Branches,
+        };
+        let nothing = Searched { branches: 0, cut: Some(left_out) };
         let mut explored = Explored {
             states: Vec::new(),
             judged: Vec::new(),
@@ -153,27 +169,32 @@ impl<L: Laboratory> Run<'_, L> {
         wanted: &[usize],
         limit: u64,
         progress: OnProgress,
-    ) -> Result<Vec<Done>, HostError> {
-        let next = AtomicUsize::new(0);
-        let done = AtomicUsize::new(0);
-        let results: Mutex<Vec<Option<Done>>> = Mutex::new(wanted.iter().map(|_| None).collect());
-        self.on_all_workers(wanted.len(), || {
-            let mut worker = Worker::new(self.scenario, self.laboratory)?;
-            let mut checks = Checks::default();
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                let Some(task) = wanted.get(number) else { return Ok(()) };
-                let result = self.search_one(&mut worker, &mut checks, &tasks[*task], limit)?;
-                results.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[number] = Some(result);
-                progress(Progress::Recovering {
-                    done: 1 + done.fetch_add(1, Ordering::Relaxed),
-                    of: wanted.len(),
-                });
-            }
-        })?;
-        let results = results.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let missing = || HostError("a crash point was not searched".to_owned());
-        results.into_iter().map(|done| done.ok_or_else(missing)).collect()
+    ) -> Result<Vec<Option<Done>>, HostError> {
+        let key = |task: &usize| {
+            let task = &tasks[*task];
+            let events: Vec<u64> =
+                task.points.iter().map(|point| self.points.points[*point].events).collect();
+            ledger::key("search", &(media_key(self.media(task)), task.plain, events, limit))
+        };
+        let keys: Vec<ledger::Key> = wanted.iter().map(key).collect();
+        let fits = |unit: usize, done: &Done| {
+            let task = &tasks[wanted[unit]];
+            let fits = |found: &Found| {
+                self.media(task).is_closed(&found.choice) && found.judged.faults.len() == task.points.len()
+            };
+            done.found.iter().all(fits)
+        };
+        let is_whole = |done: &Done| {
+            done.searched.cut != Some(Cut::Interrupted)
+                && done.found.iter().all(|found| found.judged.unknown.is_none())
+        };
+        let begin = || Ok((Worker::new(self.scenario, self.laboratory)?, Checks::default()));
+        self.do_all(
+            &Units { keys: &keys, divided: true, is_whole, fits: &fits },
+            begin,
+            |(worker, checks), unit| self.search_one(worker, checks, &tasks[wanted[unit]], limit),
+            progress,
+        )
     }
 
     fn search_one(
@@ -187,8 +208,11 @@ impl<L: Laboratory> Run<'_, L> {
         let mut gathered = Gathered::new(self, task);
         let mut recovery = Recovery::begin(worker, checks, media)?;
         let limits = Limits { branches, sets: SETS };
-        let mut searched =
-            search(&mut recovery, media.partial(), limits, |known, leaf| gathered.add(known, &leaf))?;
+        let interrupted = || self.interrupted();
+        let mut searched = search(&mut recovery, media.partial(), limits, &interrupted, |known, leaf| {
+            self.options.effort.recovered();
+            gathered.add(known, &leaf)
+        })?;
         searched.cut = searched.cut.or(gathered.cut);
         let mut found = gathered.finish(worker)?;
         let mut disagreements = Vec::new();

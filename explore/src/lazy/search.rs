@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use persist::Partial;
+use serde::{Deserialize, Serialize};
 
 use crate::target::HostError;
 
@@ -43,7 +44,7 @@ pub(crate) struct Limits {
 }
 
 /// How complete a search was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Searched {
     /// Ways that recovery went, each to its end.
     pub branches: u64,
@@ -52,12 +53,35 @@ pub(crate) struct Searched {
 }
 
 /// Why not everything was tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Cut {
     /// There are more ways than [`Limits::branches`].
     Branches,
     /// This line has too many contents to be found.
     Contents(u64),
+    /// The run was interrupted.
+    Interrupted,
+    /// Another shard does it.
+    Elsewhere,
+}
+
+impl Cut {
+    /// Whether what was not tried is tried nowhere else, and will not be.
+    pub fn is_bounded(self) -> bool {
+        matches!(self, Cut::Branches | Cut::Contents(_))
+    }
+}
+
+impl Searched {
+    /// Why not everything was tried, in words.
+    pub fn why_bounded(&self) -> Option<String> {
+        self.cut.map(|cut| match cut {
+            Cut::Branches => format!("more than {} ways to recover", self.branches),
+            Cut::Contents(line) => format!("the line at {line:#x} has too many contents"),
+            Cut::Interrupted => "interrupted".to_owned(),
+            Cut::Elsewhere => "another shard searches it".to_owned(),
+        })
+    }
 }
 
 /// A line that is being decided, and what is known above it.
@@ -69,11 +93,12 @@ struct Level<'a> {
     told: BTreeSet<u64>,
 }
 
-/// Tries everything below `partial`; hands what comes of each way to `end`, with what was known then.
+/// Tries everything below `partial` unless it is interrupted; hands what comes of each way to `end`, with what was known then.
 pub(crate) fn search<'a, S: Subject>(
     subject: &mut S,
     partial: Partial<'a>,
     limits: Limits,
+    interrupted: &dyn Fn() -> bool,
     mut end: impl FnMut(&Partial<'a>, S::Leaf) -> Result<(), HostError>,
 ) -> Result<Searched, HostError> {
     let mut levels: Vec<Level> = Vec::new();
@@ -108,9 +133,14 @@ pub(crate) fn search<'a, S: Subject>(
         if !go_to_next(subject, &mut levels, &mut known, &mut told) {
             return Ok(searched);
         }
-        if searched.branches >= limits.branches {
+        let cut = if searched.branches >= limits.branches {
+            Some(Cut::Branches)
+        } else {
+            interrupted().then_some(Cut::Interrupted)
+        };
+        if cut.is_some() {
             levels.iter().for_each(|_| subject.pop());
-            searched.cut = Some(Cut::Branches);
+            searched.cut = cut;
             return Ok(searched);
         }
     }

@@ -221,7 +221,7 @@ proptest! {
         let (mut stood_for, mut leaves) = (Vec::new(), 0);
         let mut reader = Reader::lazy(&point, &steps);
         let limits = Limits { branches: 1 << 20, sets: SETS };
-        let searched = search(&mut reader, point.partial(), limits, |known, leaf| {
+        let searched = search(&mut reader, point.partial(), limits, &|| false, |known, leaf| {
             let agrees = |choice: &Choice| {
                 let content = point.content(choice);
                 known.known().all(|(addr, line)| content.line(addr).copied().unwrap_or([0; 64]) == *line)
@@ -261,7 +261,7 @@ fn a_search_that_is_too_large_says_so() {
     let searched = |branches| {
         let mut reader = Reader::lazy(&point, &steps);
         let limits = Limits { branches, sets: SETS };
-        let searched = search(&mut reader, point.partial(), limits, |_, _| Ok(()));
+        let searched = search(&mut reader, point.partial(), limits, &|| false, |_, _| Ok(()));
         assert!(reader.levels.is_empty());
         searched.expect("a reader has no trouble")
     };
@@ -276,7 +276,8 @@ fn a_line_with_too_many_contents_is_named() {
     let point = crash_point(&(0..64).map(store).collect::<Vec<_>>(), Platform::Adr);
     let mut reader = Reader::lazy(&point, &[Step::Take { at: 5, skips: 9 }]);
     let limits = Limits { branches: 10, sets: 1000 };
-    let searched = search(&mut reader, point.partial(), limits, |_, _| Ok(())).expect("no trouble");
+    let searched =
+        search(&mut reader, point.partial(), limits, &|| false, |_, _| Ok(())).expect("no trouble");
     assert_eq!(searched, Searched { branches: 0, cut: Some(Cut::Contents(BASE)) });
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use guest_protocol::Pattern;
+use serde::{Deserialize, Serialize};
 
 use super::expectation::{Expectation, FileExpectation, NameGroup, Segment};
 use super::history::{FileId, FileKind};
@@ -53,7 +54,7 @@ impl Open {
 }
 
 /// One thing that must not be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fault {
     pub class: Class,
     /// The promise that is broken, if one is.

@@ -419,13 +419,15 @@ pub struct ToyLaboratory {
     images: Vec<Arc<Vec<u8>>>,
     /// What every check says.
     pub health: Health,
+    /// What it says was run.
+    pub kernel: String,
 }
 
 impl ToyLaboratory {
     pub fn new() -> ToyLaboratory {
         let mut image = vec![0; SIZE as usize];
         Fs::format(&mut image);
-        ToyLaboratory { images: vec![Arc::new(image)], health: Health::Clean }
+        ToyLaboratory { images: vec![Arc::new(image)], health: Health::Clean, kernel: "toy".to_owned() }
     }
 }
 
@@ -467,6 +469,6 @@ impl Laboratory for ToyLaboratory {
         vec!["toy_store+0x0".to_owned(), "toy_syscall+0x10".to_owned()]
     }
     fn provenance(&self) -> Vec<(String, String)> {
-        vec![("kernel".to_owned(), "toy".to_owned())]
+        vec![("kernel".to_owned(), self.kernel.clone())]
     }
 }
