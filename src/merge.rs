@@ -10,7 +10,7 @@ use images::Cache;
 
 use crate::failure::{Usage, in_scenario};
 use crate::progress::Line;
-use crate::run::{CODE, check_writable, processors, severity, summary, write_json};
+use crate::run::{CODE, check_writable, print, processors, severity, summary, write_json};
 
 /// Puts together what the shards of a run found: says what a single run would have said. Records the scenario once
 /// more; what the shards did is not done again.
@@ -44,6 +44,7 @@ impl Merge {
         if let Some(path) = &self.json {
             write_json(path, &merged, merged.len())?;
         }
+        merged.iter().for_each(print);
         Ok(merged.iter().map(|report| severity(report.verdict)).max().map_or(0, |(_, code)| code))
     }
 
@@ -56,7 +57,6 @@ impl Merge {
         let line = Line::new(&scenario.name, false);
         let merged = explore::run(&scenario, &machines, &options, &|progress| line.show(&progress))?;
         drop(line);
-        print!("{merged}");
         eprintln!("{}: merged{}", scenario.name, summary(&options));
         Ok(merged)
     }

@@ -1,5 +1,6 @@
 //! `pmemsim run`: scenarios to verdicts.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -118,12 +119,14 @@ impl Run {
             };
             let started = Instant::now();
             let report = self.run_one(path, scenario, &cache, &options, &interruption)?;
-            print!("{report}");
-            eprintln!("{}: {:.1} s{}", scenario.name, started.elapsed().as_secs_f64(), summary(&options));
+            let took = started.elapsed().as_secs_f64();
             reports.push(report);
+            // First to where it stays: whoever reads the text may be gone.
             if let Some(path) = &self.json {
                 write_json(path, &reports, scenarios.len())?;
             }
+            print(&reports[index]);
+            eprintln!("{}: {took:.1} s{}", scenario.name, summary(&options));
             interruption.leave();
             if interruption.asked() {
                 let left = scenarios[index + 1..].iter().map(|(_, scenario)| scenario.name.as_str());
@@ -227,6 +230,11 @@ fn check_sampled(scenarios: &[(&PathBuf, Scenario)], options: &RunOptions) -> Re
     refused.map_or(Ok(()), |(path, why)| {
         Err(Usage(format!("--engine kvm: {}: {why}, or --engine software", path.display())))
     })
+}
+
+/// Prints a report. It is no trouble if nobody reads it to its end.
+pub fn print(report: &Report) {
+    let _ = write!(std::io::stdout(), "{report}");
 }
 
 /// One machine for each.

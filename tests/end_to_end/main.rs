@@ -7,6 +7,7 @@ mod inside_the_fault;
 mod lazily;
 mod map_sync;
 mod mutants;
+mod parts;
 mod platforms;
 mod processors;
 mod programs;
