@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Context;
 use explore::ledger::Journal;
 use explore::machines::Machines;
-use explore::scenario::Explore;
+use explore::scenario::{Explore, MOST_IN_RECOVERY};
 use explore::shard::Shard;
 use explore::verdict::Class;
 use explore::{Progress, Report, RunOptions, Scenario, Verdict};
@@ -65,6 +65,10 @@ pub struct Run {
     /// How crash states are found, instead of what the scenario says: lazy or sample
     #[arg(long)]
     explore: Option<Explore>,
+    /// How often the power is cut again while recovering, instead of what the scenario says: at every crash point of the
+    /// recovery of some crash states
+    #[arg(long, value_name = "TIMES", value_parser = clap::value_parser!(u32).range(..=i64::from(MOST_IN_RECOVERY)))]
+    crash_in_recovery: Option<u32>,
     /// Machines that recover at the same time; default: one per processor
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
@@ -213,6 +217,7 @@ impl Run {
             seed: self.seed,
             budget: self.budget,
             explore: self.explore,
+            in_recovery: self.crash_in_recovery,
             jobs: self.jobs.map_or_else(processors, usize::from),
             deny: self.deny.clone(),
             shard: self.shard,

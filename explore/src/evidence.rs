@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use persist::{DrainKind, Event, EventKind, Part, Platform, StorePath};
 
+use crate::again;
 use crate::findings::Found;
 use crate::record::{drive, prepared};
+use crate::recover::Worker;
 use crate::report::StoreReport;
 use crate::run::Run;
 use crate::target::{HostError, Laboratory};
@@ -228,11 +230,16 @@ fn stacks<L: Laboratory>(
 ) -> Result<BTreeMap<u64, Vec<String>>, HostError> {
     let mut stacks = BTreeMap::new();
     let Some(&first) = events.first().filter(|_| !run.laboratory.samples()) else { return Ok(stacks) };
-    let mut target = prepared(run.laboratory)?;
     let mut at_event = |target: &mut L::Target, seq: u64| {
         stacks.insert(seq, run.laboratory.stack(target));
         events.range(seq + 1..).next().copied()
     };
-    drive(run.scenario, run.laboratory, &mut target, Some(first), &mut at_event);
+    if run.earlier.is_empty() {
+        let mut target = prepared(run.laboratory)?;
+        drive(run.scenario, run.laboratory, &mut target, Some(first), &mut at_event);
+    } else {
+        let mut worker = Worker::new(run.scenario, run.laboratory)?;
+        again::record(&mut worker, &run.model.holding, Some(first), &mut at_event)?;
+    }
     Ok(stacks)
 }

@@ -25,9 +25,9 @@ pub(crate) struct Instance {
 }
 
 /// What makes two faults the same finding.
-type Key = (Class, Option<u32>, String);
+pub(crate) type Key = (Class, Option<u32>, String);
 
-fn key(fault: &Fault) -> Key {
+pub(crate) fn key(fault: &Fault) -> Key {
     (fault.class, fault.promise, fault.subject.clone())
 }
 
@@ -213,6 +213,7 @@ fn write_down<L: Laboratory>(
             in_flight: point.media.in_flight().len() as u64,
             lost,
         },
+        earlier: Vec::new(),
         stores: Vec::new(),
         console: printable(&console),
     })
@@ -233,6 +234,7 @@ fn while_recording<L: Laboratory>(run: &Run<L>, fault: &Fault) -> Finding {
             in_flight: 0,
             lost: Vec::new(),
         },
+        earlier: Vec::new(),
         stores: Vec::new(),
         console: printable(&last.into_iter().rev().collect::<Vec<_>>().join("\n")),
     }

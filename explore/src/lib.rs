@@ -5,6 +5,7 @@
 //! media at each crash point; lets a machine come up on such contents; and holds what it finds against what the steps
 //! promised. What comes out is a [`Report`].
 
+mod again;
 pub mod bench;
 mod canary;
 mod conversation;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use persist::{Domain, Event, EventKind, Media, Platform};
+use persist::{Domain, Event, EventKind, Media, Overlay, Platform};
 
 /// How persistence is modelled.
 #[derive(Clone)]
@@ -10,21 +10,24 @@ pub(crate) struct Model {
     pub settings: persist::Settings,
     pub regions: Vec<persist::Region>,
     pub media: Arc<dyn Media>,
+    /// What is durable before the first event, where it differs from `media`: a crash state that a machine comes up on.
+    pub holding: Overlay,
 }
 
 impl Model {
     /// A domain in which nothing has happened.
     pub fn domain(&self) -> Domain {
-        Domain::of_regions(self.settings, self.regions.clone(), self.media.clone())
+        Domain::of_regions(self.settings, self.regions.clone(), self.media.clone()).holding(&self.holding)
     }
 
     /// The same without strict fences.
     pub fn without_strict(&self) -> Model {
-        Model {
-            settings: persist::Settings { strict_fences: false, ..self.settings },
-            regions: self.regions.clone(),
-            media: self.media.clone(),
-        }
+        Model { settings: persist::Settings { strict_fences: false, ..self.settings }, ..self.clone() }
+    }
+
+    /// The same for a machine that comes up on this content.
+    pub fn from_state(&self, content: Overlay) -> Model {
+        Model { holding: content, ..self.clone() }
     }
 
     /// What the platform saves of what lies at this address.

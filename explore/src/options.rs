@@ -28,6 +28,8 @@ pub struct RunOptions {
     pub budget: Option<u64>,
     /// How crash states are found, instead of what the scenario says.
     pub explore: Option<Explore>,
+    /// How often the power is cut again while recovering, instead of what the scenario says.
+    pub in_recovery: Option<u32>,
     /// Machines that recover at the same time; 0 counts as 1.
     #[serde(skip)]
     pub jobs: usize,

@@ -2,23 +2,48 @@
 
 use persist::{Event, EventKind};
 
-use crate::scenario::Dropped;
+use crate::scenario::{Dropped, Scenario};
+use crate::target::Laboratory;
 
-/// Takes stores out of the recording and returns them. Events keep their numbers.
+/// Between these functions the journal of ext4 is replayed: from the first on, until the second is entered, which writes
+/// the journal's superblock (fs/jbd2/recovery.c, fs/jbd2/journal.c).
+const REPLAY: [&str; 2] = ["jbd2_journal_recover", "jbd2_journal_update_sb_log_tail"];
+
+/// Takes stores out of the recording of a scenario and returns them. Events keep their numbers.
 pub(crate) fn drop_stores(dropped: Dropped, watched: &[String], events: &mut Vec<Event>) -> Vec<Event> {
-    let Dropped::Zeroing = dropped;
-    let name = |event: &Event| match event.kind {
-        EventKind::Symbol { index } => watched.get(index as usize).map(String::as_str),
-        _ => None,
-    };
-    let mut zeroing = false;
-    let (taken, kept) = std::mem::take(events).into_iter().partition(|event| {
-        match name(event) {
-            Some("blkdev_issue_zeroout") => zeroing = true,
-            Some("ext4_set_iomap" | "xfs_bmbt_to_iomap") => zeroing = false,
-            _ => (),
+    match dropped {
+        Dropped::Zeroing => {
+            drop_between(&["blkdev_issue_zeroout"], &["ext4_set_iomap", "xfs_bmbt_to_iomap"], watched, events)
         }
-        zeroing && matches!(event.kind, EventKind::Store { .. }) && event.origin.copy_call != 0
+        Dropped::Replay => Vec::new(),
+    }
+}
+
+/// The same of the recording of a recovery.
+pub(crate) fn drop_replayed(scenario: &Scenario, watched: &[String], events: &mut Vec<Event>) -> Vec<Event> {
+    match scenario.plant.map(|plant| plant.drop) {
+        Some(Dropped::Replay) => drop_between(&REPLAY[..1], &REPLAY[1..], watched, events),
+        Some(Dropped::Zeroing) | None => Vec::new(),
+    }
+}
+
+/// Functions to watch in a recovery, in the order of their indices: only those that the kernel has.
+pub(crate) fn watched_in_recovery<L: Laboratory>(scenario: &Scenario, laboratory: &L) -> Vec<String> {
+    let drops = scenario.plant.is_some_and(|plant| plant.drop == Dropped::Replay);
+    let names = REPLAY.into_iter().filter(|name| drops && laboratory.symbol(name).is_some());
+    names.map(str::to_owned).collect()
+}
+
+/// Takes out what the kernel's copies store from a call of one of the first functions on to a call of one of the last.
+fn drop_between(first: &[&str], last: &[&str], watched: &[String], events: &mut Vec<Event>) -> Vec<Event> {
+    let mut between = false;
+    let (taken, kept) = std::mem::take(events).into_iter().partition(|event| {
+        if let EventKind::Symbol { index } = event.kind
+            && let Some(name) = watched.get(index as usize)
+        {
+            between = !last.contains(&name.as_str()) && (between || first.contains(&name.as_str()));
+        }
+        between && matches!(event.kind, EventKind::Store { .. }) && event.origin.copy_call != 0
     });
     *events = kept;
     taken

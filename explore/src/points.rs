@@ -130,7 +130,7 @@ pub(crate) fn find(scenario: &Scenario, recording: &Recording, model: &Model) ->
 /// What makes two crash points the same: the durable content, the parts in flight, and what may be found.
 type Key = (StateId, [u8; 32]);
 
-fn key(media: &CrashPoint, expectation: &Expectation, window: Option<(usize, u8)>) -> Key {
+pub(crate) fn key(media: &CrashPoint, expectation: &Expectation, window: Option<(usize, u8)>) -> Key {
     let mut hash = blake3::Hasher::new();
     for part in media.in_flight() {
         hash.update(&part.event.to_le_bytes());

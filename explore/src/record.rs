@@ -21,6 +21,8 @@ pub(crate) struct Recording {
     pub console: String,
     /// What else is to be told of it.
     pub account: Vec<(String, String)>,
+    /// Of a recovery, what the guest was told to do, and how many events had happened when it was done.
+    pub phases: Vec<(&'static str, u64)>,
 }
 
 /// A machine with the images in its persistent memory, waiting in `SNAPSHOT_HERE`.
@@ -76,6 +78,7 @@ pub(crate) fn drive<L: Laboratory>(
         warnings: Vec::new(),
         console: String::new(),
         account: Vec::new(),
+        phases: Vec::new(),
     };
     recording.timeline.commands = vec![(u64::MAX, u64::MAX); scenario.commands.len()];
     let mut conversation = Conversation::new(target, Limits::of_recording(&scenario.limits));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use guest_protocol::{Command, Reply};
 use persist::Overlay;
 
-use crate::conversation::{Conversation, Limits, Trouble, Wanted};
+use crate::conversation::{Conversation, Heard, Limits, Trouble, Wanted};
 use crate::oracle::expectation::Expectation;
 use crate::oracle::judge::{Entry, Fault, Tree, judge};
 use crate::record::prepared;
@@ -68,26 +68,39 @@ impl<'a, L: Laboratory> Worker<'a, L> {
         changed: &[(u64, u8)],
         wanted: Wanted,
     ) -> Result<Recovered, HostError> {
+        self.put(content);
+        for (address, byte) in changed {
+            self.target.write_pmem(*address, &[*byte]);
+        }
+        let limits = Limits::of_recovery(&self.scenario.limits);
+        let mut conversation = Conversation::new(&mut self.target, limits).locating(wanted);
+        let result = look(self.scenario, &mut conversation);
+        let heard = conversation.heard;
+        self.judge(result, heard)
+    }
+
+    /// Goes back to where every recovery begins, with this on the media.
+    pub fn put(&mut self, content: &Overlay) {
         self.target.rewind();
         for (address, line) in content.lines() {
             self.target.write_pmem(*address, line);
         }
-        for (address, byte) in changed {
-            self.target.write_pmem(*address, &[*byte]);
-        }
         self.target.take_console();
-        let limits = Limits::of_recovery(&self.scenario.limits);
-        let mut conversation = Conversation::new(&mut self.target, limits).locating(wanted);
-        let result = look(self.scenario, &mut conversation);
-        let warnings = conversation.heard.warnings();
-        let console = String::from_utf8_lossy(&conversation.heard.console).into_owned();
-        let (located, observed) =
-            (conversation.heard.located, std::mem::take(&mut conversation.heard.observed));
-        let outcome = match ended(result) {
-            Ok(()) => self.check(tree(observed))?,
+    }
+
+    /// What was found, when the guest has looked.
+    pub fn judge(
+        &mut self,
+        looked: Result<Option<String>, Trouble>,
+        heard: Heard,
+    ) -> Result<Recovered, HostError> {
+        let warnings = heard.warnings();
+        let console = String::from_utf8_lossy(&heard.console).into_owned();
+        let outcome = match ended(looked) {
+            Ok(()) => self.check(tree(heard.observed))?,
             Err(outcome) => outcome,
         };
-        Ok(Recovered { outcome, warnings, console, located })
+        Ok(Recovered { outcome, warnings, console, located: heard.located })
     }
 
     /// The pages in which the first region differs from its image now, by their offset.
@@ -141,16 +154,33 @@ impl Look {
         scenario: &Scenario,
         conversation: &mut Conversation<T>,
     ) -> Result<Option<String>, Trouble> {
+        loop {
+            match self.next(scenario, conversation)? {
+                Looked::Done(_) => (),
+                Looked::Failed(why) => return Ok(Some(why)),
+                Looked::End => return Ok(None),
+            }
+        }
+    }
+
+    /// Goes on to the end of the command under way. Behind [`Trouble::Undecided`] and [`Trouble::Event`] it can go on
+    /// once more.
+    pub fn next<T: Target>(
+        &mut self,
+        scenario: &Scenario,
+        conversation: &mut Conversation<T>,
+    ) -> Result<Looked, Trouble> {
         let filesystem = &scenario.filesystem;
         let mount =
             Command::Mount { region: 0, fs: filesystem.kind.clone(), options: filesystem.mount.clone() };
         let commands = [
-            ("the device does not come back", Command::Attach { region: 0 }),
-            ("the file system does not mount", mount),
-            ("observing", Command::ObserveTree),
-            ("unmounting", Command::Umount),
+            ("attaching", "the device does not come back", Command::Attach { region: 0 }),
+            ("mounting", "the file system does not mount", mount),
+            ("observing", "observing", Command::ObserveTree),
+            ("unmounting", "unmounting", Command::Umount),
         ];
-        while let Some((what, command)) = commands.get(self.done) {
+        let Some((doing, wrong, command)) = commands.get(self.done) else { return Ok(Looked::End) };
+        loop {
             match self.waits {
                 Waits::Nothing => {
                     conversation.target.answer(0);
@@ -163,15 +193,25 @@ impl Look {
                 }
                 Waits::Reply => {
                     let reply = conversation.wait_for_reply()?;
-                    if let Some(why) = judge_reply(what, command, reply)? {
-                        return Ok(Some(why));
+                    if let Some(why) = judge_reply(wrong, command, reply)? {
+                        return Ok(Looked::Failed(why));
                     }
                     *self = Look { done: self.done + 1, waits: Waits::Nothing };
+                    return Ok(Looked::Done(doing));
                 }
             }
         }
-        Ok(None)
     }
+}
+
+/// What came of one command.
+pub(crate) enum Looked {
+    /// It is done: its name.
+    Done(&'static str),
+    /// The device or the file system does not come back, and why.
+    Failed(String),
+    /// There is none left.
+    End,
 }
 
 /// `Some` when the command shows that the device or the file system does not come back, and why.

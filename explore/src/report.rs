@@ -3,6 +3,7 @@
 use persist::{Granularity, Platform, StateId};
 use serde::{Deserialize, Serialize};
 
+pub use crate::again::report::{LevelReport, RootReport};
 use crate::scenario::Explore;
 use crate::shard::ShardReport;
 use crate::verdict::Class;
@@ -34,6 +35,9 @@ pub struct Report {
     pub counts: Counts,
     /// What must not be, by class.
     pub findings: Vec<Finding>,
+    /// Power cuts during recovery: recoveries behind one power cut, behind two, and so on.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub in_recovery: Vec<LevelReport>,
     /// Warnings of the kernel and the file system while recording.
     pub recording_warnings: Vec<String>,
     /// What the canary showed.
@@ -117,10 +121,17 @@ pub struct Settings {
     /// Ways that recovery from one crash point could go, at most: when exploring lazily.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branches: Option<u64>,
+    /// How often the power was cut again while recovering.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub in_recovery: u32,
     /// States to recover in all, at most.
     pub budget: u64,
     /// States of one crash point, at most.
     pub states_per_point: u64,
+}
+
+fn is_none(number: &u32) -> bool {
+    *number == 0
 }
 
 fn is_zero(number: &u64) -> bool {
@@ -217,7 +228,8 @@ pub struct SearchReport {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Finding {
-    /// Names it for a replay: `EVENTS-STATE`, or `recording` for a crash while the scenario was recorded.
+    /// Names it for a replay: `EVENTS-STATE`, or `recording` for a crash while the scenario was recorded. Where the power
+    /// went several times, one for each, with `+` between them.
     pub id: String,
     /// Its class.
     pub class: Class,
@@ -229,6 +241,9 @@ pub struct Finding {
     pub states: u64,
     /// Crash points that show it.
     pub points: u64,
+    /// The power cuts before, the first one first, when it shows in a recovery that was cut in its turn.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub earlier: Vec<SmallestState>,
     /// The smallest state that shows it.
     pub smallest: SmallestState,
     /// The stores behind it.

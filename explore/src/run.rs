@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use persist::{Choice, Event, Media, Platform, StateId};
+use persist::{Choice, Event, Media, Overlay, Platform, StateId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
+use crate::again;
 use crate::canary::{self, Canary};
 use crate::conversation::Trouble;
 use crate::findings::{self, Instance};
@@ -20,8 +21,8 @@ use crate::plant::drop_stores;
 use crate::points::{self, Images, Point, Points};
 use crate::record::{Recording, record};
 use crate::recover::{Outcome, Shape, Worker};
-use crate::report::{Counts, PointReport, REPORT, Report, SearchReport, Settings, Verdict};
-use crate::scenario::{Explore, Scenario};
+use crate::report::{Counts, PointReport, REPORT, Report, SearchReport, Settings, SmallestState, Verdict};
+use crate::scenario::{Dropped, Explore, Scenario};
 use crate::states;
 use crate::target::{HostError, Laboratory, Target};
 use crate::torn;
@@ -38,10 +39,10 @@ pub(crate) struct State {
 }
 
 /// What was recovered, and how completely every crash point was searched, when exploring lazily.
-struct Covered {
-    states: Vec<State>,
-    judged: Vec<Judged>,
-    searched: Vec<Searched>,
+pub(crate) struct Covered {
+    pub states: Vec<State>,
+    pub judged: Vec<Judged>,
+    pub searched: Vec<Searched>,
 }
 
 /// What came of a state.
@@ -52,6 +53,13 @@ pub(crate) struct Judged {
     pub shape: Option<Shape>,
     pub unknown: Option<String>,
     pub warnings: Vec<String>,
+}
+
+impl Judged {
+    /// Whether nothing is wrong with it, at any of its crash points.
+    pub fn is_fine(&self) -> bool {
+        self.unknown.is_none() && self.faults.iter().all(Vec::is_empty)
+    }
 }
 
 /// Everything that the parts of a run share.
@@ -66,6 +74,8 @@ pub(crate) struct Run<'a, L: Laboratory> {
     pub points: Points,
     /// What is done already, and where what gets done is kept.
     pub ledger: Arc<Ledger>,
+    /// The power cuts before, the first one first, when this is a recovery.
+    pub earlier: Vec<SmallestState>,
 }
 
 /// Records the scenario and finds its crash points.
@@ -81,7 +91,8 @@ pub(crate) fn prepare<'a, L: Laboratory>(
     }
     let dropped =
         scenario.plant.map(|plant| drop_stores(plant.drop, &recording.watched, &mut recording.events));
-    if dropped.as_ref().is_some_and(Vec::is_empty) {
+    let of_recovery = scenario.plant.is_some_and(|plant| plant.drop == Dropped::Replay);
+    if !of_recovery && dropped.as_ref().is_some_and(Vec::is_empty) {
         inconclusive.push("plant: there was nothing to drop".to_owned());
     }
     let regions = laboratory.start()?.regions();
@@ -93,20 +104,13 @@ pub(crate) fn prepare<'a, L: Laboratory>(
     });
     let modelled = modelled.collect();
     let media: Arc<dyn Media> = Arc::new(Images { regions, images: laboratory.images().to_vec() });
-    let model = Model { settings: options.model_of(scenario), regions: modelled, media };
+    let settings = options.model_of(scenario);
+    let model = Model { settings, regions: modelled, media, holding: Overlay::default() };
     let points = points::find(scenario, &recording, &model);
     inconclusive.extend(points.unresolved.iter().cloned());
     let ledger = options.ledger.clone().unwrap_or_default();
-    Ok(Run {
-        scenario,
-        laboratory,
-        options,
-        recording,
-        dropped: dropped.unwrap_or_default(),
-        model,
-        points,
-        ledger,
-    })
+    let (dropped, earlier) = (dropped.unwrap_or_default(), Vec::new());
+    Ok(Run { scenario, laboratory, options, recording, dropped, model, points, ledger, earlier })
 }
 
 /// Runs a scenario: records it, cuts the power everywhere it says, recovers, judges.
@@ -135,7 +139,10 @@ pub fn run<L: Laboratory>(
     if let Canary::NotSeen(why) = &canary {
         inconclusive.push(format!("canary: {why}"));
     }
-    let findings = findings::explain(&run, &states, instances)?;
+    let mut findings = findings::explain(&run, &states, instances)?;
+    let again = again::explore(&run, &states, &judged, progress)?;
+    inconclusive.extend(again.inconclusive);
+    findings.extend(again.findings);
     let mut report = Report {
         version: REPORT,
         scenario: scenario.name.clone(),
@@ -146,6 +153,7 @@ pub fn run<L: Laboratory>(
         settings: run.settings(),
         counts,
         findings,
+        in_recovery: again.levels,
         recording_warnings: run.recording.warnings.clone(),
         canary: canary.to_string(),
         points: run.point_reports(&states, &judged, &searched),
@@ -204,6 +212,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
             sampled: self.laboratory.samples(),
             seed: self.seed(),
             explore: self.explore(),
+            in_recovery: self.options.in_recovery.unwrap_or(self.scenario.crash.in_recovery),
             branches: (self.explore() == Explore::Lazy).then(|| self.branches()),
             budget: self.budget(),
             states_per_point: self.scenario.crash.states,
@@ -225,7 +234,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
         hash.finalize().to_hex().to_string()
     }
 
-    fn count(&self) -> Counts {
+    pub fn count(&self) -> Counts {
         let (mut total, mut log2, mut exact) = (0_u128, f64::NEG_INFINITY, true);
         for point in &self.points.points {
             let count = point.media.count();
@@ -258,7 +267,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
     }
 
     /// Finds crash states and recovers them.
-    fn cover(
+    pub fn cover(
         &self,
         counts: &mut Counts,
         inconclusive: &mut Vec<String>,
@@ -335,7 +344,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
     }
 
     /// Points that were asked for by name first: a small budget must not be used up before the first promise.
-    fn order(&self) -> Vec<usize> {
+    pub fn order(&self) -> Vec<usize> {
         let only_durable = |point: &Point| point.reasons.iter().all(|reason| reason == "durable");
         let mut named: Vec<usize> = Vec::new();
         let mut others: Vec<usize> = Vec::new();
@@ -493,7 +502,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
     }
 
     /// Every fault with the state and the place in it that show it, and a crash while recording.
-    fn instances(&self, states: &[State], judged: &[Judged]) -> Vec<Instance> {
+    pub fn instances(&self, states: &[State], judged: &[Judged]) -> Vec<Instance> {
         let mut instances = Vec::new();
         for (number, judged) in judged.iter().enumerate() {
             for (place, faults) in judged.faults.iter().enumerate() {
@@ -532,7 +541,12 @@ impl<'a, L: Laboratory> Run<'a, L> {
         instances
     }
 
-    fn point_reports(&self, states: &[State], judged: &[Judged], searched: &[Searched]) -> Vec<PointReport> {
+    pub fn point_reports(
+        &self,
+        states: &[State],
+        judged: &[Judged],
+        searched: &[Searched],
+    ) -> Vec<PointReport> {
         let mut reports: Vec<PointReport> =
             self.points.points.iter().map(|point| self.point_report(point)).collect();
         for (report, searched) in reports.iter_mut().zip(searched) {
@@ -561,6 +575,10 @@ impl<'a, L: Laboratory> Run<'a, L> {
 
     /// The step under way behind so many events, for people.
     pub fn step_at(&self, events: u64) -> Option<String> {
+        if !self.earlier.is_empty() {
+            let phase = self.recording.phases.iter().find(|(_, end)| events <= *end);
+            return phase.map(|(phase, _)| format!("recovery: {phase}"));
+        }
         let command = self.recording.timeline.command_at(events)?;
         let step = &self.scenario.steps[self.scenario.commands[command].step];
         Some(format!("line {}: {}", step.line, step.text))

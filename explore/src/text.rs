@@ -88,7 +88,8 @@ impl Report {
                 counts.states_exist, counts.states_exist_log2, counts.recoveries, counts.states_distinct
             )?;
             self.write_searches(f)?;
-            return self.write_judgements(f);
+            self.write_judgements(f)?;
+            return self.write_in_recovery(f);
         }
         writeln!(
             f,
@@ -101,7 +102,48 @@ impl Report {
             counts.states_left_out,
             settings.budget
         )?;
-        self.write_judgements(f)
+        self.write_judgements(f)?;
+        self.write_in_recovery(f)
+    }
+
+    /// What came of cutting the power again.
+    fn write_in_recovery(&self, f: &mut Formatter) -> fmt::Result {
+        for (level, number) in self.in_recovery.iter().zip(1..) {
+            let not_fine = match level.not_fine {
+                0 => String::new(),
+                states => format!(", {states} of them not fine already"),
+            };
+            writeln!(
+                f,
+                "  power cut in recovery ({number}): {} recoveries recorded{not_fine}, {} differ in what they write, {} cut",
+                level.recorded,
+                level.different,
+                level.roots.len()
+            )?;
+            let claim =
+                if level.is_exhaustive() { "exhaustive for these recoveries" } else { "a bounded choice" };
+            writeln!(
+                f,
+                "    {} crash points ({} more equal to one of them), {} exhaustive; {} recoveries, {} states judged: {claim}",
+                level.crash_points,
+                level.crash_points_equal,
+                level.points_exhaustive,
+                level.recoveries,
+                level.states
+            )?;
+            let bounded = level.roots.iter().flat_map(|root| {
+                root.bounded.iter().map(move |(events, why)| (root.cuts.last(), events, why))
+            });
+            for (cut, events, why) in bounded.clone().take(BOUNDED) {
+                let state = cut.map_or(String::new(), |cut| cut.state.to_string());
+                writeln!(f, "    behind {events} events of the recovery from state {state}: {why}")?;
+            }
+            match bounded.count().saturating_sub(BOUNDED) {
+                0 => (),
+                more => writeln!(f, "    and {more} more bounded: see the JSON report")?,
+            }
+        }
+        Ok(())
     }
 
     fn write_judgements(&self, f: &mut Formatter) -> fmt::Result {
@@ -158,6 +200,16 @@ fn write_finding(f: &mut Formatter, finding: &Finding, sampled: bool) -> fmt::Re
     if finding.is_of_recording() {
         writeln!(f, "  behind {} events", smallest.events)?;
     } else {
+        for cut in &finding.earlier {
+            writeln!(
+                f,
+                "  the power goes behind {} events, {} of {} parts in flight lost (state {}), and again in recovery:",
+                cut.events,
+                cut.lost.len(),
+                cut.in_flight,
+                cut.state
+            )?;
+        }
         writeln!(
             f,
             "  in {} states at {} crash points; smallest: behind {} events, {} of {} parts in flight lost",

@@ -101,9 +101,16 @@ pub struct CrashOptions {
     pub store_buffer: u32,
     /// Whether what a device flush covered that failed stays lost although a later one succeeds.
     pub failed_flush_loses: bool,
+    /// How often the power is cut again while recovering.
+    pub in_recovery: u32,
+    /// Of how many crash states the recovery is cut, at most.
+    pub in_recovery_states: u64,
     /// Seed of everything chosen by chance.
     pub seed: u64,
 }
+
+/// Most that the power is cut again while recovering: each time takes as long as all before, at least.
+pub const MOST_IN_RECOVERY: u32 = 4;
 
 impl Default for CrashOptions {
     fn default() -> CrashOptions {
@@ -116,6 +123,8 @@ impl Default for CrashOptions {
             strict_fences: false,
             store_buffer: persist::Settings::default().store_buffer,
             failed_flush_loses: false,
+            in_recovery: 0,
+            in_recovery_states: 16,
             seed: 1,
         }
     }
@@ -309,8 +318,20 @@ fn check_crash(source: &Source, raw: &schema::RawCrash) -> Result<CrashOptions, 
     crash.strict_fences = raw.strict_fences;
     crash.store_buffer = raw.store_buffer.unwrap_or(crash.store_buffer);
     crash.failed_flush_loses = raw.failed_flush_loses;
+    crash.in_recovery = raw.in_recovery.unwrap_or(crash.in_recovery);
+    if crash.in_recovery > MOST_IN_RECOVERY {
+        let what = format!("{}: the power is cut {MOST_IN_RECOVERY} times more at most", crash.in_recovery);
+        return Err(source.error(source.place(&["crash", "in_recovery"]), "in_recovery", what));
+    }
+    crash.in_recovery_states = raw.in_recovery_states.unwrap_or(crash.in_recovery_states);
     crash.seed = raw.seed.unwrap_or(crash.seed);
-    for (key, value) in [("budget", crash.budget), ("states", crash.states), ("branches", crash.branches)] {
+    let counts = [
+        ("budget", crash.budget),
+        ("states", crash.states),
+        ("branches", crash.branches),
+        ("in_recovery_states", crash.in_recovery_states),
+    ];
+    for (key, value) in counts {
         if value == 0 {
             return Err(source.error(source.place(&["crash", key]), key, "must be at least 1"));
         }

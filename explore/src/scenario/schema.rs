@@ -134,6 +134,8 @@ pub(super) struct RawCrash {
     pub branches: Option<u64>,
     pub budget: Option<u64>,
     pub states: Option<u64>,
+    pub in_recovery: Option<u32>,
+    pub in_recovery_states: Option<u64>,
     pub seed: Option<u64>,
     #[serde(default)]
     pub strict_fences: bool,
@@ -187,6 +189,9 @@ pub struct Plant {
 pub enum Dropped {
     /// What `blkdev_issue_zeroout` writes into newly allocated blocks, until `ext4_set_iomap` or `xfs_bmbt_to_iomap` is entered.
     Zeroing,
+    /// What the replay of ext4's journal writes, from `jbd2_journal_recover` on until `jbd2_journal_update_sb_log_tail` is
+    /// entered: out of the recording of a recovery that is cut (`in_recovery`).
+    Replay,
 }
 
 /// `[[step]]`: exactly one action; `store`, `flush` and `fence` go together.

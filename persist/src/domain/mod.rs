@@ -22,6 +22,7 @@ use crate::crash_point::CrashPoint;
 use crate::durable::{DurableLines, Media};
 use crate::line::{Line, NewestStore, Source};
 use crate::order::{Entry, Kind};
+use crate::overlay::Overlay;
 use crate::part::{Part, cut, line_of, lines_of_sector};
 use crate::settings::{Granularity, Platform, Region, Settings};
 use crate::{DrainKind, Event, EventKind, LINE, StorePath, WORD};
@@ -72,6 +73,15 @@ impl Domain {
             drained: BTreeSet::new(),
             device_flushes: BTreeMap::new(),
         }
+    }
+
+    /// The same before the first event of a machine that comes up on `content`, which is durable. Names of contents, and
+    /// the contents themselves, stay relative to the initial media.
+    pub fn holding(mut self, content: &Overlay) -> Self {
+        for (addr, line) in content.lines() {
+            self.durable.set(*addr, Some(*line));
+        }
+        self
     }
 
     /// Follows the next event. Returns whether it made something durable.

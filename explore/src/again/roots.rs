@@ -1,0 +1,190 @@
+//! First crash states: those whose recovery is cut in its turn.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use persist::{Choice, Overlay, StateId};
+
+use super::recording;
+use crate::oracle::expectation::Expectation;
+use crate::points::Point;
+use crate::recover::{Outcome, Worker};
+use crate::report::SmallestState;
+use crate::run::{Judged, Run, State};
+use crate::target::{HostError, Laboratory};
+
+/// Recoveries that are recorded to find those that differ, for each that is cut.
+const RECORDED: usize = 8;
+
+/// A crash state that a machine comes up on, to lose power again.
+pub(crate) struct Root {
+    pub content: Overlay,
+    pub cut: SmallestState,
+    /// What may be found, at every crash point of which it is a state.
+    pub expectations: Vec<Arc<Expectation>>,
+}
+
+/// The roots, and how they were chosen.
+pub(crate) struct Roots {
+    pub roots: Vec<Root>,
+    /// Crash states whose recovery was recorded.
+    pub recorded: u64,
+    /// Of these, not fine as they are: there is no point in cutting their recovery.
+    pub not_fine: u64,
+    /// Of the others, how many recoveries write different things.
+    pub different: u64,
+}
+
+/// A crash state, at every crash point of which it is one.
+struct Candidate {
+    at: Vec<(usize, Choice)>,
+}
+
+/// What the recovery of a candidate is like.
+#[derive(Clone, Copy)]
+struct Tried {
+    fine: bool,
+    digest: [u8; 32],
+    stores: u64,
+}
+
+/// Chooses at most `limit` crash states: of each crash point that with everything lost, that with nothing lost, and one
+/// by chance, then those that were explored; of recoveries that write the same, the one behind the most promises.
+pub(crate) fn choose<L: Laboratory>(
+    run: &Run<L>,
+    states: &[State],
+    judged: &[Judged],
+    limit: usize,
+) -> Result<Roots, HostError> {
+    let candidates = candidates(run, states, judged, limit.saturating_mul(RECORDED));
+    let tried = try_all(run, &candidates)?;
+    let mut alike: BTreeMap<(u64, [u8; 32]), Vec<usize>> = BTreeMap::new();
+    for (number, tried) in tried.iter().enumerate().filter(|(_, tried)| tried.fine) {
+        alike.entry((tried.stores, tried.digest)).or_default().push(number);
+    }
+    let promises = |candidate: &usize| {
+        let points = candidates[*candidate].at.iter();
+        points.map(|(point, _)| run.points.points[*point].expectation.promises.len()).max()
+    };
+    let mut alike: Vec<Vec<usize>> = alike.into_values().collect();
+    for group in &mut alike {
+        // A stable sort: of equals, the first.
+        group.sort_by_key(|candidate| std::cmp::Reverse(promises(candidate)));
+    }
+    let different = alike.len() as u64;
+    let chosen = evenly(&alike, limit);
+    Ok(Roots {
+        roots: chosen.into_iter().map(|candidate| root(run, &candidates[candidate])).collect(),
+        recorded: candidates.len() as u64,
+        not_fine: tried.iter().filter(|tried| !tried.fine).count() as u64,
+        different,
+    })
+}
+
+/// One of each group, from the first group to the last as evenly as it goes; when there are fewer groups than wanted,
+/// second ones, and so on.
+fn evenly(groups: &[Vec<usize>], limit: usize) -> Vec<usize> {
+    if groups.len() >= limit {
+        let last = groups.len() - 1;
+        let at = |number: usize| if limit == 1 { last } else { number * last / (limit - 1) };
+        return (0..limit).map(|number| groups[at(number)][0]).collect();
+    }
+    let most = groups.iter().map(Vec::len).max().unwrap_or(0);
+    let rounds = (0..most).flat_map(|round| groups.iter().filter_map(move |group| group.get(round)));
+    rounds.take(limit).copied().collect()
+}
+
+fn candidates<L: Laboratory>(
+    run: &Run<L>,
+    states: &[State],
+    judged: &[Judged],
+    limit: usize,
+) -> Vec<Candidate> {
+    let points = &run.points.points;
+    let mut found: Vec<Candidate> = Vec::new();
+    let mut known: BTreeMap<StateId, usize> = BTreeMap::new();
+    let mut add = |id: StateId, point: usize, choice: Choice| {
+        if points[point].is_only_strict(&choice) {
+            return;
+        }
+        let number = *known.entry(id).or_insert(found.len());
+        match found.get_mut(number) {
+            Some(candidate) if candidate.at.iter().any(|(other, _)| *other == point) => (),
+            Some(candidate) => candidate.at.push((point, choice)),
+            None => found.push(Candidate { at: vec![(point, choice)] }),
+        }
+    };
+    for round in 0..3 {
+        for point in run.order() {
+            let Point { media, .. } = &points[point];
+            let choice = match round {
+                0 => media.everything(),
+                1 => media.closure(media.handed_over().iter()),
+                _ => media.closure(
+                    media.random(run.seed() ^ points[point].events, 0).iter().chain(media.handed_over().iter()),
+                ),
+            };
+            add(media.state_id(&choice), point, choice);
+        }
+    }
+    for (state, _) in states.iter().zip(judged).filter(|(_, judged)| judged.is_fine()) {
+        for (point, choice) in &state.at {
+            add(state.id, *point, choice.clone());
+        }
+    }
+    found.truncate(limit);
+    found
+}
+
+
+fn try_all<L: Laboratory>(run: &Run<L>, candidates: &[Candidate]) -> Result<Vec<Tried>, HostError> {
+    let next = AtomicUsize::new(0);
+    let tried: Mutex<Vec<Option<Tried>>> = Mutex::new(vec![None; candidates.len()]);
+    run.on_all_workers(candidates.len(), || {
+        let mut worker = Worker::new(run.scenario, run.laboratory)?;
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(candidate) = candidates.get(number) else { return Ok(()) };
+            let (point, choice) = &candidate.at[0];
+            let content = run.points.points[*point].media.content(choice);
+            let recovery = recording::record(&mut worker, &content, None, &mut |_, _| None)?;
+            let outcome = &recovery.recovered.outcome;
+            let fine = matches!(outcome, Outcome::Found(_))
+                && candidate.at.iter().all(|(point, _)| run.faults(outcome, *point).is_empty());
+            let result = Tried { fine, digest: recovery.digest(), stores: recovery.stores() };
+            tried.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[number] = Some(result);
+        }
+    })?;
+    let tried = tried.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let missing = || HostError("a recovery was not recorded".to_owned());
+    tried.into_iter().map(|tried| tried.ok_or_else(missing)).collect()
+}
+
+fn root<L: Laboratory>(run: &Run<L>, candidate: &Candidate) -> Root {
+    let (point, choice) = &candidate.at[0];
+    let mut expectations: Vec<Arc<Expectation>> = Vec::new();
+    for (point, _) in &candidate.at {
+        let expectation = &run.points.points[*point].expectation;
+        if !expectations.contains(expectation) {
+            expectations.push(expectation.clone());
+        }
+    }
+    let point = &run.points.points[*point];
+    Root { content: point.media.content(choice), cut: SmallestState::of(point, choice), expectations }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::evenly;
+
+    #[test]
+    fn roots_are_spread_over_all_recoveries_that_differ() {
+        let groups = |len: usize| (0..len).map(|group| vec![group, 100 + group]).collect::<Vec<_>>();
+        assert_eq!(evenly(&groups(9), 3), [0, 4, 8]);
+        assert_eq!(evenly(&groups(9), 1), [8]);
+        assert_eq!(evenly(&groups(2), 3), [0, 1, 100]);
+        assert_eq!(evenly(&groups(2), 9), [0, 1, 100, 101]);
+        assert!(evenly(&[], 9).is_empty());
+    }
+}
