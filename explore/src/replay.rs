@@ -1,9 +1,12 @@
 //! A finding once more: the same recording, the same state, the same recovery.
 
+use persist::Choice;
+
+use crate::again;
 use crate::conversation::Trouble;
 use crate::options::RunOptions;
 use crate::recover::Worker;
-use crate::report::Report;
+use crate::report::{Report, SmallestState};
 use crate::run::{Run, prepare};
 use crate::scenario::{Scenario, ScenarioError};
 use crate::target::{HostError, Laboratory};
@@ -92,16 +95,13 @@ pub fn replay<L: Laboratory>(
     if finding.is_of_recording() {
         return Ok(recorded(&run));
     }
-    let smallest = &finding.smallest;
-    // Of several points behind the same events none differ in what is in flight.
-    let point = run.points.points.iter().position(|point| point.events == smallest.events);
-    let point = point
-        .ok_or_else(|| ReplayError::Other(format!("no crash point behind {} events", smallest.events)))?;
-    let media = &run.points.points[point].media;
-    let choice = media.without(smallest.lost.iter().map(|index| *index as usize));
-    if media.state_id(&choice) != smallest.state {
-        return Err(ReplayError::Other("the state has another content".to_owned()));
+    let mut run = run;
+    for cut in &finding.earlier {
+        let (point, choice) = find(&run, cut)?;
+        run = again::recovery_from(&run, point, &choice)?;
     }
+    let (point, choice) = find(&run, &finding.smallest)?;
+    let media = &run.points.points[point].media;
     let content = media.content(&choice);
     let mut image = laboratory.images().first().map_or(Vec::new(), |image| image.to_vec());
     let region = laboratory.start()?;
@@ -124,6 +124,20 @@ pub fn replay<L: Laboratory>(
         console: recovered.console,
         image: Some(image),
     })
+}
+
+/// The state that a report names.
+fn find<L: Laboratory>(run: &Run<L>, state: &SmallestState) -> Result<(usize, Choice), ReplayError> {
+    // Of several points behind the same events none differ in what is in flight.
+    let point = run.points.points.iter().position(|point| point.events == state.events);
+    let point =
+        point.ok_or_else(|| ReplayError::Other(format!("no crash point behind {} events", state.events)))?;
+    let media = &run.points.points[point].media;
+    let choice = media.without(state.lost.iter().map(|index| *index as usize));
+    if media.state_id(&choice) != state.state {
+        return Err(ReplayError::Other("the state has another content".to_owned()));
+    }
+    Ok((point, choice))
 }
 
 /// What the recording itself shows.

@@ -21,7 +21,7 @@ use crate::plant::drop_stores;
 use crate::points::{self, Images, Point, Points};
 use crate::record::{Recording, record};
 use crate::recover::{Outcome, Shape, Worker};
-use crate::report::{Counts, PointReport, REPORT, Report, SearchReport, Settings, SmallestState, Verdict};
+use crate::report::{Counts, PointReport, REPORT, Report, SearchReport, Settings, Verdict};
 use crate::scenario::{Dropped, Explore, Scenario};
 use crate::states;
 use crate::target::{HostError, Laboratory, Target};
@@ -74,8 +74,8 @@ pub(crate) struct Run<'a, L: Laboratory> {
     pub points: Points,
     /// What is done already, and where what gets done is kept.
     pub ledger: Arc<Ledger>,
-    /// The power cuts before, the first one first, when this is a recovery.
-    pub earlier: Vec<SmallestState>,
+    /// When this is a recovery, which power cuts came before.
+    pub earlier: Vec<again::Way>,
 }
 
 /// Records the scenario and finds its crash points.

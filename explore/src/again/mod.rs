@@ -13,13 +13,16 @@ mod roots;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use persist::Choice;
 
 pub(crate) use self::recording::{Recovery, points_of, record};
 use self::roots::Root;
 use crate::findings::{self, Instance};
 use crate::lazy::media_key;
-use crate::oracle::expectation::Timeline;
 use crate::options::{OnProgress, RunOptions};
+use crate::oracle::expectation::{Expectation, Timeline};
 use crate::plant;
 use crate::points::Point;
 use crate::record::Recording;
@@ -63,6 +66,36 @@ pub(crate) fn explore<L: Laboratory>(
     Ok(again)
 }
 
+/// A way to a recovery: the power cuts on it, and what may be found behind them.
+#[derive(Clone)]
+pub(crate) struct Way {
+    /// The first one first.
+    pub cuts: Vec<SmallestState>,
+    pub expectation: Arc<Expectation>,
+}
+
+impl<L: Laboratory> Run<'_, L> {
+    /// How often the power has gone before.
+    fn level(&self) -> usize {
+        self.earlier.first().map_or(0, |way| way.cuts.len())
+    }
+
+    /// The power cuts that lead to a crash point, itself not among them.
+    fn cuts_before(&self, point: usize) -> &[SmallestState] {
+        let expectation = &self.points.points[point].expectation;
+        let way = self.earlier.iter().find(|way| Arc::ptr_eq(&way.expectation, expectation));
+        way.map_or(&[], |way| &way.cuts)
+    }
+
+    /// The way to the recovery of a crash state.
+    fn way_to(&self, point: usize, choice: &Choice) -> Way {
+        let mut cuts = self.cuts_before(point).to_vec();
+        let point = &self.points.points[point];
+        cuts.push(SmallestState::of(point, choice));
+        Way { cuts, expectation: point.expectation.clone() }
+    }
+}
+
 impl Again {
     /// Cuts recoveries of some of these crash states, `depth` times in all.
     fn cut<L: Laboratory>(
@@ -73,7 +106,7 @@ impl Again {
         depth: u32,
         progress: OnProgress,
     ) -> Result<(), HostError> {
-        let level = run.earlier.len();
+        let level = run.level();
         let limit = usize::try_from(run.scenario.crash.in_recovery_states).unwrap_or(usize::MAX);
         let found = roots::choose(run, states, judged, limit)?;
         if self.levels.len() <= level {
@@ -110,15 +143,16 @@ impl Again {
         depth: u32,
         progress: OnProgress,
     ) -> Result<Counts, HostError> {
-        let level = run.earlier.len() - 1;
+        let level = run.level() - 1;
         let mut counts = run.count();
         let mut inconclusive = Vec::new();
         let Covered { states, judged, searched } = run.cover(&mut counts, &mut inconclusive, progress)?;
         let unknown = judged.iter().filter_map(|judged| judged.unknown.clone());
         inconclusive.extend(unknown.collect::<BTreeSet<_>>());
         counts.judged = judged.iter().map(|judged| judged.faults.len() as u64).sum();
-        let cut = run.earlier.last().expect("it comes up behind a power loss");
-        let why = |why: String| format!("in recovery from state {}: {why}", cut.state);
+        let cut = run.earlier.first().and_then(|way| way.cuts.last());
+        let state = cut.map_or(String::new(), |cut| cut.state.to_string());
+        let why = |why: String| format!("in recovery from state {state}: {why}");
         self.inconclusive.extend(inconclusive.into_iter().map(why));
         self.add_findings(run, &states, run.instances(&states, &judged))?;
         let points = run.point_reports(&states, &judged, &searched);
@@ -136,8 +170,9 @@ impl Again {
         states: &[State],
         instances: Vec<Instance>,
     ) -> Result<(), HostError> {
-        let (known, new): (Vec<Instance>, Vec<Instance>) =
-            instances.into_iter().partition(|instance| self.known.contains_key(&findings::key(&instance.fault)));
+        let (known, new): (Vec<Instance>, Vec<Instance>) = instances
+            .into_iter()
+            .partition(|instance| self.known.contains_key(&findings::key(&instance.fault)));
         let mut seen: BTreeMap<usize, (BTreeSet<usize>, BTreeSet<usize>)> = BTreeMap::new();
         for instance in &known {
             let Some((state, place)) = instance.state else { continue };
@@ -149,15 +184,26 @@ impl Again {
             self.findings[finding].states += states.len() as u64;
             self.findings[finding].points += points.len() as u64;
         }
-        let keys: BTreeSet<findings::Key> =
-            new.iter().map(|instance| findings::key(&instance.fault)).collect();
-        // Findings come in the order of their keys.
-        let explained = findings::explain(run, states, new)?;
-        for (key, mut finding) in keys.into_iter().zip(explained) {
-            finding.earlier.clone_from(&run.earlier);
-            finding.id = id(&run.earlier, &finding.id);
+        let mut kinds: BTreeMap<findings::Key, Vec<Instance>> = BTreeMap::new();
+        for instance in new {
+            kinds.entry(findings::key(&instance.fault)).or_default().push(instance);
+        }
+        for (key, mut instances) in kinds {
+            let way = |instance: &Instance| {
+                let (state, place) = instance.state?;
+                Some(run.cuts_before(states[state].at[place].0).to_vec())
+            };
+            // A finding has one way that leads to it.
+            let Some(cuts) = instances.iter().min_by_key(|it| (it.only_strict, it.lost)).and_then(way) else {
+                continue;
+            };
+            instances.retain(|instance| way(instance).as_ref() == Some(&cuts));
             self.known.insert(key, self.findings.len());
-            self.findings.push(finding);
+            for mut finding in findings::explain(run, states, instances)? {
+                finding.id = id(&cuts, &finding.id);
+                finding.earlier.clone_from(&cuts);
+                self.findings.push(finding);
+            }
         }
         Ok(())
     }
@@ -204,6 +250,17 @@ fn id(earlier: &[SmallestState], last: &str) -> String {
     cuts.chain([last.to_owned()]).collect::<Vec<_>>().join("+")
 }
 
+/// The recovery of a crash state as something to explore.
+pub(crate) fn recovery_from<'a, L: Laboratory>(
+    run: &Run<'a, L>,
+    point: usize,
+    choice: &Choice,
+) -> Result<Run<'a, L>, HostError> {
+    let content = run.points.points[point].media.content(choice);
+    let root = Root { content, ways: vec![run.way_to(point, choice)] };
+    below(run, run.scenario, run.options, root)
+}
+
 /// The recovery of a root as something to explore.
 fn below<'a, L: Laboratory>(
     run: &Run<'a, L>,
@@ -217,7 +274,8 @@ fn below<'a, L: Laboratory>(
     let Recovery { recovered, mut events, phases } = recovery;
     let watched = plant::watched_in_recovery(scenario, run.laboratory);
     let dropped = plant::drop_replayed(scenario, &watched, &mut events);
-    let points = points_of(&events, &model, &root.expectations);
+    let expectations: Vec<_> = root.ways.iter().map(|way| way.expectation.clone()).collect();
+    let points = points_of(&events, &model, &expectations);
     let timeline = Timeline { promises: run.recording.timeline.promises.clone(), ..Timeline::default() };
     let recording = Recording {
         events,
@@ -229,7 +287,6 @@ fn below<'a, L: Laboratory>(
         account: Vec::new(),
         phases,
     };
-    let mut earlier = run.earlier.clone();
-    earlier.push(root.cut);
+    let earlier = root.ways;
     Ok(Run { scenario, laboratory: run.laboratory, options, recording, dropped, model, points, earlier })
 }

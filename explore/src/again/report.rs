@@ -90,7 +90,7 @@ impl RootReport {
         });
         let exhaustive = if counts.exhaustive { counts.crash_points } else { counts.points_exhaustive };
         RootReport {
-            cuts: run.earlier.clone(),
+            cuts: run.earlier.first().map_or(Vec::new(), |way| way.cuts.clone()),
             events: run.recording.events.len() as u64,
             crash_points: counts.crash_points,
             points_exhaustive: exhaustive,

@@ -1,16 +1,14 @@
 //! First crash states: those whose recovery is cut in its turn.
 
 use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 
 use persist::{Choice, Overlay, StateId};
 
-use super::recording;
-use crate::oracle::expectation::Expectation;
+use super::{Way, recording};
 use crate::points::Point;
 use crate::recover::{Outcome, Worker};
-use crate::report::SmallestState;
 use crate::run::{Judged, Run, State};
 use crate::target::{HostError, Laboratory};
 
@@ -20,9 +18,8 @@ const RECORDED: usize = 8;
 /// A crash state that a machine comes up on, to lose power again.
 pub(crate) struct Root {
     pub content: Overlay,
-    pub cut: SmallestState,
-    /// What may be found, at every crash point of which it is a state.
-    pub expectations: Vec<Arc<Expectation>>,
+    /// One for each of the different things that may be found, at the crash points of which it is a state.
+    pub ways: Vec<Way>,
 }
 
 /// The roots, and how they were chosen.
@@ -122,7 +119,10 @@ fn candidates<L: Laboratory>(
                 0 => media.everything(),
                 1 => media.closure(media.handed_over().iter()),
                 _ => media.closure(
-                    media.random(run.seed() ^ points[point].events, 0).iter().chain(media.handed_over().iter()),
+                    media
+                        .random(run.seed() ^ points[point].events, 0)
+                        .iter()
+                        .chain(media.handed_over().iter()),
                 ),
             };
             add(media.state_id(&choice), point, choice);
@@ -136,7 +136,6 @@ fn candidates<L: Laboratory>(
     found.truncate(limit);
     found
 }
-
 
 fn try_all<L: Laboratory>(run: &Run<L>, candidates: &[Candidate]) -> Result<Vec<Tried>, HostError> {
     let next = AtomicUsize::new(0);
@@ -162,16 +161,15 @@ fn try_all<L: Laboratory>(run: &Run<L>, candidates: &[Candidate]) -> Result<Vec<
 }
 
 fn root<L: Laboratory>(run: &Run<L>, candidate: &Candidate) -> Root {
-    let (point, choice) = &candidate.at[0];
-    let mut expectations: Vec<Arc<Expectation>> = Vec::new();
-    for (point, _) in &candidate.at {
-        let expectation = &run.points.points[*point].expectation;
-        if !expectations.contains(expectation) {
-            expectations.push(expectation.clone());
+    let mut ways: Vec<Way> = Vec::new();
+    for (point, choice) in &candidate.at {
+        let way = run.way_to(*point, choice);
+        if ways.iter().all(|known| known.expectation != way.expectation) {
+            ways.push(way);
         }
     }
-    let point = &run.points.points[*point];
-    Root { content: point.media.content(choice), cut: SmallestState::of(point, choice), expectations }
+    let (point, choice) = &candidate.at[0];
+    Root { content: run.points.points[*point].media.content(choice), ways }
 }
 
 #[cfg(test)]

@@ -255,8 +255,7 @@ pub(crate) fn media_key(media: &CrashPoint) -> [u8; 32] {
     let mut hash = blake3::Hasher::new();
     hash.update(media.durable_id().to_string().as_bytes());
     for part in media.in_flight() {
-        let what =
-            (part.event, part.addr, &part.bytes, part.handed_over_by, part.drained_by, part.failed_by);
+        let what = (part.event, part.addr, &part.bytes, part.handed_over_by, part.drained_by, part.failed_by);
         hash.update(format!("{what:?}").as_bytes());
     }
     *hash.finalize().as_bytes()

@@ -26,7 +26,7 @@ pub struct Bus {
 }
 
 /// The functions of the toy kernel; function N is at 0xffff_0000 + N * 0x100.
-pub const FUNCTIONS: [&str; 8] = [
+pub const FUNCTIONS: [&str; 10] = [
     "blkdev_issue_zeroout",
     "ext4_set_iomap",
     "dax_iomap_pte_fault",
@@ -35,6 +35,8 @@ pub const FUNCTIONS: [&str; 8] = [
     "generic_nvdimm_flush",
     "insert_pfn",
     "__memcpy_flushcache",
+    "jbd2_journal_recover",
+    "jbd2_journal_update_sb_log_tail",
 ];
 
 pub fn address_of(name: &str) -> Option<u64> {

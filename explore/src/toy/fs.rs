@@ -1,6 +1,10 @@
 //! A file system for the toy machine: two metadata areas written in turn, each made valid by one commit sector. It
 //! behaves as ext4 does where exploration looks: new blocks are zeroed before they are used, metadata waits in DRAM
 //! for a commit, a commit flushes before and behind its commit record.
+//!
+//! With the mount option `journal` the two areas are a journal: mounting replays the newest commit into a third area, the
+//! home of the metadata, and empties the journal then. So recovery writes. With `replay-no-flush` it does not wait for
+//! what it has replayed: a fault, planted for tests.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use super::events::Bus;
 
 pub const PAGE: u64 = 4096;
-const AREAS: [u64; 2] = [PAGE, 9 * PAGE];
+const AREAS: [u64; 3] = [PAGE, 9 * PAGE, 17 * PAGE];
 const AREA: u64 = 8 * PAGE;
+/// The slot and the area that are no journal.
+const HOME: usize = 2;
 const FIRST_BLOCK: u64 = 32;
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -58,27 +64,45 @@ impl Fs {
         }
         let empty = Metadata { seq: 1, next_block: FIRST_BLOCK, next_inode: 1, ..Metadata::default() };
         region[..PAGE as usize].fill(0);
-        let (area, bytes, sector) = encode(&empty);
-        region[area as usize..][..bytes.len()].copy_from_slice(&bytes);
-        region[(empty.seq % 2 * 512) as usize..][..512].copy_from_slice(&sector);
+        let (bytes, sector) = encode(&empty);
+        let slot = (empty.seq % 2) as usize;
+        for slot in [slot, HOME] {
+            region[AREAS[slot] as usize..][..bytes.len()].copy_from_slice(&bytes);
+            region[slot * 512..][..512].copy_from_slice(&sector);
+        }
     }
 
-    pub fn mount(bus: &Bus, options: &str) -> Result<Fs, Errno> {
+    pub fn mount(bus: &mut Bus, options: &str) -> Result<Fs, Errno> {
+        let journal = options.contains("journal");
+        let slots = if journal { 0..3 } else { 0..2 };
+        let committed = slots.filter_map(|slot| Some((slot, read_commit(bus, slot)?)));
+        // What is replayed in part is not at home yet.
         let committed =
-            [0, 1].into_iter().filter_map(|slot| read_commit(bus, slot)).max_by_key(|commit| commit.0);
-        let (seq, len, sum) = committed.ok_or(Errno("mount", 22))?;
-        let mut bytes = vec![0; len.min(AREA) as usize];
-        bus.read(AREAS[(seq % 2) as usize], &mut bytes);
-        if checksum(&bytes) != sum {
-            return Err(Errno("mount", 117));
-        }
+            committed.filter(|(slot, (_, len, sum))| *slot != HOME || read(bus, *slot, *len, *sum).is_some());
+        let newest = committed.max_by_key(|(slot, commit)| (commit.0, *slot));
+        let (slot, (_, len, sum)) = newest.ok_or(Errno("mount", 22))?;
+        let bytes = read(bus, slot, len, sum).ok_or(Errno("mount", 117))?;
         let now: Metadata = postcard::from_bytes(&bytes).map_err(|_| Errno("mount", 117))?;
-        Ok(Fs {
-            committed: now.clone(),
-            now,
-            barrier: !options.contains("barrier=0"),
-            dirty: BTreeSet::new(),
-        })
+        let barrier = !options.contains("barrier=0");
+        let fs = Fs { committed: now.clone(), now, barrier, dirty: BTreeSet::new() };
+        if journal && slot != HOME {
+            fs.replay(bus, slot, !options.contains("replay-no-flush"));
+        }
+        Ok(fs)
+    }
+
+    /// Brings what was committed home, and empties the slot of the journal.
+    fn replay(&self, bus: &mut Bus, slot: usize, flush: bool) {
+        bus.symbol("jbd2_journal_recover");
+        let (bytes, sector) = encode(&self.now);
+        bus.copy(AREAS[HOME], &bytes);
+        bus.copy(HOME as u64 * 512, &sector);
+        if flush {
+            self.flush(bus);
+        }
+        bus.symbol("jbd2_journal_update_sb_log_tail");
+        bus.copy(slot as u64 * 512, &[0; 512]);
+        self.flush(bus);
     }
 
     pub fn inode(&self, path: &str) -> Result<u32, Errno> {
@@ -196,8 +220,8 @@ impl Fs {
 
     fn commit(&mut self, bus: &mut Bus) {
         self.now.seq += 1;
-        let (area, bytes, sector) = encode(&self.now);
-        bus.copy(area, &bytes);
+        let (bytes, sector) = encode(&self.now);
+        bus.copy(AREAS[(self.now.seq % 2) as usize], &bytes);
         bus.symbol("journal_submit_commit_record");
         self.flush(bus);
         bus.copy(self.now.seq % 2 * 512, &sector);
@@ -230,7 +254,8 @@ impl Fs {
     }
 }
 
-fn encode(metadata: &Metadata) -> (u64, Vec<u8>, [u8; 512]) {
+/// The metadata, and the sector that makes them valid.
+fn encode(metadata: &Metadata) -> (Vec<u8>, [u8; 512]) {
     let mut bytes = postcard::to_stdvec(metadata).expect("metadata can be encoded");
     // Whole sectors, so that they do not tear.
     let len = bytes.len();
@@ -242,14 +267,21 @@ fn encode(metadata: &Metadata) -> (u64, Vec<u8>, [u8; 512]) {
     }
     let sum = checksum(&sector[..24]);
     sector[504..].copy_from_slice(&sum.to_le_bytes());
-    (AREAS[(metadata.seq % 2) as usize], bytes, sector)
+    (bytes, sector)
 }
 
-fn read_commit(bus: &Bus, slot: u64) -> Option<(u64, u64, u64)> {
+fn read_commit(bus: &Bus, slot: usize) -> Option<(u64, u64, u64)> {
     let mut sector = [0; 512];
-    bus.read(slot * 512, &mut sector);
+    bus.read(slot as u64 * 512, &mut sector);
     let word = |at: usize| u64::from_le_bytes(sector[at * 8..][..8].try_into().expect("eight bytes"));
     (word(63) == checksum(&sector[..24])).then(|| (word(0), word(1), word(2)))
+}
+
+/// What is in the area of a slot, if it is what the commit says.
+fn read(bus: &Bus, slot: usize, len: u64, sum: u64) -> Option<Vec<u8>> {
+    let mut bytes = vec![0; len.min(AREA) as usize];
+    bus.read(AREAS[slot], &mut bytes);
+    (checksum(&bytes) == sum).then_some(bytes)
 }
 
 fn checksum(bytes: &[u8]) -> u64 {

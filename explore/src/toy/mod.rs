@@ -84,7 +84,7 @@ impl State {
                 if options.contains("hang") {
                     self.stage = Stage::Hung;
                 }
-                self.fs = Some(Fs::mount(&self.bus, options).map_err(failed)?);
+                self.fs = Some(Fs::mount(&mut self.bus, options).map_err(failed)?);
                 return Ok(());
             }
             Command::Run { map, ops } => return self.straight_line(map, ops),
