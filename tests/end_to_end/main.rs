@@ -11,6 +11,7 @@ mod parts;
 mod platforms;
 mod processors;
 mod programs;
+mod recovery;
 mod sabotage;
 mod sampled;
 mod support;
