@@ -26,7 +26,7 @@ impl Model {
     }
 
     /// The same for a machine that comes up on this content.
-    pub fn from_state(&self, content: Overlay) -> Model {
+    pub fn holding(&self, content: Overlay) -> Model {
         Model { holding: content, ..self.clone() }
     }
 

@@ -269,7 +269,7 @@ fn below<'a, L: Laboratory>(
     root: Root,
 ) -> Result<Run<'a, L>, HostError> {
     let mut worker = Worker::new(scenario, run.laboratory)?;
-    let model = run.model.from_state(root.content);
+    let model = run.model.holding(root.content);
     let recovery = record(&mut worker, &model.holding, None, &mut |_, _| None)?;
     let Recovery { recovered, mut events, phases } = recovery;
     let watched = plant::watched_in_recovery(scenario, run.laboratory);
