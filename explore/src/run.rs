@@ -369,7 +369,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
         let key = |state: &State| {
             let events: Vec<u64> =
                 state.at.iter().map(|(point, _)| self.points.points[*point].events).collect();
-            ledger::key("state", &(state.id, events))
+            ledger::key("state", &(self.place(), state.id, events))
         };
         let keys: Vec<ledger::Key> = states.iter().map(key).collect();
         let fits = |unit: usize, judged: &Judged| judged.faults.len() == states[unit].at.len();

@@ -15,7 +15,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use persist::Choice;
+use persist::{Choice, StateId};
 
 pub(crate) use self::recording::{Recovery, points_of, record};
 use self::roots::Root;
@@ -56,6 +56,10 @@ pub(crate) fn explore<L: Laboratory>(
 ) -> Result<Again, HostError> {
     let mut again = Again::default();
     let depth = run.options.in_recovery.unwrap_or(run.scenario.crash.in_recovery);
+    // Which recoveries are cut follows from all results together.
+    if run.is_partial() {
+        return Ok(again);
+    }
     if depth > 0 {
         again.cut(run, states, judged, depth, progress)?;
     }
@@ -78,6 +82,12 @@ impl<L: Laboratory> Run<'_, L> {
     /// How often the power has gone before.
     fn level(&self) -> usize {
         self.earlier.first().map_or(0, |way| way.cuts.len())
+    }
+
+    /// Tells this recovery from all others: every way to it, by events and names of states.
+    pub fn place(&self) -> Vec<Vec<(u64, StateId)>> {
+        let cuts = |way: &Way| way.cuts.iter().map(|cut| (cut.events, cut.state)).collect();
+        self.earlier.iter().map(cuts).collect()
     }
 
     /// The power cuts that lead to a crash point, itself not among them.
@@ -108,7 +118,7 @@ impl Again {
     ) -> Result<(), HostError> {
         let level = run.level();
         let limit = usize::try_from(run.scenario.crash.in_recovery_states).unwrap_or(usize::MAX);
-        let found = roots::choose(run, states, judged, limit)?;
+        let found = roots::choose(run, states, judged, limit, progress)?;
         if self.levels.len() <= level {
             self.levels.push(LevelReport::default());
         }
@@ -119,6 +129,9 @@ impl Again {
         let mut shares = Shares::of(run);
         let count = found.roots.len();
         for (number, root) in found.roots.into_iter().enumerate() {
+            if run.interrupted() {
+                break;
+            }
             let (options, scenario) = shares.next(run, count - number);
             let mut recovery = below(run, &scenario, &options, root)?;
             self.dropped += recovery.dropped.len();
@@ -288,5 +301,16 @@ fn below<'a, L: Laboratory>(
         phases,
     };
     let earlier = root.ways;
-    Ok(Run { scenario, laboratory: run.laboratory, options, recording, dropped, model, points, earlier })
+    let ledger = run.ledger.clone();
+    Ok(Run {
+        scenario,
+        laboratory: run.laboratory,
+        options,
+        recording,
+        dropped,
+        model,
+        points,
+        ledger,
+        earlier,
+    })
 }

@@ -1,16 +1,18 @@
 //! First crash states: those whose recovery is cut in its turn.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use persist::{Choice, Overlay, StateId};
+use serde::{Deserialize, Serialize};
 
 use super::{Way, recording};
+use crate::ledger;
+use crate::options::OnProgress;
 use crate::points::Point;
 use crate::recover::{Outcome, Worker};
 use crate::run::{Judged, Run, State};
 use crate::target::{HostError, Laboratory};
+use crate::work::Units;
 
 /// Recoveries that are recorded to find those that differ, for each that is cut.
 const RECORDED: usize = 8;
@@ -39,7 +41,7 @@ struct Candidate {
 }
 
 /// What the recovery of a candidate is like.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 struct Tried {
     fine: bool,
     digest: [u8; 32],
@@ -53,12 +55,16 @@ pub(crate) fn choose<L: Laboratory>(
     states: &[State],
     judged: &[Judged],
     limit: usize,
+    progress: OnProgress,
 ) -> Result<Roots, HostError> {
     let candidates = candidates(run, states, judged, limit.saturating_mul(RECORDED));
-    let tried = try_all(run, &candidates)?;
+    let tried = try_all(run, &candidates, progress)?;
+    // What is not there was not begun when the run was interrupted.
+    let tried: Vec<(usize, Tried)> =
+        tried.into_iter().enumerate().filter_map(|(number, tried)| Some((number, tried?))).collect();
     let mut alike: BTreeMap<(u64, [u8; 32]), Vec<usize>> = BTreeMap::new();
-    for (number, tried) in tried.iter().enumerate().filter(|(_, tried)| tried.fine) {
-        alike.entry((tried.stores, tried.digest)).or_default().push(number);
+    for (number, tried) in tried.iter().filter(|(_, tried)| tried.fine) {
+        alike.entry((tried.stores, tried.digest)).or_default().push(*number);
     }
     let promises = |candidate: &usize| {
         let points = candidates[*candidate].at.iter();
@@ -73,8 +79,8 @@ pub(crate) fn choose<L: Laboratory>(
     let chosen = evenly(&alike, limit);
     Ok(Roots {
         roots: chosen.into_iter().map(|candidate| root(run, &candidates[candidate])).collect(),
-        recorded: candidates.len() as u64,
-        not_fine: tried.iter().filter(|tried| !tried.fine).count() as u64,
+        recorded: tried.len() as u64,
+        not_fine: tried.iter().filter(|(_, tried)| !tried.fine).count() as u64,
         different,
     })
 }
@@ -137,27 +143,31 @@ fn candidates<L: Laboratory>(
     found
 }
 
-fn try_all<L: Laboratory>(run: &Run<L>, candidates: &[Candidate]) -> Result<Vec<Tried>, HostError> {
-    let next = AtomicUsize::new(0);
-    let tried: Mutex<Vec<Option<Tried>>> = Mutex::new(vec![None; candidates.len()]);
-    run.on_all_workers(candidates.len(), || {
-        let mut worker = Worker::new(run.scenario, run.laboratory)?;
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(candidate) = candidates.get(number) else { return Ok(()) };
-            let (point, choice) = &candidate.at[0];
-            let content = run.points.points[*point].media.content(choice);
-            let recovery = recording::record(&mut worker, &content, None, &mut |_, _| None)?;
-            let outcome = &recovery.recovered.outcome;
-            let fine = matches!(outcome, Outcome::Found(_))
-                && candidate.at.iter().all(|(point, _)| run.faults(outcome, *point).is_empty());
-            let result = Tried { fine, digest: recovery.digest(), stores: recovery.stores() };
-            tried.lock().unwrap_or_else(|poisoned| poisoned.into_inner())[number] = Some(result);
-        }
-    })?;
-    let tried = tried.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let missing = || HostError("a recovery was not recorded".to_owned());
-    tried.into_iter().map(|tried| tried.ok_or_else(missing)).collect()
+fn try_all<L: Laboratory>(
+    run: &Run<L>,
+    candidates: &[Candidate],
+    progress: OnProgress,
+) -> Result<Vec<Option<Tried>>, HostError> {
+    let key = |candidate: &Candidate| {
+        let points = &run.points.points;
+        let (point, choice) = &candidate.at[0];
+        let events: Vec<u64> = candidate.at.iter().map(|(point, _)| points[*point].events).collect();
+        ledger::key("recovery", &(run.place(), points[*point].media.state_id(choice), events))
+    };
+    let keys: Vec<ledger::Key> = candidates.iter().map(key).collect();
+    let units = Units { keys: &keys, divided: false, is_whole: |_: &Tried| true, fits: &|_, _| true };
+    let begin = || Worker::new(run.scenario, run.laboratory);
+    let record = |worker: &mut Worker<L>, unit: usize| {
+        let candidate = &candidates[unit];
+        let (point, choice) = &candidate.at[0];
+        let content = run.points.points[*point].media.content(choice);
+        let recovery = recording::record(worker, &content, None, &mut |_, _| None)?;
+        let outcome = &recovery.recovered.outcome;
+        let fine = matches!(outcome, Outcome::Found(_))
+            && candidate.at.iter().all(|(point, _)| run.faults(outcome, *point).is_empty());
+        Ok(Tried { fine, digest: recovery.digest(), stores: recovery.stores() })
+    };
+    run.do_all(&units, begin, record, progress)
 }
 
 fn root<L: Laboratory>(run: &Run<L>, candidate: &Candidate) -> Root {

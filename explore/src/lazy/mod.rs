@@ -174,7 +174,7 @@ impl<L: Laboratory> Run<'_, L> {
             let task = &tasks[*task];
             let events: Vec<u64> =
                 task.points.iter().map(|point| self.points.points[*point].events).collect();
-            ledger::key("search", &(media_key(self.media(task)), task.plain, events, limit))
+            ledger::key("search", &(self.place(), media_key(self.media(task)), task.plain, events, limit))
         };
         let keys: Vec<ledger::Key> = wanted.iter().map(key).collect();
         let fits = |unit: usize, done: &Done| {
