@@ -41,6 +41,7 @@ mod torn;
 mod toy;
 mod user_stack;
 pub mod verdict;
+mod window_rules;
 mod windows;
 mod work;
 
