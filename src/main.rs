@@ -12,6 +12,7 @@ mod payload;
 mod progress;
 mod replay;
 mod run;
+mod sequences;
 mod size;
 
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ enum Command {
     Run(run::Run),
     Merge(merge::Merge),
     Replay(replay::Replay),
+    Sequences(sequences::Sequences),
     Boot(boot::Boot),
     Images(images::Images),
     Bench(bench::Bench),
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Merge(merge) => merge.run(),
         Command::Replay(replay) => replay.run(),
+        Command::Sequences(sequences) => sequences.run(),
         Command::Boot(boot) => boot.run(),
         Command::Images(images) => images.run(),
         Command::Bench(bench) => bench.run(),

@@ -305,7 +305,7 @@ fn platform(text: &str) -> Result<Platform, String> {
     })
 }
 
-fn class(text: &str) -> Result<Class, String> {
+pub fn class(text: &str) -> Result<Class, String> {
     serde_json::from_value(serde_json::Value::String(text.to_owned()))
         .map_err(|_| format!("{text:?} is no class: give one that a report names, torn-sector for instance"))
 }

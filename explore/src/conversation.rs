@@ -289,13 +289,14 @@ impl<'a, T: Target> Conversation<'a, T> {
         if self.heard.observed_bytes > MOST_OBSERVED && size <= LARGEST_FILE {
             return Err(Trouble::Harness(format!("observations of more than {MOST_OBSERVED} bytes")));
         }
+        let attributes = observation.attributes;
         let entry = match observation.found {
             Found::Nothing => None,
             Found::Errno { call, errno } => Some(Entry::Unreadable { call, errno }),
-            Found::Directory => Some(Entry::Directory),
-            Found::Symlink { target } => Some(Entry::Symlink { target }),
+            Found::Directory => Some(Entry::Directory { attributes }),
+            Found::Symlink { target } => Some(Entry::Symlink { target, attributes }),
             Found::Other => Some(Entry::Other),
-            Found::File { size, allocated, address, .. } => {
+            Found::File { size, allocated, address } => {
                 if let Some((_, offset)) =
                     self.wanted.filter(|(path, offset)| *path == observation.path && *offset < size)
                 {
@@ -303,7 +304,7 @@ impl<'a, T: Target> Conversation<'a, T> {
                 }
                 let content = self.content(&observation.path, address, size)?;
                 let open = runs(self.target.origins(address, content.len()));
-                Some(Entry::File { size, allocated, content, open })
+                Some(Entry::File { size, allocated, attributes, content, open })
             }
         };
         self.heard.observed.push((observation.path, entry));

@@ -111,14 +111,17 @@ fn message() -> impl Strategy<Value = Vec<u8>> {
     let found = prop_oneof![
         (length(), any::<u64>(), address()).prop_map(|(size, allocated, address)| Found::File {
             size,
-            links: 1,
             allocated,
             address
         }),
         Just(Found::Directory),
         any::<i32>().prop_map(|errno| Found::Errno { call: "read".to_owned(), errno }),
     ];
-    let observation = found.prop_map(|found| Observation { path: "a".to_owned(), found });
+    let observation = found.prop_map(|found| Observation {
+        path: "a".to_owned(),
+        found,
+        attributes: guest_protocol::Attributes { links: 1, xattrs: vec![("user.a".to_owned(), vec![1])] },
+    });
     prop_oneof![
         any::<i32>().prop_map(|status| postcard::to_stdvec(&Reply::Exited { status }).unwrap()),
         observation.prop_map(|it| postcard::to_stdvec(&it).unwrap()),

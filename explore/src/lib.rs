@@ -30,6 +30,7 @@ pub mod replay;
 pub mod report;
 mod run;
 pub mod scenario;
+pub mod sequences;
 pub mod shard;
 mod states;
 pub mod target;

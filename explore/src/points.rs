@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use persist::{Choice, CrashPoint, Domain, EventKind, Media, StateId};
+use persist::{Choice, CrashPoint, Domain, Event, EventKind, Media, StateId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -151,6 +151,20 @@ struct Wanted {
     left_out: usize,
 }
 
+impl Wanted {
+    /// Leaves out what lies in front of a marker. That itself is a crash point, and so is the end of the recording.
+    fn begin_at(&mut self, marker: u32, events: &[Event]) {
+        let Some(begin) = events.iter().find(|event| event.kind == EventKind::Marker { id: marker }) else {
+            return self.unresolved.push(format!("marker {marker}: the recording did not come to it"));
+        };
+        self.events = self.events.split_off(&begin.seq);
+        let last = events.last().map_or(0, |event| event.seq + 1);
+        for (events, reason) in [(begin.seq + 1, format!("marker {marker}")), (last, "end".to_owned())] {
+            self.events.entry(events).or_default().insert(reason);
+        }
+    }
+}
+
 /// Applies every rule.
 fn wanted(scenario: &Scenario, recording: &Recording, faults: &[windows::Fault], model: &Model) -> Wanted {
     let growth = model.growth(&recording.events);
@@ -170,6 +184,9 @@ fn wanted(scenario: &Scenario, recording: &Recording, faults: &[windows::Fault],
             }),
             Err(why) => wanted.unresolved.push(format!("{rule}: {why}")),
         }
+    }
+    if let Some(marker) = scenario.crash.from_marker {
+        wanted.begin_at(marker, &recording.events);
     }
     wanted
 }

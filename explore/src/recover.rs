@@ -275,8 +275,9 @@ impl Outcome {
         for (path, entry) in self.tree().iter().flat_map(|tree| &tree.0) {
             hash.update(&(path.len() as u64).to_le_bytes()).update(path.as_bytes());
             match entry {
-                Entry::File { size, allocated, content, open } => {
-                    hash.update(format!("{size} {allocated} {open:?} {}", content.len()).as_bytes())
+                Entry::File { size, allocated, attributes, content, open } => {
+                    let rest = format!("{size} {allocated} {attributes:?} {open:?} {}", content.len());
+                    hash.update(rest.as_bytes())
                         .update(content);
                 }
                 other => {

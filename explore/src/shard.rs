@@ -37,7 +37,7 @@ impl Shard {
     }
 
     /// Whether it does the unit with this number.
-    pub(crate) fn has(self, unit: usize) -> bool {
+    pub fn has(self, unit: usize) -> bool {
         unit % self.of as usize == self.index as usize - 1
     }
 }

@@ -199,7 +199,7 @@ pub fn conversation_seeds() -> Vec<Vec<u8>> {
         seeds.push([call(call::NEXT, 0), call(call::DONE, message.len()), message].concat());
     }
     for found in [Found::Nothing, Found::Directory, Found::Symlink { target: "a".into() }] {
-        let observation = Observation { path: "a".into(), found };
+        let observation = Observation { path: "a".into(), found, attributes: Default::default() };
         let message = postcard::to_allocvec(&observation).unwrap_or_default();
         let calls = [call(call::NEXT, 0), call(call::OBSERVE, message.len())].concat();
         seeds.push(

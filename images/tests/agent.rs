@@ -137,6 +137,8 @@ fn everything() -> Vec<(Command, &'static str)> {
         (Command::Link { from: path("g"), to: path("k") }, "Ok"),
         (Command::Symlink { target: path("g"), path: path("l") }, "Ok"),
         (Command::Unlink { path: path("k") }, "Ok"),
+        (xattr("g"), "Ok"),
+        (Command::RemoveXattr { path: path("g"), name: path("user.b") }, "Errno { call: \"removexattr\", errno: 61 }"),
         (Command::Unlink { path: path("d") }, "Errno { call: \"rmdir\", errno: 39 }"),
         (Command::Sync, "Ok"),
         (Command::Syncfs, "Ok"),
@@ -155,6 +157,10 @@ fn everything() -> Vec<(Command, &'static str)> {
         (Command::Umount, "Ok"),
     ]);
     steps
+}
+
+fn xattr(file: &str) -> Command {
+    Command::SetXattr { path: path(file), name: path("user.a"), value: b"value".to_vec() }
 }
 
 trait Step {
@@ -195,6 +201,7 @@ fn every_command_does_what_it_says() {
             seen.contains("Symlink { target: \"g\" }") && seen.contains("\"d\", found: Directory"),
             "{seen}"
         );
+        assert!(seen.contains("xattrs: [(\"user.a\", [118, 97, 108, 117, 101])]"), "{seen}");
         assert!(!seen.contains("lost+found"));
     }
 }

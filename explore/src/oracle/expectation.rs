@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use guest_protocol::Pattern;
 
 use super::history::{
-    ContentChange, FileHistory, FileId, FileKind, History, NameChange, SizeChange, Term, Unit,
+    AttributeChange, ContentChange, FileHistory, FileId, FileKind, History, NameChange, SizeChange, Term, Unit,
 };
+use super::order::{Change, Order};
 
 /// When the commands and promises of a history happened, in numbers of events.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +37,8 @@ pub(crate) struct Expectation {
     pub names: Vec<NameGroup>,
     /// One for each file of the history.
     pub files: Vec<FileExpectation>,
+    /// Changes of metadata in their order, where the file system keeps it.
+    pub order: Option<Order>,
     /// Names that no step made are not judged.
     pub programs_ran: bool,
     /// Promises that hold here.
@@ -92,8 +95,29 @@ pub(crate) fn expect(history: &History, timeline: &Timeline, events: u64) -> Exp
     Expectation {
         names: context.name_groups(),
         files: (0..history.files.len()).map(|file| context.file(FileId(file))).collect(),
+        order: context.order(),
         programs_ran: history.programs_ran,
         promises: promises.clone(),
+    }
+}
+
+/// A change of metadata, as promises name it.
+enum Covered {
+    Names(usize),
+    Size(FileId, usize),
+    Attribute(FileId, usize),
+}
+
+impl Covered {
+    fn is_in(&self, term: &Term) -> bool {
+        match (self, term) {
+            (Covered::Names(index), Term::Names(changes)) => changes.contains(index),
+            (Covered::Size(file, index), Term::Size { file: of, upto })
+            | (Covered::Attribute(file, index), Term::Attributes { file: of, upto }) => {
+                file == of && index < upto
+            }
+            _ => false,
+        }
     }
 }
 
@@ -114,6 +138,40 @@ impl Context<'_> {
         self.promises
             .iter()
             .flat_map(|&id| self.history.promises[id as usize].terms.iter().map(move |term| (id, term)))
+    }
+
+    /// `None` where programs may have done more than the steps tell.
+    fn order(&self) -> Option<Order> {
+        let history = self.history;
+        if !history.metadata_is_ordered || history.programs_ran {
+            return None;
+        }
+        let names = history.names.iter().enumerate().map(|(index, change)| {
+            (change.command, Covered::Names(index), Change::Names(change.sets.clone()))
+        });
+        let mut all: Vec<(usize, Covered, Change)> = names.collect();
+        for (file, of) in history.files.iter().enumerate().map(|(file, of)| (FileId(file), of)) {
+            all.extend(of.sizes.iter().enumerate().map(|(index, change)| {
+                let size = Change::Size { file, to: change.to, gradual: change.gradual };
+                (change.command, Covered::Size(file, index), size)
+            }));
+            all.extend(of.attributes.iter().enumerate().map(|(index, change)| {
+                let AttributeChange { command, name, value } = change.clone();
+                (command, Covered::Attribute(file, index), Change::Attribute { file, name, value })
+            }));
+        }
+        all.retain(|(command, ..)| self.started(*command));
+        // A file is named first, then it gets its size.
+        all.sort_by_key(|(command, ..)| *command);
+        let (mut promised, mut promise) = (0, None);
+        for (id, term) in self.terms() {
+            let last = all.iter().rposition(|(_, what, _)| what.is_in(term)).map_or(0, |at| at + 1);
+            if last > promised {
+                (promised, promise) = (last, Some(id));
+            }
+        }
+        let changes = all.into_iter().map(|(.., change)| change).collect();
+        Some(Order { changes, promised, promise })
     }
 
     fn name_groups(&self) -> Vec<NameGroup> {

@@ -11,6 +11,8 @@ pub(crate) struct History {
     pub names: Vec<NameChange>,
     /// Promise `id` is `promises[id]`.
     pub promises: Vec<Promise>,
+    /// Whether the file system keeps the order of all changes of metadata.
+    pub metadata_is_ordered: bool,
     /// A program ran: names that no step made are not judged.
     pub programs_ran: bool,
 }
@@ -27,6 +29,8 @@ pub(crate) struct FileHistory {
     pub contents: Vec<ContentChange>,
     /// Changes of size, in order. The size before the first is 0.
     pub sizes: Vec<SizeChange>,
+    /// Changes of extended attributes, in order.
+    pub attributes: Vec<AttributeChange>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +75,15 @@ pub(crate) struct SizeChange {
     pub gradual: bool,
 }
 
+/// An extended attribute gets a value, or goes away.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct AttributeChange {
+    /// Number of the command that does it.
+    pub command: usize,
+    pub name: String,
+    pub value: Option<Vec<u8>>,
+}
+
 /// Some names come to mean something else, all at once.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NameChange {
@@ -99,6 +112,8 @@ pub(crate) enum Term {
     Content { file: FileId, at: u64, len: u64, upto: usize },
     /// What the first `upto` changes of size left.
     Size { file: FileId, upto: usize },
+    /// What the first `upto` changes of extended attributes left.
+    Attributes { file: FileId, upto: usize },
     /// These changes of names, by index.
     Names(Vec<usize>),
 }

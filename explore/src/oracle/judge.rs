@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 
+pub(crate) use guest_protocol::Attributes;
 use guest_protocol::Pattern;
 use serde::{Deserialize, Serialize};
 
 use super::expectation::{Expectation, FileExpectation, NameGroup, Segment};
 use super::history::{FileId, FileKind};
+use super::order::judge_order;
 use crate::verdict::Class;
 
 /// What recovery found below the mount point.
@@ -19,13 +21,17 @@ pub(crate) enum Entry {
     File {
         size: u64,
         allocated: u64,
+        attributes: Attributes,
         content: Vec<u8>,
         /// What of the content is not decided: something stands in its place.
         open: Vec<Open>,
     },
-    Directory,
+    Directory {
+        attributes: Attributes,
+    },
     Symlink {
         target: String,
+        attributes: Attributes,
     },
     Other,
     /// The path is there, but looking at it failed.
@@ -85,6 +91,10 @@ pub(crate) fn judge(expectation: &Expectation, tree: &Tree) -> Vec<Fault> {
             });
         }
     }
+    // Where something is wrong by itself, the order would only say it again.
+    if faults.is_empty() {
+        faults.extend(judge_order(expectation, tree));
+    }
     faults
 }
 
@@ -130,7 +140,7 @@ fn shape_fits(expectation: &Expectation, file: Option<FileId>, entry: Option<&En
     matches!(
         (&expectation.files[file.0].kind, entry),
         (FileKind::Regular | FileKind::Foreign, Some(Entry::File { .. } | Entry::Unreadable { .. }))
-            | (FileKind::Directory, Some(Entry::Directory))
+            | (FileKind::Directory, Some(Entry::Directory { .. }))
             | (FileKind::Symlink { .. }, Some(Entry::Symlink { .. }))
             | (FileKind::Foreign, Some(_))
     )
@@ -177,7 +187,7 @@ pub(super) fn judge_file(file: &FileExpectation, path: &str, entry: &Entry, faul
         Entry::Unreadable { call, errno } => {
             faults.push(fault(Class::Corrupt, None, format!("{path}: {call} fails with errno {errno}")))
         }
-        Entry::Symlink { target: found } => {
+        Entry::Symlink { target: found, .. } => {
             if let FileKind::Symlink { target } = &file.kind
                 && target != found
             {
@@ -188,7 +198,7 @@ pub(super) fn judge_file(file: &FileExpectation, path: &str, entry: &Entry, faul
                 ));
             }
         }
-        Entry::Directory | Entry::Other => (),
+        Entry::Directory { .. } | Entry::Other => (),
     }
 }
 

@@ -4,6 +4,8 @@ pub(crate) mod expectation;
 pub(crate) mod history;
 pub(crate) mod judge;
 pub(crate) mod model;
+pub(crate) mod order;
 pub(crate) mod possible;
+mod shift;
 #[cfg(test)]
 mod tests;

@@ -6,9 +6,9 @@ use std::collections::BTreeMap;
 use guest_protocol::Pattern;
 
 use super::history::{
-    ContentChange, FileHistory, FileId, FileKind, History, NameChange, Promise, SizeChange, Term, Unit,
+    AttributeChange, ContentChange, FileHistory, FileId, FileKind, History, NameChange, Promise, SizeChange, Term, Unit,
 };
-use crate::scenario::NamesPolicy;
+use crate::scenario::{MetadataPolicy, NamesPolicy, OracleOptions};
 
 /// A step that makes no sense: the key that is wrong and why.
 pub(crate) struct Refusal {
@@ -16,7 +16,7 @@ pub(crate) struct Refusal {
     pub what: String,
 }
 
-fn refuse<T>(key: &'static str, what: impl Into<String>) -> Result<T, Refusal> {
+pub(super) fn refuse<T>(key: &'static str, what: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { key, what: what.into() })
 }
 
@@ -38,8 +38,11 @@ pub(crate) struct Model {
 }
 
 impl Model {
-    pub fn new(policy: NamesPolicy) -> Model {
-        Model { policy, ..Model::default() }
+    pub fn new(options: OracleOptions) -> Model {
+        let metadata_is_ordered =
+            options.names == NamesPolicy::Journal && options.metadata == MetadataPolicy::Ordered;
+        let history = History { metadata_is_ordered, ..History::default() };
+        Model { history, policy: options.names, ..Model::default() }
     }
 
     fn change_names(&mut self, command: usize, sets: Vec<(String, Option<FileId>)>) {
@@ -96,7 +99,7 @@ impl Model {
     }
 
     fn add(&mut self, kind: FileKind) -> FileId {
-        self.history.files.push(FileHistory { kind, contents: Vec::new(), sizes: Vec::new() });
+        self.history.files.push(FileHistory { kind, contents: Vec::new(), sizes: Vec::new(), attributes: Vec::new() });
         FileId(self.history.files.len() - 1)
     }
 
@@ -368,6 +371,53 @@ impl Model {
         self.history.promises.len() as u32 - 1
     }
 
+    pub fn set_attribute(
+        &mut self,
+        command: usize,
+        path: &str,
+        name: &str,
+        value: Vec<u8>,
+    ) -> Result<(), Refusal> {
+        let file = self.entry("path", path)?;
+        self.check_attribute(file, path, name)?;
+        let change = AttributeChange { command, name: name.to_owned(), value: Some(value) };
+        self.history.files[file.0].attributes.push(change);
+        Ok(())
+    }
+
+    pub fn remove_attribute(&mut self, command: usize, path: &str, name: &str) -> Result<(), Refusal> {
+        let file = self.entry("path", path)?;
+        self.check_attribute(file, path, name)?;
+        let attributes = &mut self.history.files[file.0].attributes;
+        let last = attributes.iter().rev().find(|change| change.name == name);
+        if last.is_none_or(|change| change.value.is_none()) {
+            return refuse("name", format!("{path:?} has no extended attribute {name:?} here"));
+        }
+        attributes.push(AttributeChange { command, name: name.to_owned(), value: None });
+        Ok(())
+    }
+
+    fn check_attribute(&self, file: FileId, path: &str, name: &str) -> Result<(), Refusal> {
+        let of_user = name.strip_prefix("user.");
+        if !of_user.or(name.strip_prefix("trusted.")).is_some_and(|rest| !rest.is_empty()) {
+            return refuse("name", format!("{name:?} is no name here: write user.NAME or trusted.NAME"));
+        }
+        if of_user.is_some() && matches!(self.history.files[file.0].kind, FileKind::Symlink { .. }) {
+            return refuse("name", format!("{path:?} is a symbolic link: these have no user attributes"));
+        }
+        Ok(())
+    }
+
+    /// Everything that a sync of the file alone promises of it, names aside.
+    fn whole_file(&self, file: FileId) -> [Term; 3] {
+        let [content, size] = self.whole_content(file);
+        [content, size, self.attributes_of(file)]
+    }
+
+    fn attributes_of(&self, file: FileId) -> Term {
+        Term::Attributes { file, upto: self.history.files[file.0].attributes.len() }
+    }
+
     fn whole_content(&self, file: FileId) -> [Term; 2] {
         let history = &self.history.files[file.0];
         [
@@ -398,9 +448,9 @@ impl Model {
                     Term::Names(own) => own,
                     _ => Vec::new(),
                 });
-                vec![Term::Names(names)]
+                vec![Term::Names(names), self.attributes_of(file)]
             }
-            _ => self.whole_content(file).into_iter().chain([self.names_with(file, true)]).collect(),
+            _ => self.whole_file(file).into_iter().chain([self.names_with(file, true)]).collect(),
         };
         Ok(self.promise(step, text, terms, Vec::new()))
     }
@@ -427,7 +477,7 @@ impl Model {
 
     pub fn promise_sync(&mut self, step: usize, call: &str) -> u32 {
         let files = (0..self.history.files.len()).map(FileId);
-        let mut terms: Vec<Term> = files.flat_map(|file| self.whole_content(file)).collect();
+        let mut terms: Vec<Term> = files.flat_map(|file| self.whole_file(file)).collect();
         terms.push(Term::Names((0..self.history.names.len()).collect()));
         self.promise(step, call.to_owned(), terms, Vec::new())
     }

@@ -3,7 +3,7 @@
 use guest_protocol::{Command, Op, Pattern};
 
 use super::expectation::{Expectation, Timeline, expect};
-use super::judge::{Entry, Fault, Tree, judge};
+use super::judge::{Attributes, Entry, Fault, Tree, judge};
 use crate::scenario::Scenario;
 use crate::verdict::Class;
 
@@ -50,7 +50,12 @@ impl Case {
 }
 
 fn file(content: Vec<u8>) -> Entry {
-    Entry::File { size: content.len() as u64, allocated: 4096, content, open: Vec::new() }
+    linked(content, 1)
+}
+
+fn linked(content: Vec<u8>, links: u64) -> Entry {
+    let attributes = Attributes { links, xattrs: Vec::new() };
+    Entry::File { size: content.len() as u64, allocated: 4096, attributes, content, open: Vec::new() }
 }
 
 fn tree(entries: &[(&str, Entry)]) -> Tree {
@@ -206,4 +211,93 @@ fn what_a_program_made_is_judged_only_by_what_an_author_promises() {
     );
     assert_eq!(classes(&judge(&end, &tree(&[("p", file(b"AAAABAAA".to_vec()))]))), [Class::Lost]);
     assert_eq!(classes(&judge(&end, &tree(&[]))), [Class::Lost]);
+}
+
+fn with_xattr(entry: Entry, name: &str, value: &[u8]) -> Entry {
+    let Entry::File { size, allocated, mut attributes, content, open } = entry else { return entry };
+    attributes.xattrs.push((name.to_owned(), value.to_vec()));
+    Entry::File { size, allocated, attributes, content, open }
+}
+
+fn directory(links: u64) -> Entry {
+    Entry::Directory { attributes: Attributes { links, xattrs: Vec::new() } }
+}
+
+#[test]
+fn changes_of_metadata_are_there_in_their_order() {
+    let steps = "[[step]]\nmkdir = \"d\"\n[[step]]\ncreate = { file = \"a\" }\n[[step]]\ncreate = { file = \"d/b\" }\n";
+    let end = case(steps).end();
+    let (d, a, b) = (("d", directory(2)), ("a", file(vec![])), ("d/b", file(vec![])));
+    for kept in [vec![], vec![d.clone()], vec![d.clone(), a.clone()], vec![d.clone(), a.clone(), b.clone()]] {
+        assert_eq!(judge(&end, &tree(&kept)), []);
+    }
+    // The directory, and what is in it, but not what was made in between.
+    let without = tree(&[d.clone(), b.clone()]);
+    assert_eq!(classes(&judge(&end, &without)), [Class::NotAtomic]);
+    let any_order = case(&format!("{steps}[oracle]\nmetadata = \"any-order\"\n")).end();
+    assert_eq!(judge(&any_order, &without), []);
+    // A promise brings along what was made before.
+    let promised = case(&format!("{steps}[[step]]\nfsync = \"d/b\"\n")).end();
+    let faults = judge(&promised, &tree(&[d, b.clone()]));
+    assert_eq!(classes(&faults), [Class::NotAtomic]);
+    assert_eq!(judge(&promised, &tree(&[("d", directory(2)), a.clone(), b])), []);
+}
+
+#[test]
+fn a_promise_of_a_later_change_covers_the_earlier_ones_of_other_files() {
+    let steps = "[[step]]\ncreate = { file = \"a\" }\n[[step]]\nsync = true\n[[step]]\nunlink = \"a\"\n[[step]]\ncreate = { file = \"b\" }\n[[step]]\nfsync = \"b\"\n";
+    let end = case(steps).end();
+    assert_eq!(judge(&end, &tree(&[("b", file(vec![]))])), []);
+    let both = judge(&end, &tree(&[("a", file(vec![])), ("b", file(vec![]))]));
+    assert_eq!(classes(&both), [Class::NotAtomic]);
+}
+
+#[test]
+fn links_are_as_many_as_names() {
+    let steps = format!("{WRITTEN}[[step]]\nfsync = \"a\"\n[[step]]\nlink = {{ from = \"a\", to = \"b\" }}\n");
+    let end = case(&steps).end();
+    let whole = || bytes(Pattern::Seq(1), 64);
+    assert_eq!(judge(&end, &tree(&[("a", linked(whole(), 1))])), []);
+    assert_eq!(judge(&end, &tree(&[("a", linked(whole(), 2)), ("b", linked(whole(), 2))])), []);
+    assert_eq!(classes(&judge(&end, &tree(&[("a", linked(whole(), 2))]))), [Class::NotAtomic]);
+}
+
+#[test]
+fn a_directory_counts_the_directories_in_it() {
+    let end = case("[[step]]\nmkdir = \"d\"\n[[step]]\nmkdir = \"d/e\"\n[[step]]\nsync = true\n").end();
+    assert_eq!(judge(&end, &tree(&[("d", directory(3)), ("d/e", directory(2))])), []);
+    assert!(!judge(&end, &tree(&[("d", directory(2)), ("d/e", directory(2))])).is_empty());
+}
+
+#[test]
+fn an_extended_attribute_is_old_or_new_and_lost_once_it_was_promised() {
+    let set = |value: &str| format!("[[step]]\nsetxattr = {{ path = \"a\", name = \"user.x\", value = \"{value}\" }}\n");
+    let steps = format!("[[step]]\ncreate = {{ file = \"a\" }}\n{}[[step]]\nfsync = \"a\"\n{}", set("old"), set("new"));
+    let end = case(&steps).end();
+    let with = |value: &[u8]| tree(&[("a", with_xattr(file(vec![]), "user.x", value))]);
+    assert_eq!(judge(&end, &with(b"old")), []);
+    assert_eq!(judge(&end, &with(b"new")), []);
+    assert_eq!(classes(&judge(&end, &with(b"odd"))), [Class::NotAtomic]);
+    assert_eq!(classes(&judge(&end, &tree(&[("a", file(vec![]))]))), [Class::Lost]);
+    let removed = "[[step]]\nremovexattr = { path = \"a\", name = \"user.x\" }\n[[step]]\nsync = true\n";
+    let end = case(&format!("{steps}{removed}")).end();
+    assert_eq!(judge(&end, &tree(&[("a", file(vec![]))])), []);
+    assert_eq!(classes(&judge(&end, &with(b"new"))), [Class::Lost]);
+}
+
+#[test]
+fn a_range_that_is_collapsed_or_inserted_moves_what_lies_behind() {
+    let filled = "[[step]]\ncreate = { file = \"a\" }\n[[step]]\nwrite = { file = \"a\", at = 0, bytes = 4096, pattern = \"byte:0x41\" }\n[[step]]\nwrite = { file = \"a\", at = 4096, bytes = 8192, pattern = \"byte:0x42\" }\n[[step]]\nfsync = \"a\"\n";
+    let blocks = |text: &str| text.bytes().flat_map(|byte| [if byte == b'0' { 0 } else { byte }; 4096]).collect::<Vec<u8>>();
+    let one = |text: &str| tree(&[("a", file(blocks(text)))]);
+    let fallocate = |mode: &str| format!("{filled}[[step]]\nfallocate = {{ file = \"a\", at = 0, bytes = 4096, mode = \"{mode}\" }}\n");
+    let end = case(&fallocate("collapse-range")).end();
+    assert_eq!(judge(&end, &one("ABB")), []);
+    assert_eq!(judge(&end, &one("BB")), []);
+    assert!(!judge(&end, &one("CB")).is_empty());
+    let synced = |mode: &str| case(&format!("{}[[step]]\nfsync = \"a\"\n", fallocate(mode))).end();
+    assert_eq!(judge(&synced("collapse-range"), &one("BB")), []);
+    assert!(!judge(&synced("collapse-range"), &one("AB")).is_empty());
+    assert_eq!(judge(&synced("insert-range"), &one("0ABB")), []);
+    assert!(!judge(&synced("insert-range"), &one("AABB")).is_empty());
 }

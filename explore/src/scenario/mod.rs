@@ -21,7 +21,7 @@ pub use self::number::Bytes;
 pub use self::platforms::Claim;
 pub use self::regions::{Interface, Region};
 pub use self::schema::{
-    Dropped, Filesystem, LimitOptions, Machine, NamesPolicy, Namespace, OracleOptions, Plant, SCHEMA,
+    Dropped, Filesystem, LimitOptions, Machine, MetadataPolicy, NamesPolicy, Namespace, OracleOptions, Plant, SCHEMA,
 };
 use crate::oracle::history::History;
 use crate::verdict::Class;
@@ -87,6 +87,8 @@ pub(crate) struct Planned {
 pub struct CrashOptions {
     /// Which crash points.
     pub points: Vec<PointRule>,
+    /// The marker in front of which there are no crash points.
+    pub from_marker: Option<u32>,
     /// How crash states are found.
     pub explore: Explore,
     /// Ways that recovery from one crash point can go before lazy exploration gives up.
@@ -116,6 +118,7 @@ impl Default for CrashOptions {
     fn default() -> CrashOptions {
         CrashOptions {
             points: vec![PointRule::Durable, PointRule::Promises],
+            from_marker: None,
             explore: Explore::default(),
             branches: 4096,
             budget: 1000,
@@ -239,7 +242,8 @@ impl Scenario {
         let regions = regions::compile(&source, &document)?;
         check_limits(&source, &document.limits)?;
         let crash = check_crash(&source, &document.crash)?;
-        let program = steps::compile(&source, &document.step, document.oracle.names)?;
+        check_marker(&source, &document)?;
+        let program = steps::compile(&source, &document.step, document.oracle)?;
         let mutants = mutants::compile(&source, document.mutant)?;
         let expect = document.expect.map_or(Vec::new(), |classes| classes.0);
         Ok(Scenario {
@@ -298,6 +302,16 @@ fn check_limits(source: &Source, limits: &LimitOptions) -> Result<(), ScenarioEr
     Ok(())
 }
 
+fn check_marker(source: &Source, document: &schema::Document) -> Result<(), ScenarioError> {
+    let Some(marker) = &document.crash.from_marker else { return Ok(()) };
+    let number = *marker.get_ref();
+    if document.step.iter().any(|step| step.get_ref().marker == Some(number)) {
+        return Ok(());
+    }
+    let what = format!("there is no such marker: write a step marker = {number} where crash points are to begin");
+    Err(source.error(marker.span().start, "from_marker", what))
+}
+
 fn check_crash(source: &Source, raw: &schema::RawCrash) -> Result<CrashOptions, ScenarioError> {
     let mut crash = CrashOptions::default();
     if let Some(points) = &raw.points {
@@ -306,6 +320,7 @@ fn check_crash(source: &Source, raw: &schema::RawCrash) -> Result<CrashOptions, 
         };
         crash.points = points.iter().map(parse).collect::<Result<_, _>>()?;
     }
+    crash.from_marker = raw.from_marker.as_ref().map(|marker| *marker.get_ref());
     if let Some(explore) = &raw.explore {
         crash.explore = explore
             .get_ref()

@@ -130,6 +130,7 @@ pub struct Filesystem {
 #[serde(deny_unknown_fields)]
 pub(super) struct RawCrash {
     pub points: Option<Vec<Spanned<String>>>,
+    pub from_marker: Option<Spanned<u32>>,
     pub explore: Option<Spanned<String>>,
     pub branches: Option<u64>,
     pub budget: Option<u64>,
@@ -162,6 +163,20 @@ pub struct OracleOptions {
     /// What fsync of a file says about its name.
     #[serde(default)]
     pub names: NamesPolicy,
+    /// What is said about the order of changes of metadata.
+    #[serde(default)]
+    pub metadata: MetadataPolicy,
+}
+
+/// What is said about the order of changes of metadata.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum MetadataPolicy {
+    /// As journals of metadata keep it: where one change is there, all before it are, also of other files.
+    #[default]
+    Ordered,
+    /// Nothing: each name and each file is judged by itself.
+    AnyOrder,
 }
 
 /// What fsync of a file says about its name.
@@ -207,6 +222,8 @@ pub(super) struct RawStep {
     pub link: Option<RawPair>,
     pub symlink: Option<RawSymlink>,
     pub unlink: Option<String>,
+    pub setxattr: Option<RawSetXattr>,
+    pub removexattr: Option<RawRemoveXattr>,
     pub fsync: Option<String>,
     pub fdatasync: Option<String>,
     pub sync: Option<bool>,
@@ -295,6 +312,10 @@ pub enum FallocateMode {
     PunchHole,
     /// FALLOC_FL_ZERO_RANGE
     ZeroRange,
+    /// FALLOC_FL_COLLAPSE_RANGE
+    CollapseRange,
+    /// FALLOC_FL_INSERT_RANGE
+    InsertRange,
 }
 
 #[derive(Deserialize)]
@@ -309,6 +330,23 @@ pub(super) struct RawPair {
 pub(super) struct RawSymlink {
     pub target: String,
     pub path: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSetXattr {
+    pub path: String,
+    pub name: String,
+    pub value: String,
+    /// The value is repeated until it has so many bytes.
+    pub bytes: Option<Bytes>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawRemoveXattr {
+    pub path: String,
+    pub name: String,
 }
 
 #[derive(Deserialize)]

@@ -4,7 +4,7 @@ use guest_protocol::{Command, Fence, Op, Pattern};
 use toml::Spanned;
 
 use super::schema::{
-    FallocateMode, NamesPolicy, PatternName, RawFlush, RawPromise, RawPromiseTable, RawStep,
+    FallocateMode, OracleOptions, PatternName, RawFlush, RawPromise, RawPromiseTable, RawSetXattr, RawStep,
 };
 use super::{Planned, ScenarioError, Source, Step};
 use crate::oracle::history::History;
@@ -20,9 +20,9 @@ pub(super) struct Program {
 pub(super) fn compile(
     source: &Source,
     raw: &[Spanned<RawStep>],
-    names: NamesPolicy,
+    oracle: OracleOptions,
 ) -> Result<Program, ScenarioError> {
-    let mut compiler = Compiler { model: Model::new(names), steps: Vec::new(), commands: Vec::new() };
+    let mut compiler = Compiler { model: Model::new(oracle), steps: Vec::new(), commands: Vec::new() };
     for step in raw {
         let span = step.span();
         compiler.step(step.get_ref()).map_err(|refusal| {
@@ -129,6 +129,8 @@ impl Compiler {
             ("link", step.link.is_some()),
             ("symlink", step.symlink.is_some()),
             ("unlink", step.unlink.is_some()),
+            ("setxattr", step.setxattr.is_some()),
+            ("removexattr", step.removexattr.is_some()),
             ("fsync", step.fsync.is_some()),
             ("fdatasync", step.fdatasync.is_some()),
             ("sync", step.sync.is_some()),
@@ -151,7 +153,7 @@ impl Compiler {
             [] => {
                 return refuse(
                     "step",
-                    "has no action: write exactly one of mkdir, create, write, truncate, fallocate, rename, link, symlink, unlink, fsync, fdatasync, sync, syncfs, map, touch, store, flush, fence, msync, munmap, exec, marker, promise, observe",
+                    "has no action: write exactly one of mkdir, create, write, truncate, fallocate, rename, link, symlink, unlink, setxattr, removexattr, fsync, fdatasync, sync, syncfs, map, touch, store, flush, fence, msync, munmap, exec, marker, promise, observe",
                 );
             }
             _ => {
@@ -232,6 +234,15 @@ impl Compiler {
             self.model.unlink(next, path)?;
             self.push(Command::Unlink { path: path.clone() });
         }
+        if let Some(set) = &step.setxattr {
+            let value = value_of(set)?;
+            self.model.set_attribute(next, &set.path, &set.name, value.clone())?;
+            self.push(Command::SetXattr { path: set.path.clone(), name: set.name.clone(), value });
+        }
+        if let Some(remove) = &step.removexattr {
+            self.model.remove_attribute(next, &remove.path, &remove.name)?;
+            self.push(Command::RemoveXattr { path: remove.path.clone(), name: remove.name.clone() });
+        }
         Ok(())
     }
 
@@ -259,12 +270,15 @@ impl Compiler {
             if len == 0 {
                 return refuse("bytes", "must be at least 1");
             }
-            // FALLOC_FL_KEEP_SIZE 1, FALLOC_FL_PUNCH_HOLE 2, FALLOC_FL_ZERO_RANGE 16 (linux/falloc.h).
+            // FALLOC_FL_KEEP_SIZE 1, FALLOC_FL_PUNCH_HOLE 2, FALLOC_FL_COLLAPSE_RANGE 8, FALLOC_FL_ZERO_RANGE 16,
+            // FALLOC_FL_INSERT_RANGE 32 (linux/falloc.h).
             let mode = match fallocate.mode {
                 FallocateMode::Allocate => self.model.allocate(next, path, at, len).map(|()| 0)?,
                 FallocateMode::KeepSize => self.model.file("file", path).map(|_| 1)?,
                 FallocateMode::PunchHole => self.model.zero(next, path, at, len, false).map(|()| 2 | 1)?,
                 FallocateMode::ZeroRange => self.model.zero(next, path, at, len, true).map(|()| 16)?,
+                FallocateMode::CollapseRange => self.model.collapse(next, path, at, len).map(|()| 8)?,
+                FallocateMode::InsertRange => self.model.insert(next, path, at, len).map(|()| 32)?,
             };
             self.push(Command::Fallocate { path: path.clone(), mode, at, len });
         }
@@ -444,6 +458,20 @@ impl Compiler {
     }
 }
 
+/// XATTR_SIZE_MAX of linux/limits.h.
+const LARGEST_ATTRIBUTE: u64 = 65536;
+
+fn value_of(set: &RawSetXattr) -> Result<Vec<u8>, Refusal> {
+    let len = set.bytes.map_or(set.value.len() as u64, |bytes| bytes.0);
+    if len > LARGEST_ATTRIBUTE {
+        return refuse("bytes", format!("{len}: an extended attribute has at most {LARGEST_ATTRIBUTE}"));
+    }
+    if set.value.is_empty() && len > 0 {
+        return refuse("value", "an empty value cannot be repeated");
+    }
+    Ok(set.value.bytes().cycle().take(len as usize).collect())
+}
+
 /// A command in a few words.
 fn describe(command: &Command) -> String {
     match command {
@@ -457,6 +485,8 @@ fn describe(command: &Command) -> String {
         Command::Link { from, to } => format!("link {from} to {to}"),
         Command::Symlink { path, .. } => format!("symlink {path}"),
         Command::Unlink { path } => format!("unlink {path}"),
+        Command::SetXattr { path, name, value } => format!("setxattr {name} of {path}, {:#x} bytes", value.len()),
+        Command::RemoveXattr { path, name } => format!("removexattr {name} of {path}"),
         Command::Fsync { path } => format!("fsync {path}"),
         Command::Fdatasync { path } => format!("fdatasync {path}"),
         Command::Map { name, path, sync, .. } => {

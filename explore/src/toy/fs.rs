@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use guest_protocol::Attributes;
 use persist::{DrainKind, EventKind, FlushKind, StorePath};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,8 @@ pub struct Metadata {
     next_inode: u32,
     pub names: BTreeMap<String, u32>,
     pub inodes: BTreeMap<u32, Inode>,
+    /// By inode and name.
+    xattrs: BTreeMap<(u32, String), Vec<u8>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,6 +121,36 @@ impl Fs {
         self.now.inodes.insert(inode, Inode { kind, size: 0, blocks: BTreeMap::new() });
         self.now.names.insert(path.to_owned(), inode);
         Ok(inode)
+    }
+
+    pub fn link(&mut self, from: &str, to: &str) -> Result<(), Errno> {
+        let inode = self.inode(from)?;
+        self.now.names.insert(to.to_owned(), inode);
+        Ok(())
+    }
+
+    pub fn set_xattr(&mut self, path: &str, name: &str, value: Option<&[u8]>) -> Result<(), Errno> {
+        let key = (self.inode(path)?, name.to_owned());
+        match value {
+            Some(value) => self.now.xattrs.insert(key, value.to_vec()),
+            None => self.now.xattrs.remove(&key),
+        };
+        Ok(())
+    }
+
+    pub fn attributes(&self, path: &str) -> Attributes {
+        let Ok(inode) = self.inode(path) else { return Attributes::default() };
+        let is_directory = |inode: &u32| self.now.inodes[inode].kind == Kind::Directory;
+        let inside = |child: &str| child.rsplit_once('/').is_some_and(|(parent, _)| parent == path);
+        let names = self.now.names.iter();
+        let links = if is_directory(&inode) {
+            2 + names.filter(|(child, of)| inside(child) && is_directory(of)).count()
+        } else {
+            names.filter(|(_, of)| **of == inode).count()
+        };
+        let xattrs = self.now.xattrs.iter().filter(|((of, _), _)| *of == inode);
+        let xattrs = xattrs.map(|((_, name), value)| (name.clone(), value.clone())).collect();
+        Attributes { links: links as u64, xattrs }
     }
 
     pub fn unlink(&mut self, path: &str) -> Result<(), Errno> {

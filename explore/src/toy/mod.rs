@@ -215,14 +215,14 @@ impl State {
                     let allocated = inode.blocks.len() as u64 * PAGE;
                     Found::File {
                         size: inode.size,
-                        links: 1,
                         allocated,
                         address: FILES + (u64::from(number) << 32),
                     }
                 }
             },
         };
-        Observation { path: path.to_owned(), found }
+        let attributes = self.fs.as_ref().map(|fs| fs.attributes(path)).unwrap_or_default();
+        Observation { path: path.to_owned(), found, attributes }
     }
 
     fn call(&mut self, number: u32, message: Option<Vec<u8>>) -> Stop {
@@ -301,6 +301,9 @@ fn on_files(fs: &mut Fs, bus: &mut Bus, command: &Command) -> Result<(), Errno> 
             Ok(())
         }
         Command::Rename { from, to } => fs.rename(from, to),
+        Command::Link { from, to } => fs.link(from, to),
+        Command::SetXattr { path, name, value } => fs.set_xattr(path, name, Some(value.as_slice())),
+        Command::RemoveXattr { path, name } => fs.set_xattr(path, name, None),
         Command::Unlink { path } => fs.unlink(path),
         Command::Fsync { .. }
         | Command::Fdatasync { .. }

@@ -106,6 +106,8 @@ fn on_file(command: &Command) -> Outcome {
         Command::Unlink { path } => files::unlink(path),
         Command::Fsync { path } => files::fsync(path),
         Command::Fdatasync { path } => files::fdatasync(path),
+        Command::SetXattr { path, name, value } => files::set_xattr(path, name, value),
+        Command::RemoveXattr { path, name } => files::remove_xattr(path, name),
         other => Err(unknown(other)),
     }
 }

@@ -88,6 +88,14 @@ pub fn unlink(path: &str) -> Outcome {
     }
 }
 
+pub fn set_xattr(path: &str, name: &str, value: &[u8]) -> Outcome {
+    sys::set_xattr(&full(path), name, value).map_err(errno("setxattr"))
+}
+
+pub fn remove_xattr(path: &str, name: &str) -> Outcome {
+    sys::remove_xattr(&full(path), name).map_err(errno("removexattr"))
+}
+
 pub fn fsync(path: &str) -> Outcome {
     File::open(full(path)).map_err(errno("open"))?.sync_all().map_err(errno("fsync"))
 }

@@ -6,7 +6,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use guest_protocol::{Found, MOUNT, Observation};
+use guest_protocol::{Attributes, Found, MOUNT, Observation};
 
 use crate::files::full;
 use crate::host::Host;
@@ -57,37 +57,65 @@ fn failed(call: &str, error: &io::Error) -> Found {
 }
 
 fn report(host: &mut Host, path: &str, found: Found) {
-    host.observe(&Observation { path: path.into(), found });
+    report_with(host, path, found, Attributes::default());
+}
+
+fn report_with(host: &mut Host, path: &str, found: Found, attributes: Attributes) {
+    host.observe(&Observation { path: path.into(), found, attributes });
+}
+
+/// Links and extended attributes. A file system without the latter has none.
+fn attributes(place: &Path, data: &fs::Metadata) -> io::Result<Attributes> {
+    let mut names = match sys::list_xattrs(place) {
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => Vec::new(),
+        names => names?,
+    };
+    names.sort_unstable();
+    let with_value = |name: String| sys::get_xattr(place, &name).map(|value| (name, value));
+    let xattrs = names.into_iter().map(with_value).collect::<io::Result<_>>()?;
+    Ok(Attributes { links: data.nlink(), xattrs })
 }
 
 fn observe(host: &mut Host, path: &str, place: &Path) {
-    let found = match fs::symlink_metadata(place) {
-        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Found::Nothing,
-        Err(error) => failed("lstat", &error),
-        Ok(data) if data.is_dir() => Found::Directory,
-        Ok(data) if data.is_symlink() => match fs::read_link(place) {
+    let data = match fs::symlink_metadata(place) {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {
+            return report(host, path, Found::Nothing);
+        }
+        Err(error) => return report(host, path, failed("lstat", &error)),
+        Ok(data) => data,
+    };
+    let attributes = match attributes(place, &data) {
+        Ok(attributes) => attributes,
+        Err(error) => return report(host, path, failed("getxattr", &error)),
+    };
+    let found = if data.is_dir() {
+        Found::Directory
+    } else if data.is_symlink() {
+        match fs::read_link(place) {
             Ok(target) => Found::Symlink { target: target.to_string_lossy().into_owned() },
             Err(error) => failed("readlink", &error),
-        },
-        Ok(data) if data.is_file() => return observe_file(host, path, place, &data),
-        Ok(_) => Found::Other,
+        }
+    } else if data.is_file() {
+        return observe_file(host, path, place, &data, attributes);
+    } else {
+        Found::Other
     };
-    report(host, path, found);
+    report_with(host, path, found, attributes);
 }
 
-fn observe_file(host: &mut Host, path: &str, place: &Path, data: &fs::Metadata) {
-    let (size, links, allocated) = (data.len(), data.nlink(), data.blocks() * 512);
+fn observe_file(host: &mut Host, path: &str, place: &Path, data: &fs::Metadata, attributes: Attributes) {
+    let (size, allocated) = (data.len(), data.blocks() * 512);
     // Looking must not change what is looked at: no access time.
     let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOATIME).open(place) {
         Ok(file) => file,
         Err(error) => return report(host, path, failed("open", &error)),
     };
     if size == 0 {
-        return report(host, path, Found::File { size, links, allocated, address: 0 });
+        return report_with(host, path, Found::File { size, allocated, address: 0 }, attributes);
     }
     match map(&file, size) {
         Ok(address) => {
-            report(host, path, Found::File { size, links, allocated, address });
+            report_with(host, path, Found::File { size, allocated, address }, attributes);
             host.print_digest(address, size);
             let _ = sys::unmap(address as usize, size as usize);
         }

@@ -5,6 +5,8 @@ use std::ffi::CString;
 use std::fs::File;
 use std::io::{Error, ErrorKind, Result};
 use std::os::fd::AsRawFd;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 
 fn check(result: impl Into<i64>) -> Result<i64> {
     let result = result.into();
@@ -52,6 +54,56 @@ pub fn sync() {
 pub fn syncfs(file: &File) -> Result<()> {
     // SAFETY: touches no memory of ours.
     check(unsafe { libc::syncfs(file.as_raw_fd()) }).map(drop)
+}
+
+/// lsetxattr(2)
+pub fn set_xattr(path: &Path, name: &str, value: &[u8]) -> Result<()> {
+    let (path, name) = (path_string(path)?, string(name)?);
+    let (value, len) = (value.as_ptr().cast(), value.len());
+    // SAFETY: the strings are ended by zero, and `len` bytes of the value may be read.
+    check(unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value, len, 0) }).map(drop)
+}
+
+/// lremovexattr(2)
+pub fn remove_xattr(path: &Path, name: &str) -> Result<()> {
+    let (path, name) = (path_string(path)?, string(name)?);
+    // SAFETY: the strings are ended by zero.
+    check(unsafe { libc::lremovexattr(path.as_ptr(), name.as_ptr()) }).map(drop)
+}
+
+/// llistxattr(2): the names, in no order.
+pub fn list_xattrs(path: &Path) -> Result<Vec<String>> {
+    let path = path_string(path)?;
+    let list = filled(|room, len| {
+        // SAFETY: the path is ended by zero, and the list has room for as many bytes as is said.
+        unsafe { libc::llistxattr(path.as_ptr(), room.cast(), len) }
+    })?;
+    let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    Ok(names.map(|name| String::from_utf8_lossy(name).into_owned()).collect())
+}
+
+/// lgetxattr(2)
+pub fn get_xattr(path: &Path, name: &str) -> Result<Vec<u8>> {
+    let (path, name) = (path_string(path)?, string(name)?);
+    filled(|room, len| {
+        // SAFETY: the strings are ended by zero, and the value has room for as many bytes as is said.
+        unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), room.cast(), len) }
+    })
+}
+
+/// What a call fills a buffer with: asked for no bytes, it says how many there are.
+fn filled(call: impl Fn(*mut u8, usize) -> isize) -> Result<Vec<u8>> {
+    let len = check(call(std::ptr::null_mut(), 0) as i64)?;
+    let mut bytes = vec![0_u8; len as usize];
+    if !bytes.is_empty() {
+        let len = check(call(bytes.as_mut_ptr(), bytes.len()) as i64)?;
+        bytes.truncate(len as usize);
+    }
+    Ok(bytes)
+}
+
+fn path_string(path: &Path) -> Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| Error::from(ErrorKind::InvalidInput))
 }
 
 /// Lets this process use I/O ports.

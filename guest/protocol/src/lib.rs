@@ -14,7 +14,7 @@ pub use pattern::Pattern;
 pub const PORT: u16 = 0x0d50;
 
 /// Version of everything in this crate. `hello` with another one is refused.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// Largest encoded [`Command`], [`Reply`] or [`Observation`], in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -231,6 +231,22 @@ pub enum Command {
         /// How often.
         rounds: u64,
     },
+    /// setxattr(2)
+    SetXattr {
+        /// Path; a symbolic link is not followed.
+        path: String,
+        /// Name with its namespace, as in `user.comment`.
+        name: String,
+        /// Value.
+        value: Vec<u8>,
+    },
+    /// removexattr(2)
+    RemoveXattr {
+        /// Path; a symbolic link is not followed.
+        path: String,
+        /// Name with its namespace.
+        name: String,
+    },
 }
 
 /// Work for [`Command::Exercise`], one round each.
@@ -351,6 +367,17 @@ pub struct Observation {
     pub path: String,
     /// What is there.
     pub found: Found,
+    /// What else is known of it; the default where nothing is there, or looking at it failed.
+    pub attributes: Attributes,
+}
+
+/// What a file, directory or symbolic link has beside its content.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attributes {
+    /// st_nlink
+    pub links: u64,
+    /// Extended attributes that listxattr(2) shows, in byte order of their names.
+    pub xattrs: Vec<(String, Vec<u8>)>,
 }
 
 /// What is at a path.
@@ -369,8 +396,6 @@ pub enum Found {
     File {
         /// st_size
         size: u64,
-        /// st_nlink
-        links: u64,
         /// st_blocks * 512
         allocated: u64,
         /// Guest-virtual address of a populated read-only mapping of the whole file, 0 when it is empty.

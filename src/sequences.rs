@@ -1,0 +1,244 @@
+//! `pmemsim sequences`: short sequences of file system operations, all within bounds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::Context;
+use explore::machines::Machines;
+use explore::scenario::Explore;
+use explore::sequences::{Bounds, Sequence, run_all};
+use explore::shard::Shard;
+use explore::verdict::Class;
+use explore::{Report, RunOptions, Scenario, Verdict};
+use images::Cache;
+
+use crate::failure::Usage;
+use crate::run::{check_writable, class, severity, write_json};
+
+/// Tries short sequences of file system operations: all of one operation, or of two, each followed by what makes it
+/// durable, on a small tree of files. The power is cut everywhere from the first operation on.
+///
+/// Prints a line for each sequence, its findings in full, and a table. Exit codes are those of `run`.
+#[derive(clap::Args)]
+pub struct Sequences {
+    /// Operations in each sequence
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    operations: u8,
+    /// The file system: ext4 or xfs
+    #[arg(long, default_value = "ext4", value_parser = ["ext4", "xfs"])]
+    filesystem: String,
+    /// The kernel, as scenarios name it
+    #[arg(long, default_value = "debian-6.1")]
+    kernel: String,
+    /// Only every N-th sequence, beginning with the I-th: I/N
+    #[arg(long)]
+    shard: Option<Shard>,
+    /// Only sequences that have this in their names
+    #[arg(long)]
+    only: Option<String>,
+    /// Only says what sequences there are
+    #[arg(long)]
+    list: bool,
+    /// Sequences that run at the same time; default: one per processor
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    jobs: Option<u16>,
+    /// Everything random comes from here
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How crash states are found, instead of lazily: lazy or sample
+    #[arg(long)]
+    explore: Option<Explore>,
+    /// Crash states to recover at most, of each sequence
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    budget: Option<u64>,
+    /// Count this class as a violation, too (torn-sector, guest-warning, ...)
+    #[arg(long, value_parser = class)]
+    deny: Vec<Class>,
+    /// Write the sequences as scenarios into this directory
+    #[arg(long)]
+    keep: Option<PathBuf>,
+    /// Write the reports as JSON: a list, as `run` writes it of several scenarios
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+impl Sequences {
+    /// Runs them. The exit code is that of the worst.
+    pub fn run(self) -> anyhow::Result<u8> {
+        let sequences = self.chosen()?;
+        if let Some(directory) = &self.keep {
+            keep(directory, &sequences)?;
+        }
+        if self.list {
+            sequences.iter().for_each(|sequence| println!("{}", sequence.scenario.name));
+            return Ok(0);
+        }
+        if let Some(path) = &self.json {
+            check_writable(path)?;
+        }
+        let started = Instant::now();
+        let options = self.options();
+        let seed = options.seed.unwrap_or(sequences[0].scenario.crash.seed);
+        let machines = Machines::prepare(&sequences[0].scenario, &Cache::open()?, seed)?;
+        eprintln!("{} sequences; the machine is ready after {:.1} s", sequences.len(), started.elapsed().as_secs_f64());
+        let scenarios: Vec<&Scenario> = sequences.iter().map(|sequence| &sequence.scenario).collect();
+        let teller = Teller::default();
+        run_all(&scenarios, &machines, &options, &|number, report| teller.tell(number, report))?;
+        let reports = teller.into_reports();
+        print_table(&sequences, &reports);
+        eprintln!("{} sequences: {:.1} s", reports.len(), started.elapsed().as_secs_f64());
+        if let Some(path) = &self.json {
+            write_json(path, &reports, scenarios.len())?;
+        }
+        Ok(reports.iter().map(|report| severity(report.verdict)).max().map_or(0, |(_, code)| code))
+    }
+
+    fn chosen(&self) -> Result<Vec<Sequence>, Usage> {
+        let bounds = Bounds {
+            operations: self.operations,
+            filesystem: self.filesystem.clone(),
+            kernel: self.kernel.clone(),
+            crash: None,
+        };
+        let named = |sequence: &Sequence| {
+            self.only.as_ref().is_none_or(|wanted| sequence.scenario.name.contains(wanted.as_str()))
+        };
+        let all = bounds.sequences().into_iter().filter(named).enumerate();
+        let mine = all.filter(|(number, _)| self.shard.is_none_or(|shard| shard.has(*number)));
+        let chosen: Vec<Sequence> = mine.map(|(_, sequence)| sequence).collect();
+        if chosen.is_empty() {
+            let what = "there is no such sequence: see pmemsim sequences --list for what --only can name";
+            return Err(Usage(what.to_owned()));
+        }
+        Ok(chosen)
+    }
+
+    fn options(&self) -> RunOptions {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        RunOptions {
+            seed: self.seed,
+            budget: self.budget,
+            explore: self.explore,
+            jobs: self.jobs.map_or(processors, usize::from),
+            deny: self.deny.clone(),
+            ..RunOptions::default()
+        }
+    }
+}
+
+/// Writes every sequence as a scenario file.
+fn keep(directory: &Path, sequences: &[Sequence]) -> anyhow::Result<()> {
+    let failed = || format!("cannot write scenarios to {}", directory.display());
+    std::fs::create_dir_all(directory).with_context(failed)?;
+    for sequence in sequences {
+        let words: String = sequence.scenario.name.replace(", ", "--").replace([' ', '/'], "-");
+        std::fs::write(directory.join(format!("{words}.toml")), &sequence.scenario.text).with_context(failed)?;
+    }
+    Ok(())
+}
+
+/// Prints reports in the order of their sequences, as soon as it can.
+#[derive(Default)]
+struct Teller {
+    state: Mutex<Told>,
+}
+
+#[derive(Default)]
+struct Told {
+    reports: Vec<Report>,
+    /// Those that wait for one before them.
+    early: BTreeMap<usize, Report>,
+}
+
+impl Teller {
+    fn tell(&self, number: usize, report: Report) {
+        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        state.early.insert(number, report);
+        loop {
+            let next = state.reports.len();
+            let Some(report) = state.early.remove(&next) else { break };
+            println!("{}", line_of(&report));
+            if !matches!(report.verdict, Verdict::Kept) || !report.findings.is_empty() {
+                print!("{report}");
+            }
+            state.reports.push(report);
+        }
+    }
+
+    fn into_reports(self) -> Vec<Report> {
+        self.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).reports
+    }
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Kept | Verdict::Expected | Verdict::Part => "kept",
+        Verdict::Violated => "VIOLATED",
+        Verdict::Inconclusive => "INCONCLUSIVE",
+    }
+}
+
+fn line_of(report: &Report) -> String {
+    let counts = &report.counts;
+    let recovered = counts.recoveries + counts.states_distinct;
+    format!(
+        "{:<13} {:<44} {:>3} crash points, {:>3} exhaustive, {:>4} recoveries",
+        word(report.verdict),
+        report.scenario,
+        counts.crash_points,
+        counts.points_exhaustive,
+        recovered
+    )
+}
+
+/// What came of the sequences, by the operation that they end with.
+#[derive(Default)]
+struct Row {
+    sequences: usize,
+    kept: usize,
+    violated: usize,
+    inconclusive: usize,
+    points: u64,
+    exhaustive: u64,
+}
+
+impl Row {
+    fn add(&mut self, report: &Report) {
+        self.sequences += 1;
+        match report.verdict {
+            Verdict::Kept | Verdict::Expected | Verdict::Part => self.kept += 1,
+            Verdict::Violated => self.violated += 1,
+            Verdict::Inconclusive => self.inconclusive += 1,
+        }
+        self.points += report.counts.crash_points;
+        self.exhaustive += report.counts.points_exhaustive;
+    }
+
+    fn print(&self, name: &str) {
+        println!(
+            "{name:<20} {:>9} {:>6} {:>8} {:>12} {:>12} {:>10}",
+            self.sequences, self.kept, self.violated, self.inconclusive, self.points, self.exhaustive
+        );
+    }
+}
+
+fn print_table(sequences: &[Sequence], reports: &[Report]) {
+    let mut order: Vec<&str> = Vec::new();
+    let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
+    let mut all = Row::default();
+    for (sequence, report) in sequences.iter().zip(reports) {
+        if !rows.contains_key(sequence.operation) {
+            order.push(sequence.operation);
+        }
+        rows.entry(sequence.operation).or_default().add(report);
+        all.add(report);
+    }
+    println!(
+        "\n{:<20} {:>9} {:>6} {:>8} {:>12} {:>12} {:>10}",
+        "operation", "sequences", "kept", "violated", "inconclusive", "crash points", "exhaustive"
+    );
+    order.iter().for_each(|name| rows[name].print(name));
+    all.print("all");
+}
