@@ -6,6 +6,7 @@ mod doctor;
 mod engine;
 mod failure;
 mod images;
+mod import;
 mod interrupt;
 mod merge;
 mod payload;
@@ -30,6 +31,7 @@ enum Command {
     Merge(merge::Merge),
     Replay(replay::Replay),
     Sequences(sequences::Sequences),
+    Import(import::Import),
     Boot(boot::Boot),
     Images(images::Images),
     Bench(bench::Bench),
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Merge(merge) => merge.run(),
         Command::Replay(replay) => replay.run(),
         Command::Sequences(sequences) => sequences.run(),
+        Command::Import(import) => import.run(),
         Command::Boot(boot) => boot.run(),
         Command::Images(images) => images.run(),
         Command::Bench(bench) => bench.run(),

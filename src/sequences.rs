@@ -82,7 +82,11 @@ impl Sequences {
         let options = self.options();
         let seed = options.seed.unwrap_or(sequences[0].scenario.crash.seed);
         let machines = Machines::prepare(&sequences[0].scenario, &Cache::open()?, seed)?;
-        eprintln!("{} sequences; the machine is ready after {:.1} s", sequences.len(), started.elapsed().as_secs_f64());
+        eprintln!(
+            "{} sequences; the machine is ready after {:.1} s",
+            sequences.len(),
+            started.elapsed().as_secs_f64()
+        );
         let scenarios: Vec<&Scenario> = sequences.iter().map(|sequence| &sequence.scenario).collect();
         let teller = Teller::default();
         run_all(&scenarios, &machines, &options, &|number, report| teller.tell(number, report))?;
@@ -134,7 +138,8 @@ fn keep(directory: &Path, sequences: &[Sequence]) -> anyhow::Result<()> {
     std::fs::create_dir_all(directory).with_context(failed)?;
     for sequence in sequences {
         let words: String = sequence.scenario.name.replace(", ", "--").replace([' ', '/'], "-");
-        std::fs::write(directory.join(format!("{words}.toml")), &sequence.scenario.text).with_context(failed)?;
+        std::fs::write(directory.join(format!("{words}.toml")), &sequence.scenario.text)
+            .with_context(failed)?;
     }
     Ok(())
 }

@@ -135,11 +135,9 @@ mod tests {
     #[test]
     fn a_guest_that_observes_for_ever_is_stopped() {
         let found = Found::File { size: 3, allocated: 0, address: 0 };
-        let message = postcard::to_stdvec(&Observation {
-            path: "a".into(),
-            found,
-            attributes: Default::default(),
-        }).unwrap();
+        let message =
+            postcard::to_stdvec(&Observation { path: "a".into(), found, attributes: Default::default() })
+                .unwrap();
         let observe = Stop::Call { number: call::OBSERVE, first: 0, second: message.len() as u64 };
         // NEXT with two arguments, then the message, which is also the file's content.
         let bytes = [&[call::NEXT as u8 + 3, 0, 0, 255, 0], &message[..]].concat();

@@ -16,6 +16,7 @@ mod findings;
 pub mod fuzzing;
 #[cfg(test)]
 mod hostile;
+pub mod import;
 mod lazy;
 pub mod ledger;
 pub mod machines;

@@ -277,8 +277,7 @@ impl Outcome {
             match entry {
                 Entry::File { size, allocated, attributes, content, open } => {
                     let rest = format!("{size} {allocated} {attributes:?} {open:?} {}", content.len());
-                    hash.update(rest.as_bytes())
-                        .update(content);
+                    hash.update(rest.as_bytes()).update(content);
                 }
                 other => {
                     hash.update(format!("{other:?}").as_bytes());

@@ -138,7 +138,10 @@ fn everything() -> Vec<(Command, &'static str)> {
         (Command::Symlink { target: path("g"), path: path("l") }, "Ok"),
         (Command::Unlink { path: path("k") }, "Ok"),
         (xattr("g"), "Ok"),
-        (Command::RemoveXattr { path: path("g"), name: path("user.b") }, "Errno { call: \"removexattr\", errno: 61 }"),
+        (
+            Command::RemoveXattr { path: path("g"), name: path("user.b") },
+            "Errno { call: \"removexattr\", errno: 61 }",
+        ),
         (Command::Unlink { path: path("d") }, "Errno { call: \"rmdir\", errno: 39 }"),
         (Command::Sync, "Ok"),
         (Command::Syncfs, "Ok"),

@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 use guest_protocol::Pattern;
 
 use super::history::{
-    AttributeChange, ContentChange, FileHistory, FileId, FileKind, History, NameChange, SizeChange, Term, Unit,
+    AttributeChange, ContentChange, FileHistory, FileId, FileKind, History, NameChange, SizeChange, Term,
+    Unit,
 };
 use super::order::{Change, Order};
 

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use guest_protocol::Pattern;
 
 use super::history::{
-    AttributeChange, ContentChange, FileHistory, FileId, FileKind, History, NameChange, Promise, SizeChange, Term, Unit,
+    AttributeChange, ContentChange, FileHistory, FileId, FileKind, History, NameChange, Promise, SizeChange,
+    Term, Unit,
 };
 use crate::scenario::{MetadataPolicy, NamesPolicy, OracleOptions};
 
@@ -99,7 +100,12 @@ impl Model {
     }
 
     fn add(&mut self, kind: FileKind) -> FileId {
-        self.history.files.push(FileHistory { kind, contents: Vec::new(), sizes: Vec::new(), attributes: Vec::new() });
+        self.history.files.push(FileHistory {
+            kind,
+            contents: Vec::new(),
+            sizes: Vec::new(),
+            attributes: Vec::new(),
+        });
         FileId(self.history.files.len() - 1)
     }
 

@@ -73,9 +73,8 @@ impl<'a> Metadata<'a> {
             return self.names.values().filter(|other| **other == file).count() as u64;
         }
         let inside = |child: &str| child.rsplit_once('/').is_some_and(|(parent, _)| parent == path);
-        let directories = self.names.iter().filter(|(child, of)| {
-            inside(child) && files[of.0].kind == FileKind::Directory
-        });
+        let directories =
+            self.names.iter().filter(|(child, of)| inside(child) && files[of.0].kind == FileKind::Directory);
         2 + directories.count() as u64
     }
 
@@ -143,7 +142,8 @@ impl<'a> Metadata<'a> {
         }
         let none = BTreeMap::new();
         let wanted = self.attributes.get(&file).unwrap_or(&none);
-        let of = |name: &str| found.xattrs.iter().find(|(other, _)| other == name).map(|(_, value)| &value[..]);
+        let of =
+            |name: &str| found.xattrs.iter().find(|(other, _)| other == name).map(|(_, value)| &value[..]);
         if let Some((name, _)) = wanted.iter().find(|(name, value)| of(name) != Some(**value)) {
             let how = if of(name).is_none() { "lacks" } else { "has another value of" };
             return Some(format!("{path} {how} the extended attribute {name}"));

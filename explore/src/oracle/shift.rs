@@ -90,7 +90,8 @@ fn runs(history: &FileHistory, size: u64) -> Vec<Run> {
     edges.sort_unstable();
     edges.dedup();
     let of = |at: u64| {
-        let last = history.contents.iter().rev().find(|change| change.at <= at && at < change.at + change.len);
+        let last =
+            history.contents.iter().rev().find(|change| change.at <= at && at < change.at + change.len);
         last.map_or(Pattern::Zero, |change| change.pattern)
     };
     edges.windows(2).map(|edge| (edge[0], edge[1] - edge[0], of(edge[0]))).collect()

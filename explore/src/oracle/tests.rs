@@ -254,7 +254,8 @@ fn a_promise_of_a_later_change_covers_the_earlier_ones_of_other_files() {
 
 #[test]
 fn links_are_as_many_as_names() {
-    let steps = format!("{WRITTEN}[[step]]\nfsync = \"a\"\n[[step]]\nlink = {{ from = \"a\", to = \"b\" }}\n");
+    let steps =
+        format!("{WRITTEN}[[step]]\nfsync = \"a\"\n[[step]]\nlink = {{ from = \"a\", to = \"b\" }}\n");
     let end = case(&steps).end();
     let whole = || bytes(Pattern::Seq(1), 64);
     assert_eq!(judge(&end, &tree(&[("a", linked(whole(), 1))])), []);
@@ -271,8 +272,14 @@ fn a_directory_counts_the_directories_in_it() {
 
 #[test]
 fn an_extended_attribute_is_old_or_new_and_lost_once_it_was_promised() {
-    let set = |value: &str| format!("[[step]]\nsetxattr = {{ path = \"a\", name = \"user.x\", value = \"{value}\" }}\n");
-    let steps = format!("[[step]]\ncreate = {{ file = \"a\" }}\n{}[[step]]\nfsync = \"a\"\n{}", set("old"), set("new"));
+    let set = |value: &str| {
+        format!("[[step]]\nsetxattr = {{ path = \"a\", name = \"user.x\", value = \"{value}\" }}\n")
+    };
+    let steps = format!(
+        "[[step]]\ncreate = {{ file = \"a\" }}\n{}[[step]]\nfsync = \"a\"\n{}",
+        set("old"),
+        set("new")
+    );
     let end = case(&steps).end();
     let with = |value: &[u8]| tree(&[("a", with_xattr(file(vec![]), "user.x", value))]);
     assert_eq!(judge(&end, &with(b"old")), []);
@@ -288,9 +295,13 @@ fn an_extended_attribute_is_old_or_new_and_lost_once_it_was_promised() {
 #[test]
 fn a_range_that_is_collapsed_or_inserted_moves_what_lies_behind() {
     let filled = "[[step]]\ncreate = { file = \"a\" }\n[[step]]\nwrite = { file = \"a\", at = 0, bytes = 4096, pattern = \"byte:0x41\" }\n[[step]]\nwrite = { file = \"a\", at = 4096, bytes = 8192, pattern = \"byte:0x42\" }\n[[step]]\nfsync = \"a\"\n";
-    let blocks = |text: &str| text.bytes().flat_map(|byte| [if byte == b'0' { 0 } else { byte }; 4096]).collect::<Vec<u8>>();
+    let blocks = |text: &str| {
+        text.bytes().flat_map(|byte| [if byte == b'0' { 0 } else { byte }; 4096]).collect::<Vec<u8>>()
+    };
     let one = |text: &str| tree(&[("a", file(blocks(text)))]);
-    let fallocate = |mode: &str| format!("{filled}[[step]]\nfallocate = {{ file = \"a\", at = 0, bytes = 4096, mode = \"{mode}\" }}\n");
+    let fallocate = |mode: &str| {
+        format!("{filled}[[step]]\nfallocate = {{ file = \"a\", at = 0, bytes = 4096, mode = \"{mode}\" }}\n")
+    };
     let end = case(&fallocate("collapse-range")).end();
     assert_eq!(judge(&end, &one("ABB")), []);
     assert_eq!(judge(&end, &one("BB")), []);

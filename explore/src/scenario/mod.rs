@@ -21,7 +21,8 @@ pub use self::number::Bytes;
 pub use self::platforms::Claim;
 pub use self::regions::{Interface, Region};
 pub use self::schema::{
-    Dropped, Filesystem, LimitOptions, Machine, MetadataPolicy, NamesPolicy, Namespace, OracleOptions, Plant, SCHEMA,
+    Dropped, Filesystem, LimitOptions, Machine, MetadataPolicy, NamesPolicy, Namespace, OracleOptions, Plant,
+    SCHEMA,
 };
 use crate::oracle::history::History;
 use crate::verdict::Class;
@@ -308,7 +309,8 @@ fn check_marker(source: &Source, document: &schema::Document) -> Result<(), Scen
     if document.step.iter().any(|step| step.get_ref().marker == Some(number)) {
         return Ok(());
     }
-    let what = format!("there is no such marker: write a step marker = {number} where crash points are to begin");
+    let what =
+        format!("there is no such marker: write a step marker = {number} where crash points are to begin");
     Err(source.error(marker.span().start, "from_marker", what))
 }
 

@@ -312,6 +312,8 @@ pub enum FallocateMode {
     PunchHole,
     /// FALLOC_FL_ZERO_RANGE
     ZeroRange,
+    /// FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE
+    ZeroRangeKeepSize,
     /// FALLOC_FL_COLLAPSE_RANGE
     CollapseRange,
     /// FALLOC_FL_INSERT_RANGE

@@ -277,6 +277,9 @@ impl Compiler {
                 FallocateMode::KeepSize => self.model.file("file", path).map(|_| 1)?,
                 FallocateMode::PunchHole => self.model.zero(next, path, at, len, false).map(|()| 2 | 1)?,
                 FallocateMode::ZeroRange => self.model.zero(next, path, at, len, true).map(|()| 16)?,
+                FallocateMode::ZeroRangeKeepSize => {
+                    self.model.zero(next, path, at, len, false).map(|()| 16 | 1)?
+                }
                 FallocateMode::CollapseRange => self.model.collapse(next, path, at, len).map(|()| 8)?,
                 FallocateMode::InsertRange => self.model.insert(next, path, at, len).map(|()| 32)?,
             };
@@ -485,7 +488,9 @@ fn describe(command: &Command) -> String {
         Command::Link { from, to } => format!("link {from} to {to}"),
         Command::Symlink { path, .. } => format!("symlink {path}"),
         Command::Unlink { path } => format!("unlink {path}"),
-        Command::SetXattr { path, name, value } => format!("setxattr {name} of {path}, {:#x} bytes", value.len()),
+        Command::SetXattr { path, name, value } => {
+            format!("setxattr {name} of {path}, {:#x} bytes", value.len())
+        }
         Command::RemoveXattr { path, name } => format!("removexattr {name} of {path}"),
         Command::Fsync { path } => format!("fsync {path}"),
         Command::Fdatasync { path } => format!("fdatasync {path}"),

@@ -91,14 +91,29 @@ pub(super) const OPERATIONS: [Operation; 43] = [
     operation("rename", &[r#"rename = { from = "bar", to = "baz" }"#], "baz", &[Fsync, Directory]),
     operation("rename-into", &[r#"rename = { from = "bar", to = "A/bar" }"#], "A/bar", &[Fsync, Sync]),
     operation("rename-over", &[r#"rename = { from = "bar", to = "A/foo" }"#], "A/foo", &[Fsync, Nothing]),
-    operation("rename-over-linked", &[r#"rename = { from = "bar", to = "foo" }"#], "foo", &[Fsync, Directory]),
+    operation(
+        "rename-over-linked",
+        &[r#"rename = { from = "bar", to = "foo" }"#],
+        "foo",
+        &[Fsync, Directory],
+    ),
     operation("rename-dir", &[r#"rename = { from = "A", to = "C" }"#], "C", &[Fsync, Directory]),
     operation("rename-dir-over", &[r#"rename = { from = "A", to = "B" }"#], "B", &[Fsync, Sync]),
     // Extended attributes.
-    operation("setxattr", &[r#"setxattr = { path = "bar", name = "user.new", value = "1" }"#], "bar", &[Fsync]),
+    operation(
+        "setxattr",
+        &[r#"setxattr = { path = "bar", name = "user.new", value = "1" }"#],
+        "bar",
+        &[Fsync],
+    ),
     operation("setxattr-large", &[LARGE_XATTR], "bar", &[Fsync]),
     operation("setxattr-again", &[XATTR_AGAIN], "foo", &[Fsync, Sync]),
-    operation("setxattr-dir", &[r#"setxattr = { path = "A", name = "user.new", value = "1" }"#], "A", &[Fsync]),
+    operation(
+        "setxattr-dir",
+        &[r#"setxattr = { path = "A", name = "user.new", value = "1" }"#],
+        "A",
+        &[Fsync],
+    ),
     operation("removexattr", &[r#"removexattr = { path = "foo", name = "user.old" }"#], "foo", &[Fsync]),
     // Sizes.
     operation("truncate", &[r#"truncate = { file = "bar", size = 100 }"#], "bar", &[Fsync, Fdatasync]),
@@ -107,26 +122,62 @@ pub(super) const OPERATIONS: [Operation; 43] = [
     operation("truncate-linked", &[r#"truncate = { file = "foo", size = 5000 }"#], "foo", &[Fsync]),
     operation("truncate-sparse", &[r#"truncate = { file = "sparse", size = 8292 }"#], "sparse", &[Fsync]),
     // Content.
-    operation("append", &[r#"write = { file = "bar", append = true, bytes = 3000 }"#], "bar", &[Fsync, Fdatasync]),
-    operation("overwrite", &[r#"write = { file = "foo", at = 100, bytes = 5000 }"#], "foo", &[Fdatasync, Sync]),
-    operation("write-hole", &[r#"write = { file = "sparse", at = "4K", bytes = 4096 }"#], "sparse", &[Fdatasync, Fsync]),
+    operation(
+        "append",
+        &[r#"write = { file = "bar", append = true, bytes = 3000 }"#],
+        "bar",
+        &[Fsync, Fdatasync],
+    ),
+    operation(
+        "overwrite",
+        &[r#"write = { file = "foo", at = 100, bytes = 5000 }"#],
+        "foo",
+        &[Fdatasync, Sync],
+    ),
+    operation(
+        "write-hole",
+        &[r#"write = { file = "sparse", at = "4K", bytes = 4096 }"#],
+        "sparse",
+        &[Fdatasync, Fsync],
+    ),
     operation("write-behind", &[r#"write = { file = "bar", at = 20000, bytes = 100 }"#], "bar", &[Fdatasync]),
     operation("allocate", &[r#"fallocate = { file = "bar", at = "8K", bytes = "8K" }"#], "bar", &[Fsync]),
-    operation("allocate-hole", &[r#"fallocate = { file = "sparse", at = "4K", bytes = "8K" }"#], "sparse", &[Fsync]),
+    operation(
+        "allocate-hole",
+        &[r#"fallocate = { file = "sparse", at = "4K", bytes = "8K" }"#],
+        "sparse",
+        &[Fsync],
+    ),
     operation("keep-size", &[KEEP_SIZE], "bar", &[Fsync]),
     operation("punch-hole", &[PUNCH_HOLE], "foo", &[Fsync, Fdatasync]),
     operation("zero-range", &[ZERO_RANGE], "foo", &[Fsync]),
     operation("collapse-range", &[COLLAPSE_RANGE], "foo", &[Fsync]),
     operation("insert-range", &[INSERT_RANGE], "foo", &[Fsync]),
     // Mappings.
-    operation("mmap-hole", &[MAP_SPARSE, r#"store = { map = "m%", at = 4096, bytes = 256 }"#, MSYNC], "sparse", &[Nothing]),
-    operation("mmap-linked", &[MAP_FOO, r#"store = { map = "m%", at = 64, bytes = 512 }"#, MSYNC], "foo", &[Nothing]),
-    operation("mmap", &[MAP_FOO, r#"store = { map = "m%", at = 64, bytes = 512 }"#], "foo", &[Fsync, Nothing]),
+    operation(
+        "mmap-hole",
+        &[MAP_SPARSE, r#"store = { map = "m%", at = 4096, bytes = 256 }"#, MSYNC],
+        "sparse",
+        &[Nothing],
+    ),
+    operation(
+        "mmap-linked",
+        &[MAP_FOO, r#"store = { map = "m%", at = 64, bytes = 512 }"#, MSYNC],
+        "foo",
+        &[Nothing],
+    ),
+    operation(
+        "mmap",
+        &[MAP_FOO, r#"store = { map = "m%", at = 64, bytes = 512 }"#],
+        "foo",
+        &[Fsync, Nothing],
+    ),
     operation("map-sync", &[MAP_SYNC, STORE_SYNC], "sparse", &[Nothing]),
 ];
 
 const LONG_SYMLINK: &str = r#"symlink = { target = "a-target-that-does-not-fit-into-an-inode-of-ext4-and-so-needs-a-block-of-its-own", path = "A/long" }"#;
-const LARGE_XATTR: &str = r#"setxattr = { path = "bar", name = "user.large", value = "0123456789", bytes = 1000 }"#;
+const LARGE_XATTR: &str =
+    r#"setxattr = { path = "bar", name = "user.large", value = "0123456789", bytes = 1000 }"#;
 const XATTR_AGAIN: &str = r#"setxattr = { path = "foo", name = "user.old", value = "another" }"#;
 const KEEP_SIZE: &str = r#"fallocate = { file = "bar", at = "8K", bytes = "8K", mode = "keep-size" }"#;
 const PUNCH_HOLE: &str = r#"fallocate = { file = "foo", at = 100, bytes = 6000, mode = "punch-hole" }"#;
@@ -137,5 +188,4 @@ const MAP_SPARSE: &str = r#"map = { file = "sparse", as = "m%" }"#;
 const MAP_FOO: &str = r#"map = { file = "foo", as = "m%" }"#;
 const MAP_SYNC: &str = r#"map = { file = "sparse", as = "m%", sync = true }"#;
 const MSYNC: &str = r#"msync = { map = "m%" }"#;
-const STORE_SYNC: &str =
-    "store = { map = \"m%\", at = 8192, bytes = 256 }\nflush = \"clwb\"\nfence = \"sfence\"\npromise = \"contents\"";
+const STORE_SYNC: &str = "store = { map = \"m%\", at = 8192, bytes = 256 }\nflush = \"clwb\"\nfence = \"sfence\"\npromise = \"contents\"";

@@ -50,7 +50,10 @@ impl Bounds {
         };
         let all: Vec<Vec<Part>> = match self.operations {
             1 => OPERATIONS.iter().flat_map(alone).collect(),
-            _ => OPERATIONS.iter().flat_map(|first| OPERATIONS.iter().flat_map(move |second| pairs(first, second))).collect(),
+            _ => OPERATIONS
+                .iter()
+                .flat_map(|first| OPERATIONS.iter().flat_map(move |second| pairs(first, second)))
+                .collect(),
         };
         all.iter().filter_map(|parts| self.sequence(parts)).collect()
     }

@@ -27,7 +27,8 @@ fn every_operation_makes_sense_alone() {
 fn sequences_have_names_of_their_own() {
     for operations in [1, 2] {
         let sequences = bounds(operations, "ext4").sequences();
-        let names: BTreeSet<&str> = sequences.iter().map(|sequence| sequence.scenario.name.as_str()).collect();
+        let names: BTreeSet<&str> =
+            sequences.iter().map(|sequence| sequence.scenario.name.as_str()).collect();
         assert_eq!(names.len(), sequences.len());
     }
 }
