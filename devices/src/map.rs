@@ -6,7 +6,9 @@
 //! 0x000e_0000  ACPI tables        128 KiB, the RSDP at the start
 //! 0x0010_0000  RAM                up to 3 GiB
 //! 0xc000_0000  nothing            (PCI on a PC)
+//! 0xf000_0000  label areas        128 KiB per NVDIMM; not decoded, a place to speak of them by
 //! 0xfd00_0000  flush hints        one page per NVDIMM
+//! 0xfd10_0000  NVDIMM firmware    one page, for AML only
 //! 0xfd20_0000  virtio registers   one page per device
 //! 0xfec0_0000  IOAPIC
 //! 0xfee0_0000  local APIC
@@ -41,6 +43,13 @@ pub const FLUSH_HINT_STRIDE: u64 = 64;
 pub const MAX_FLUSH_HINTS: u32 = 64;
 /// Most NVDIMMs of a machine.
 pub const MAX_NVDIMMS: usize = 256;
+
+/// Label areas: that of NVDIMM N is the Nth. No processor and no device reaches them at these addresses.
+pub const LABELS: u64 = 0xf000_0000;
+/// Bytes of a label area.
+pub const LABELS_SIZE: u64 = 128 << 10;
+/// Mailbox of the NVDIMMs' firmware, one page.
+pub const NVDIMM_FIRMWARE: u64 = 0xfd10_0000;
 
 /// Registers of the virtio devices: page N belongs to device N.
 pub const VIRTIO: u64 = 0xfd20_0000;
@@ -127,6 +136,11 @@ pub fn pmem_base(memory: u64) -> u64 {
 pub fn flush_hints(index: usize, count: u32) -> Vec<u64> {
     let page = FLUSH_HINTS + 0x1000 * index as u64;
     (0..u64::from(count.min(MAX_FLUSH_HINTS))).map(|n| page + n * FLUSH_HINT_STRIDE).collect()
+}
+
+/// Label area of NVDIMM `index` (0-based).
+pub fn labels(index: usize) -> u64 {
+    LABELS + LABELS_SIZE * index as u64
 }
 
 /// Registers of virtio device `index` (0-based).

@@ -43,6 +43,7 @@ fn config() -> Config {
         size: 64 << 20,
         handle: map::nvdimm_handle(index),
         flush_hints: map::flush_hints(index, hints),
+        labels: hints == 2,
         capability: PlatformCapability::MemoryController,
     };
     Config { cpus: 2, nvdimms: vec![nvdimm(0, 2), nvdimm(1, 0), nvdimm(2, 1)], virtio_devices: 2 }

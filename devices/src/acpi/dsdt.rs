@@ -3,9 +3,9 @@
 use acpi_tables::aml::{
     Device, EISAName, IO, Interrupt, Memory32Fixed, Name, Package, ResourceTemplate, Scope,
 };
-use acpi_tables::{Aml, sdt::Sdt};
+use acpi_tables::{Aml, AmlSink, sdt::Sdt};
 
-use super::{Config, Nvdimm, OEM_ID, OEM_REVISION, OEM_TABLE_ID};
+use super::{Config, Nvdimm, OEM_ID, OEM_REVISION, OEM_TABLE_ID, labels};
 use crate::map::{self, irq, port};
 use crate::power::SLEEP_TYPE_S5;
 
@@ -58,16 +58,36 @@ fn virtio(index: usize, code: &mut Vec<u8>) {
 
 /// The NVDIMM root device with one child per NVDIMM, whose _ADR is the NFIT device handle (ACPI 6.4 9.20.3).
 fn nvdimm_root(nvdimms: &[Nvdimm], code: &mut Vec<u8>) {
-    let addresses: Vec<Name> =
-        nvdimms.iter().map(|nvdimm| Name::new("_ADR".into(), &nvdimm.handle)).collect();
-    let device = |(index, address): (usize, _)| -> Device {
-        Device::new(format!("NV{index:02X}").as_str().into(), vec![address as &dyn Aml])
+    let children = |nvdimm: &Nvdimm| {
+        let mut bytes = Vec::new();
+        Name::new("_ADR".into(), &nvdimm.handle).to_aml_bytes(&mut bytes);
+        if nvdimm.labels {
+            labels::methods_of_nvdimm(nvdimm.handle, &mut bytes);
+        }
+        Code(bytes)
     };
-    let devices: Vec<Device> = addresses.iter().enumerate().map(device).collect();
+    let contents: Vec<Code> = nvdimms.iter().map(children).collect();
+    let device = |(index, content)| -> Device {
+        Device::new(format!("NV{index:02X}").as_str().into(), vec![content as &dyn Aml])
+    };
+    let devices: Vec<Device> = contents.iter().enumerate().map(device).collect();
 
     let identity = Name::new("_HID".into(), &"ACPI0012");
-    let mut children: Vec<&dyn Aml> = vec![&identity];
+    let mut mailbox = Code(Vec::new());
+    if nvdimms.iter().any(|nvdimm| nvdimm.labels) {
+        labels::mailbox(&mut mailbox.0);
+    }
+    let mut children: Vec<&dyn Aml> = vec![&identity, &mailbox];
     children.extend(devices.iter().map(|device| device as &dyn Aml));
     let root = Device::new("NVDR".into(), children);
     Scope::new("_SB_".into(), vec![&root]).to_aml_bytes(code);
+}
+
+/// AML that is there already.
+struct Code(Vec<u8>);
+
+impl Aml for Code {
+    fn to_aml_bytes(&self, sink: &mut dyn AmlSink) {
+        sink.vec(&self.0);
+    }
 }

@@ -6,6 +6,7 @@
 
 mod dsdt;
 mod fadt;
+mod labels;
 mod madt;
 mod nfit;
 
@@ -42,6 +43,8 @@ pub struct Nvdimm {
     pub handle: u32,
     /// Flush hint addresses, see [`crate::map::flush_hints`].
     pub flush_hints: Vec<u64>,
+    /// Whether it has a label area, which its methods _LSI, _LSR and _LSW reach.
+    pub labels: bool,
     /// What its platform saves when power fails. NFIT has one answer for the whole platform: the weakest is told.
     pub capability: PlatformCapability,
 }
@@ -193,6 +196,7 @@ mod tests {
             size: 64 << 20,
             handle: map::nvdimm_handle(index),
             flush_hints: map::flush_hints(index, 2),
+            labels: false,
             capability: PlatformCapability::MemoryController,
         }
     }
