@@ -33,6 +33,7 @@ fn config(kernel: Vec<u8>, protocol: BootProtocol, extra: &[u8]) -> MachineConfi
         nvdimms: vec![Nvdimm {
             size: 2 << 20,
             flush_hints: 1,
+            labels: true,
             persistence: PlatformCapability::MemoryController,
         }],
         virtio_pmem: vec![VirtioPmem { size: 2 << 20, faults: Vec::new() }],

@@ -1,10 +1,13 @@
 //! The board: what the processor is plugged into. Memory, devices, and the recorder that listens to both.
 
+mod labels;
+mod virtio;
+
 use cpu::{Bus, CpuView, Page};
-use devices::virtio::{FlushEvent, FlushFault, VirtioPmem};
+use devices::virtio::VirtioPmem;
 use devices::{
-    FlushHints, FwCfg, IoApic, LapicEffect, LocalApic, Message, PciConfig, Pic, Pit, Power, PowerEvent, Rtc,
-    Serial, Signal, map,
+    FlushHints, FwCfg, IoApic, LapicEffect, LocalApic, Message, NvdimmFirmware, PciConfig, Pic, Pit, Power,
+    PowerEvent, Rtc, Serial, Signal, map,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +28,12 @@ pub(crate) struct Wiring {
 }
 
 impl Wiring {
+    /// Whether a label area has this address, at which nobody but firmware finds it.
+    pub(crate) fn is_labels(&self, addr: u64) -> bool {
+        let mut labels = self.regions.iter().filter(|region| region.kind == RegionKind::Labels);
+        labels.any(|region| addr.checked_sub(region.base).is_some_and(|offset| offset < region.size))
+    }
+
     /// Indices of the regions that virtio-pmem devices tell of, in the order of the devices.
     fn virtio_regions(&self) -> impl Iterator<Item = usize> {
         let regions = self.regions.iter().enumerate();
@@ -45,6 +54,9 @@ struct Chips {
     power: Power,
     pci: PciConfig,
     fw_cfg: FwCfg,
+    firmware: NvdimmFirmware,
+    /// Writes to label areas so far.
+    label_writes: u64,
     /// Device N of `map::virtio`.
     virtio: Vec<VirtioPmem>,
 }
@@ -105,6 +117,8 @@ impl Board {
             power: Power::default(),
             pci: PciConfig::new(legacy),
             fw_cfg: FwCfg::new(memory.ram(), cpus.into()),
+            firmware: NvdimmFirmware::default(),
+            label_writes: 0,
         };
         let (recorder, console) = (Recorder::default(), Vec::new());
         Board {
@@ -244,58 +258,6 @@ impl Board {
         }
     }
 
-    /// Answers flushes whose time has come, up to the one behind which the run is to stop.
-    fn expire_virtio(&mut self, device: usize, now: u64) {
-        while self.stop.is_none() {
-            let event = self.chips.virtio[device].expire(now, &DeviceMemory::new(&mut self.memory));
-            self.update_virtio_irq(device);
-            match event {
-                Some(event) => self.flush_event(None, device, event),
-                None => return,
-            }
-        }
-    }
-
-    /// Records what happened to a flush, by the processor `view` if it was one.
-    fn flush_event(&mut self, view: Option<&CpuView>, device: usize, event: FlushEvent) {
-        let Some(region) = self.wiring.virtio_regions().nth(device) else { return };
-        self.look_at_pages();
-        let region = region as u32;
-        // Every device counts its own flushes.
-        let id = |number: u64| u64::from(region) << 48 | number;
-        let stop = match (event, view) {
-            (FlushEvent::Submitted { number }, Some(view)) => {
-                self.recorder.device_flush_submitted(view, region, id(number))
-            }
-            (FlushEvent::Submitted { .. }, None) => false,
-            (FlushEvent::Completed { number, status }, _) => {
-                self.recorder.device_flush_completed(region, id(number), status)
-            }
-        };
-        self.recorded(stop);
-    }
-
-    fn update_virtio_irq(&mut self, device: usize) {
-        let pin = map::irq::VIRTIO + device as u8;
-        let message = self.chips.ioapic.set_irq(pin, self.chips.virtio[device].irq());
-        self.deliver(message);
-    }
-
-    /// Sets what goes wrong with the flushes of a region; false if no device tells of it.
-    pub(crate) fn set_flush_faults(&mut self, region: usize, faults: &[FlushFault]) -> bool {
-        let device = self.wiring.virtio_regions().position(|index| index == region);
-        let Some(device) = device.and_then(|device| self.chips.virtio.get_mut(device)) else { return false };
-        device.set_faults(faults);
-        true
-    }
-
-    /// The virtio device that decodes `addr`, and the offset in its registers.
-    fn virtio(&self, addr: u64) -> Option<(usize, u64)> {
-        let offset = addr.checked_sub(map::VIRTIO)?;
-        let (device, offset) = ((offset / PAGE) as usize, offset % PAGE);
-        (device < self.chips.virtio.len() && offset < map::VIRTIO_SIZE).then_some((device, offset))
-    }
-
     /// Bytes arrive on the serial line.
     pub(crate) fn type_console(&mut self, bytes: &[u8]) -> usize {
         let taken = self.chips.serial.receive(bytes);
@@ -375,6 +337,9 @@ impl Board {
 
 impl Bus for Board {
     fn page(&mut self, page: u64) -> Page {
+        if self.wiring.is_labels(page * PAGE) {
+            return Page::Device;
+        }
         match self.memory.page(page) {
             Some((BankKind::Ram, host)) => Page::Ram { host },
             Some((BankKind::Pmem, host)) => Page::Pmem { host },
@@ -395,6 +360,8 @@ impl Bus for Board {
             u64::from(self.chips.ioapic.read(offset))
         } else if let Some((device, offset)) = self.virtio(addr) {
             self.chips.virtio[device].read(offset, size)
+        } else if let Some(offset) = Board::in_page(addr, map::NVDIMM_FIRMWARE) {
+            self.chips.firmware.read(offset, size)
         } else {
             u64::MAX >> (64 - 8 * size)
         }
@@ -420,6 +387,11 @@ impl Bus for Board {
             let events = self.chips.virtio[device].write(offset, size, value, view.tsc, &memory);
             self.update_virtio_irq(device);
             events.into_iter().for_each(|event| self.flush_event(Some(view), device, event));
+        } else if let Some(offset) = Board::in_page(addr, map::NVDIMM_FIRMWARE) {
+            if let Some(request) = self.chips.firmware.write(offset, size, value) {
+                let answer = self.label_request(view, request);
+                self.chips.firmware.answer(answer);
+            }
         } else if let Some(dimm) = self.wiring.hints.decode(addr, size) {
             let stop = self.recorder.flush_hint(view, dimm);
             self.recorded(stop);

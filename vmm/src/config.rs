@@ -35,6 +35,8 @@ pub struct Nvdimm {
     pub size: u64,
     /// Number of flush hint addresses, 0 for none.
     pub flush_hints: u32,
+    /// Whether it has a label area, 128 KiB, which begins empty.
+    pub labels: bool,
     /// What the platform says it saves.
     pub persistence: PlatformCapability,
 }
@@ -52,7 +54,7 @@ pub struct VirtioPmem {
 ///
 /// Linux numbers regions in the order in which it finds them. With its modules loaded in the order of
 /// `images::pmem_modules` these are the NVDIMMs, then the virtio-pmem devices, then legacy persistent memory, each in the
-/// order given here: [`crate::Machine::regions`] has the same order.
+/// order given here: [`crate::Machine::regions`] has the same order, and then the label areas of the NVDIMMs that have one.
 #[derive(Clone, Debug)]
 pub struct MachineConfig {
     /// ELF vmlinux, or another payload that `protocol` enters.

@@ -16,7 +16,7 @@ use crate::memory::{BankKind, Memory, PAGE, Region};
 use crate::processors::Processors;
 
 const MAGIC: [u8; 8] = *b"PMEMSIM\0";
-const VERSION: u32 = 10;
+const VERSION: u32 = 11;
 const FIXED: usize = 20;
 /// No header is larger than this, whatever a damaged file says.
 const MAX_BODY: u32 = 16 << 20;

@@ -35,15 +35,23 @@ impl Plan {
             let dimm = if kind == RegionKind::Nvdimm { map::nvdimm_handle(index) } else { 0 };
             Region { base, size, kind, dimm }
         };
-        let regions: Vec<Region> = nvdimms.chain(devices).chain(legacy).enumerate().map(place).collect();
+        let mut regions: Vec<Region> = nvdimms.chain(devices).chain(legacy).enumerate().map(place).collect();
         let nvdimm = |(index, (region, nvdimm)): (usize, (&Region, &crate::Nvdimm))| acpi::Nvdimm {
             base: region.base,
             size: region.size,
             handle: region.dimm,
             flush_hints: map::flush_hints(index, nvdimm.flush_hints),
+            labels: nvdimm.labels,
             capability: nvdimm.persistence,
         };
         let nvdimms = regions.iter().zip(&config.nvdimms).enumerate().map(nvdimm).collect();
+        let labelled = config.nvdimms.iter().enumerate().filter(|(_, nvdimm)| nvdimm.labels);
+        regions.extend(labelled.map(|(index, _)| Region {
+            base: map::labels(index),
+            size: map::LABELS_SIZE,
+            kind: RegionKind::Labels,
+            dimm: map::nvdimm_handle(index),
+        }));
         Plan { memory: config.memory, cpus: config.cpus, nvdimms, regions }
     }
 

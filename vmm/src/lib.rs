@@ -25,6 +25,7 @@ pub mod unwind;
 
 pub use boot::{Module, PayloadError, bare_protocol};
 pub use config::{BootProtocol, MachineConfig, Nvdimm, PlatformCapability, VirtioPmem};
+pub use devices::map::LABELS_SIZE;
 pub use devices::virtio::{FlushAction, FlushFault};
 pub use engine::Engine;
 pub use error::{Error, Unmapped};

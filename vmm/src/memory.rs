@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
+use devices::map;
 use vm_memory::{FileOffset, GuestAddress, GuestMemoryMmap, GuestRegionMmap, MmapRegion};
 
 use crate::Error;
@@ -18,12 +19,13 @@ use crate::undecided::Undecided;
 pub const PAGE: u64 = 4096;
 const PAGE_BYTES: usize = PAGE as usize;
 
-/// A range of persistent memory. Region N of the guest's kernel is index N.
+/// A range of persistent memory. Region N of the guest's kernel is index N; label areas, which are no regions of a kernel's,
+/// come last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Region {
-    /// Guest-physical address of the first byte, 2 MiB aligned.
+    /// Guest-physical address of the first byte, 2 MiB aligned unless it is a label area.
     pub base: u64,
-    /// Bytes, a multiple of 2 MiB.
+    /// Bytes, a multiple of 2 MiB, or 128 KiB for a label area.
     pub size: u64,
     /// How the guest finds it.
     pub kind: RegionKind,
@@ -40,6 +42,9 @@ pub enum RegionKind {
     VirtioPmem,
     /// The memory map tells of it, as e820 type 12.
     Legacy,
+    /// It is the label area of an NVDIMM: only the methods _LSI, _LSR and _LSW reach it, and what one of them has written is
+    /// durable when it returns. Its addresses are a way to speak of it: neither processors nor devices see it there.
+    Labels,
 }
 
 /// Whether a bank forgets when the power goes.
@@ -134,16 +139,18 @@ impl Memory {
 
     /// The same memory as the rust-vmm crates take it, for loaders.
     pub(crate) fn as_guest_memory(&self) -> Result<GuestMemoryMmap<()>, Error> {
-        let regions = self.banks.iter().filter_map(|bank| {
-            GuestRegionMmap::with_arc(bank.host.clone(), GuestAddress(bank.base)).map(Arc::new)
+        let regions = self.mappings().filter_map(|(base, _, host)| {
+            GuestRegionMmap::with_arc(host.clone(), GuestAddress(base)).map(Arc::new)
         });
         GuestMemoryMmap::from_arc_regions(regions.collect())
             .map_err(|error| Error::Config { what: error.to_string(), hint: "memory banks must not overlap" })
     }
 
-    /// Base, kind and mapping of every bank, in order.
+    /// Base, kind and mapping of every bank that processors and devices reach, in order: of all but label areas
+    /// ([`RegionKind::Labels`]).
     pub(crate) fn mappings(&self) -> impl Iterator<Item = (u64, BankKind, &Arc<MmapRegion>)> {
-        self.banks.iter().map(|bank| (bank.base, bank.kind, &bank.host))
+        let banks = self.banks.iter().map(|bank| (bank.base, bank.kind, &bank.host));
+        banks.filter(|(base, ..)| !(map::LABELS..map::FLUSH_HINTS).contains(base))
     }
 
     /// Bytes of RAM.

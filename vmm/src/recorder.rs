@@ -141,10 +141,20 @@ impl Recorder {
 
     /// A store by a device or the host.
     pub(crate) fn agent_store(&mut self, addr: u64, bytes: &[u8]) {
-        if self.on && !self.by_pages {
+        if !self.by_pages {
             let origin = Origin { vcpu: Origin::DEVICE, ..Origin::default() };
-            self.push(origin, EventKind::Store { addr, bytes: bytes.into(), path: StorePath::Agent });
+            self.firmware_store(origin, addr, bytes);
         }
+    }
+
+    /// A store to a label area, for which a processor had asked.
+    pub(crate) fn label_store(&mut self, view: &CpuView, addr: u64, bytes: &[u8]) -> bool {
+        let origin = Origin { vcpu: Origin::DEVICE, ..self.origin(view) };
+        self.firmware_store(origin, addr, bytes)
+    }
+
+    fn firmware_store(&mut self, origin: Origin, addr: u64, bytes: &[u8]) -> bool {
+        self.on && self.push(origin, EventKind::Store { addr, bytes: bytes.into(), path: StorePath::Agent })
     }
 
     /// A flush of a line.

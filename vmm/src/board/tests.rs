@@ -1,6 +1,6 @@
 //! A driver of a virtio-pmem device, on the board: what is recorded, interrupted and refused.
 
-use devices::virtio::FlushAction;
+use devices::virtio::{FlushAction, FlushFault};
 use persist::EventKind;
 
 use super::*;

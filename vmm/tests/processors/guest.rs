@@ -114,6 +114,7 @@ pub fn config_of_two(first: &[u8], second: &[u8], seed: u64) -> MachineConfig {
 }
 
 fn with(code: &[u8], cpus: u8, nvdimms: usize, seed: u64) -> MachineConfig {
-    let nvdimm = Nvdimm { size: 2 << 20, flush_hints: 1, persistence: PlatformCapability::default() };
+    let nvdimm =
+        Nvdimm { size: 2 << 20, flush_hints: 1, labels: false, persistence: PlatformCapability::default() };
     MachineConfig { cpus, nvdimms: vec![nvdimm; nvdimms], seed, ..config(code) }
 }
