@@ -69,6 +69,9 @@ pub struct Boot {
     /// Flush hint addresses of each NVDIMM
     #[arg(long, default_value_t = 1)]
     flush_hints: u32,
+    /// Each NVDIMM has a label area, empty
+    #[arg(long)]
+    labels: bool,
     /// Everything random in the guest comes from here
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -212,6 +215,7 @@ impl Boot {
         let nvdimm = |size: &Size| Nvdimm {
             size: size.0,
             flush_hints: self.flush_hints,
+            labels: self.labels,
             persistence: PlatformCapability::default(),
         };
         let device = |size: &Size| VirtioPmem { size: size.0, faults: Vec::new() };

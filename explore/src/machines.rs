@@ -186,9 +186,10 @@ impl Regions {
         for (index, region) in scenario.regions.iter().enumerate() {
             let size = region.size.0;
             match &region.interface {
-                Interface::Nvdimm { flush_hints, .. } => regions.nvdimms.push(vmm::Nvdimm {
+                Interface::Nvdimm { flush_hints, labels, .. } => regions.nvdimms.push(vmm::Nvdimm {
                     size,
                     flush_hints: *flush_hints,
+                    labels: *labels,
                     persistence: region.claim().map(Claim::capability).unwrap_or_default(),
                 }),
                 Interface::VirtioPmem { faults } => {
@@ -231,6 +232,10 @@ impl Contents {
             provenance.extend(image.package.map(|package| (package.name, package.version)));
             contents.images.push(Arc::new(image.bytes));
         }
+        // Label areas begin empty, and come behind all regions.
+        let labelled = scenario.regions.iter().filter(|region| region.has_labels());
+        let empty = Arc::new(vec![0; vmm::LABELS_SIZE as usize]);
+        contents.images.extend(labelled.map(|_| Arc::clone(&empty)));
         Ok(contents)
     }
 }

@@ -96,7 +96,9 @@ pub(crate) fn prepare<'a, L: Laboratory>(
         inconclusive.push("plant: there was nothing to drop".to_owned());
     }
     let regions = laboratory.start()?.regions();
+    // What firmware has written to a label area is durable when it says so, as with virtio-pmem; label areas come last.
     let platforms = scenario.regions.iter().map(|region| region.platform);
+    let platforms = platforms.chain(std::iter::repeat(Platform::VirtioPmem));
     let modelled = regions.iter().zip(platforms).map(|(region, platform)| persist::Region {
         range: region.base..region.base + region.size,
         platform,

@@ -23,7 +23,12 @@ pub fn measure(cache: &Cache, kernel: &str, append: &str, cpus: u8) -> anyhow::R
         command_line: format!("{COMMAND_LINE} {append}").trim_end().to_owned(),
         memory: 256 << 20,
         cpus,
-        nvdimms: vec![Nvdimm { size: 64 << 20, flush_hints: 0, persistence: PlatformCapability::default() }],
+        nvdimms: vec![Nvdimm {
+            size: 64 << 20,
+            flush_hints: 0,
+            labels: false,
+            persistence: PlatformCapability::default(),
+        }],
         virtio_pmem: Vec::new(),
         legacy_pmem: Vec::new(),
         seed: 1,

@@ -34,8 +34,12 @@ impl Work {
 pub fn config(kernel: &Kernel, nvdimm: bool) -> anyhow::Result<MachineConfig> {
     let mut initramfs = Initramfs::new();
     initramfs.modules(kernel.modules(&PMEM_MODULES)?);
-    let nvdimms =
-        nvdimm.then(|| Nvdimm { size: 64 << 20, flush_hints: 0, persistence: PlatformCapability::default() });
+    let nvdimms = nvdimm.then(|| Nvdimm {
+        size: 64 << 20,
+        flush_hints: 0,
+        labels: false,
+        persistence: PlatformCapability::default(),
+    });
     Ok(MachineConfig {
         kernel: kernel.vmlinux.clone(),
         initrd: initramfs.finish(),

@@ -31,7 +31,12 @@ fn machine(name: &str, cpus: u8, seed: u64, shell: Option<&str>) -> Machine {
         command_line: COMMAND_LINE.to_owned(),
         memory: 256 << 20,
         cpus,
-        nvdimms: vec![Nvdimm { size: 64 << 20, flush_hints: 0, persistence: PlatformCapability::default() }],
+        nvdimms: vec![Nvdimm {
+            size: 64 << 20,
+            flush_hints: 0,
+            labels: false,
+            persistence: PlatformCapability::default(),
+        }],
         virtio_pmem: Vec::new(),
         legacy_pmem: Vec::new(),
         seed,

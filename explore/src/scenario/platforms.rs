@@ -44,6 +44,11 @@ impl Claim {
 }
 
 impl Region {
+    /// Whether its DIMM has a label area.
+    pub(crate) fn has_labels(&self) -> bool {
+        matches!(self.interface, Interface::Nvdimm { labels: true, .. })
+    }
+
     /// What the platform says that it saves; `None` where nothing could say so.
     pub(crate) fn claim(&self) -> Option<Claim> {
         match self.interface {

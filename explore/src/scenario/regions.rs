@@ -35,6 +35,8 @@ pub enum Interface {
     Nvdimm {
         /// Flush hint addresses of its DIMM.
         flush_hints: u32,
+        /// Whether its DIMM has a label area.
+        labels: bool,
         /// What the platform says that it saves, if that is not what it does.
         claims: Option<Claim>,
     },
@@ -112,14 +114,14 @@ impl RawFault {
 pub(super) fn compile(source: &Source, document: &Document) -> Result<Vec<Region>, ScenarioError> {
     let mut regions = Vec::new();
     for (number, nvdimm) in document.nvdimm.iter().enumerate() {
-        let Nvdimm { size, platform, claims, namespace, flush_hints } = nvdimm.get_ref().clone();
+        let Nvdimm { size, platform, claims, namespace, flush_hints, labels } = nvdimm.get_ref().clone();
         if flush_hints > MAX_FLUSH_HINTS {
             let place = source.place(&["nvdimm", &number.to_string(), "flush_hints"]);
             let what = format!("{flush_hints}: a DIMM has at most {MAX_FLUSH_HINTS}");
             return Err(source.error(place, "flush_hints", what));
         }
         check(source, "nvdimm", number, size)?;
-        let interface = Interface::Nvdimm { flush_hints, claims };
+        let interface = Interface::Nvdimm { flush_hints, labels, claims };
         regions.push(checked(source, "nvdimm", number, Region { size, platform, namespace, interface })?);
     }
     for (number, device) in document.virtio_pmem.iter().enumerate() {

@@ -97,6 +97,9 @@ pub struct Nvdimm {
     /// Flush hint addresses of the DIMM.
     #[serde(default)]
     pub flush_hints: u32,
+    /// Whether the DIMM has a label area.
+    #[serde(default)]
+    pub labels: bool,
 }
 
 /// What a region holds.

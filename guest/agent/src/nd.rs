@@ -1,4 +1,6 @@
-//! The nvdimm bus: regions are bound to their driver to attach pmem, and unbound to let go of it.
+//! The nvdimm bus: regions are bound to their driver to attach pmem, and unbound to let go of it. So are DIMMs with label
+//! areas: their driver reads the labels once, when it is bound (`nvdimm_probe`, drivers/nvdimm/dimm.c), and the labels say
+//! which namespaces a region has.
 
 use std::fs;
 use std::io::{Error, Result};
@@ -7,20 +9,36 @@ use std::time::Duration;
 
 const DEVICES: &str = "/sys/bus/nd/devices";
 const DRIVER: &str = "/sys/bus/nd/drivers/nd_region";
+const DIMM_DRIVER: &str = "/sys/bus/nd/drivers/nvdimm";
 
-/// Unbinds every region and waits until what hung on them is gone.
+/// Unbinds every region, then every DIMM, and waits until what hung on them is gone.
 pub fn unbind_all() {
-    settle();
-    for name in names(DRIVER).into_iter().filter(|name| name.starts_with("region")) {
-        if let Err(error) = fs::write(format!("{DRIVER}/unbind"), &name) {
-            println!("agent: unbinding {name}: {error}");
+    for (driver, kind) in [(DRIVER, "region"), (DIMM_DRIVER, "nmem")] {
+        settle();
+        for name in names(driver).into_iter().filter(|name| name.starts_with(kind)) {
+            if let Err(error) = fs::write(format!("{driver}/unbind"), &name) {
+                println!("agent: unbinding {name}: {error}");
+            }
         }
     }
     settle();
 }
 
+/// Binds every DIMM whose labels can be read and that is not bound.
+fn bind_dimms() -> Result<()> {
+    for name in names(DEVICES).into_iter().filter(|name| name.starts_with("nmem")) {
+        let commands = fs::read_to_string(format!("{DEVICES}/{name}/commands")).unwrap_or_default();
+        let labelled = commands.split_whitespace().any(|command| command == "get_data");
+        if labelled && !Path::new(&format!("{DIMM_DRIVER}/{name}")).exists() {
+            fs::write(format!("{DIMM_DRIVER}/bind"), &name)?;
+        }
+    }
+    Ok(())
+}
+
 /// Binds the region and waits for its block device; returns the device's path.
 pub fn attach(region: u32) -> Result<PathBuf> {
+    bind_dimms()?;
     if !Path::new(&format!("{DRIVER}/region{region}")).exists() {
         fs::write(format!("{DRIVER}/bind"), format!("region{region}"))?;
     }
