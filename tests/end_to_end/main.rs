@@ -4,6 +4,7 @@ mod comparison;
 mod controls;
 mod handover;
 mod inside_the_fault;
+mod labels;
 mod lazily;
 mod map_sync;
 mod mutants;

@@ -1,0 +1,117 @@
+//! Label areas of NVDIMMs: Debian's ndctl makes, changes and destroys namespaces, and they are there after a power cut.
+
+use explore::machines::COMMAND_LINE;
+use guest_protocol::Command;
+use images::{Cache, Initramfs, Kernel, PMEM_MODULES};
+use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, RegionKind, Stop};
+
+const BUDGET: u64 = 20_000_000_000;
+const ID: &str = "uuid";
+
+/// A kernel with ndctl, one NVDIMM, and what the guest's shell is to do.
+fn machine(kernel: &str, shell: &str) -> Machine {
+    let cache = Cache::open().expect("a cache directory");
+    let kernel = Kernel::get(&cache, kernel).unwrap_or_else(|error| panic!("{error}"));
+    let mut initramfs = Initramfs::new();
+    initramfs.modules(kernel.modules(&PMEM_MODULES).unwrap_or_else(|error| panic!("{error}")));
+    for program in ["dash", "ndctl"] {
+        initramfs.program(&cache, program).unwrap_or_else(|error| panic!("{error}"));
+    }
+    let argv = ["/bin/dash", "-c", shell].map(str::to_owned).to_vec();
+    let script = vec![Command::Attach { region: 0 }, Command::Exec { argv }];
+    let script = postcard::to_stdvec(&script).expect("commands can be written");
+    initramfs.file("/script", 0o644, script).unwrap_or_else(|error| panic!("{error}"));
+    let config = MachineConfig {
+        kernel: kernel.vmlinux,
+        initrd: initramfs.finish(),
+        modules: Vec::new(),
+        command_line: COMMAND_LINE.to_owned(),
+        memory: 256 << 20,
+        cpus: 1,
+        nvdimms: vec![Nvdimm {
+            size: 128 << 20,
+            flush_hints: 0,
+            labels: true,
+            persistence: PlatformCapability::default(),
+        }],
+        virtio_pmem: Vec::new(),
+        legacy_pmem: Vec::new(),
+        seed: 1,
+        protocol: BootProtocol::default(),
+    };
+    Machine::new(&config).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Runs until the guest powers off; the JSON array that it printed behind each mark `==`.
+fn says(machine: &mut Machine) -> Vec<String> {
+    let mut console = String::new();
+    loop {
+        let stop = machine.run(BUDGET);
+        console += &String::from_utf8_lossy(&machine.take_console());
+        match stop {
+            // Nobody answers: the agent does what its script says.
+            Stop::Call(_) => {}
+            Stop::PowerOff => break,
+            other => panic!("{other:?}: {console}"),
+        }
+    }
+    let console = console.replace('\r', "");
+    let lists =
+        console.split("==\n").skip(1).map(|section| section.split("\n]\n").next().unwrap_or_default());
+    lists.map(str::to_owned).collect()
+}
+
+/// Values of a field of ndctl's JSON, in order.
+fn values(json: &str, field: &str) -> Vec<String> {
+    let field = format!("\"{field}\":");
+    let lines = json.lines().filter_map(|line| line.trim().strip_prefix(&field));
+    lines.map(|value| value.trim_matches([',', '"']).to_owned()).collect()
+}
+
+/// What survives a power cut, put into another machine.
+fn power_cycle(from: &Machine, to: &mut Machine) {
+    for (from_region, to_region) in from.regions().iter().zip(to.regions().to_vec()) {
+        let mut bytes = vec![0; from_region.size as usize];
+        from.read_pmem(from_region.base, &mut bytes);
+        to.write_pmem(to_region.base, &bytes);
+    }
+}
+
+const MAKE: &str = "ndctl disable-region region0; ndctl init-labels nmem0; ndctl disable-dimm nmem0
+ndctl enable-dimm nmem0; ndctl enable-region region0
+ndctl create-namespace -m raw -s 32M; ndctl create-namespace -m fsdax -s 32M; echo ==; ndctl list -N";
+
+const CHANGE: &str = "echo ==; ndctl list -N; ndctl create-namespace -f -e namespace0.1 -m raw
+ndctl destroy-namespace -f namespace0.0; echo ==; ndctl list -N";
+
+fn namespaces_survive(kernel: &str) {
+    let mut first = machine(kernel, MAKE);
+    let made = says(&mut first).remove(0);
+    assert_eq!(values(&made, "mode").len(), 2, "{made}");
+    assert_eq!(first.regions()[1].kind, RegionKind::Labels);
+
+    let mut second = machine(kernel, CHANGE);
+    power_cycle(&first, &mut second);
+    let [found, changed] = <[String; 2]>::try_from(says(&mut second)).expect("it lists twice");
+    assert_eq!(found, made, "after the power cut");
+    assert_eq!(values(&changed, "mode"), ["raw"], "one is reconfigured, the other gone: {changed}");
+    assert!(!values(&found, ID).contains(&values(&changed, ID)[0]), "a namespace made anew has another {ID}");
+
+    let mut third = machine(kernel, "echo ==; ndctl list -N");
+    power_cycle(&second, &mut third);
+    // Its number may be another: Linux counts what it finds.
+    let left = says(&mut third).remove(0);
+    for field in [ID, "mode", "size"] {
+        assert_eq!(values(&left, field), values(&changed, field), "after the next power cut");
+    }
+}
+
+#[test]
+fn namespaces_made_by_ndctl_survive_power_cuts_on_6_1() {
+    namespaces_survive("debian-6.1");
+}
+
+#[test]
+fn namespaces_made_by_ndctl_survive_power_cuts_on_6_12() {
+    namespaces_survive("debian-6.12");
+}
