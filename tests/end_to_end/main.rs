@@ -3,6 +3,7 @@
 mod comparison;
 mod controls;
 mod handover;
+mod imported;
 mod inside_the_fault;
 mod labels;
 mod lazily;
@@ -15,6 +16,7 @@ mod programs;
 mod recovery;
 mod sabotage;
 mod sampled;
+mod sequences;
 mod support;
 mod virtio;
 mod xfs;

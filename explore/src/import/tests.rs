@@ -75,7 +75,7 @@ fn a_test_of_vinter_becomes_programs_and_markers() {
     assert_eq!(test.range, (1, 2));
     let steps: Vec<&str> = test.scenario.steps.iter().map(|step| step.text.as_str()).collect();
     let mount = guest_protocol::MOUNT;
-    assert_eq!(steps[0], format!("exec /bin/sh -c echo before > {mount}/file && sync"));
+    assert_eq!(steps[0], format!("exec /bin/sh -c dd if=/dev/zero of={mount}/file bs=4096 count=2 && sync"));
     assert_eq!(steps[2], format!("exec /bin/sh -c mv {mount}/file {mount}/renamed && sync"));
     assert!(
         steps[1].starts_with("marker") && steps[3].starts_with("marker") && steps.len() == 4,

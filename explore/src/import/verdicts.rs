@@ -80,9 +80,8 @@ pub fn verdicts<L: Laboratory>(
     options: &RunOptions,
 ) -> Result<Result<Vec<Verdict>, String>, HostError> {
     let mut run = prepare(&test.scenario, laboratory, options, &mut Vec::new())?;
-    match &run.recording.trouble {
-        Some(Trouble::Harness(why) | Trouble::Crash(why)) => return Ok(Err(why.clone())),
-        _ => (),
+    if let Some(Trouble::Harness(why) | Trouble::Crash(why)) = &run.recording.trouble {
+        return Ok(Err(why.clone()));
     }
     let markers: BTreeMap<u32, u64> = run
         .recording
@@ -139,13 +138,9 @@ impl<L: Laboratory> Recoveries<'_, L> {
         let at = |point: &Point, seq: u64| point.reasons.contains(&PointRule::Event(seq).to_string());
         let (mut inside, mut last) = (Came::default(), Came::default());
         for point in &run.points.points {
-            if (begin + 1..=end).contains(&point.events) || at(point, begin) {
-                if let Err(why) = self.recover(run, point, &mut inside)? {
-                    return Ok(Err(why));
-                }
-            }
-            if at(point, end) {
-                if let Err(why) = self.recover(run, point, &mut last)? {
+            let is_inside = (begin + 1..=end).contains(&point.events) || at(point, begin);
+            for (wanted, came) in [(is_inside, &mut inside), (at(point, end), &mut last)] {
+                if wanted && let Err(why) = self.recover(run, point, came)? {
                     return Ok(Err(why));
                 }
             }

@@ -208,7 +208,11 @@ fn mkfs_arguments(words: &[&str]) -> Vec<String> {
     let mut left = words.iter();
     while let Some(word) = left.next() {
         match *word {
-            "-b" if left.as_slice().first().is_some_and(|size| ["4096", "size=4096", "4k"].contains(size)) => {
+            "-b" if left
+                .as_slice()
+                .first()
+                .is_some_and(|size| ["4096", "size=4096", "4k"].contains(size)) =>
+            {
                 left.next();
             }
             "-q" | "-F" | "-f" => (),

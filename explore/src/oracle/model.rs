@@ -405,7 +405,7 @@ impl Model {
 
     fn check_attribute(&self, file: FileId, path: &str, name: &str) -> Result<(), Refusal> {
         let of_user = name.strip_prefix("user.");
-        if !of_user.or(name.strip_prefix("trusted.")).is_some_and(|rest| !rest.is_empty()) {
+        if of_user.or(name.strip_prefix("trusted.")).is_none_or(str::is_empty) {
             return refuse("name", format!("{name:?} is no name here: write user.NAME or trusted.NAME"));
         }
         if of_user.is_some() && matches!(self.history.files[file.0].kind, FileKind::Symlink { .. }) {
