@@ -20,9 +20,9 @@ use crate::size::Size;
 /// ACPI: with hardware-reduced ACPI it would try EFI, which is not there (reboot_init in arch/x86/kernel/reboot.c).
 const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1 reboot=acpi";
 /// Instructions between two looks at the terminal.
-const SLICE: u64 = 5_000_000;
+pub const SLICE: u64 = 5_000_000;
 /// Between two looks whether the user has interrupted a guest that waits for input.
-const LOOK: Duration = Duration::from_millis(50);
+pub const LOOK: Duration = Duration::from_millis(50);
 
 /// Boots a kernel or another payload with its serial console on this terminal; the guest's power-off ends it.
 #[derive(clap::Args)]
@@ -268,7 +268,7 @@ fn limit(machine: &Machine) -> String {
 }
 
 /// What is typed on the terminal, line by line.
-fn keyboard() -> mpsc::Receiver<Vec<u8>> {
+pub fn keyboard() -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || {
         let mut buffer = [0; 256];

@@ -2,9 +2,11 @@
 
 mod bench;
 mod boot;
+mod console;
 mod doctor;
 mod engine;
 mod failure;
+mod gdb;
 mod images;
 mod import;
 mod interrupt;

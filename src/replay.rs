@@ -4,11 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use explore::Report;
+use explore::debug::{Part, debug};
 use explore::machines::Machines;
 use explore::replay::scenario_of;
 use images::Cache;
 
 use crate::failure::Usage;
+use crate::{console, gdb};
 
 /// Recreates the smallest state of a finding, recovers it, and shows what the guest said.
 #[derive(clap::Args)]
@@ -23,6 +25,15 @@ pub struct Replay {
     /// Write the media of the first region, as the power cut left them
     #[arg(long)]
     image: Option<PathBuf>,
+    /// Leave you in the recovered machine: a shell on its serial console, the file system mounted
+    #[arg(long, conflicts_with = "gdb")]
+    console: bool,
+    /// Serve the gdb protocol on this port of 127.0.0.1 (0: one that is free), for the recovery; it goes backward, too
+    #[arg(long, value_name = "PORT")]
+    gdb: Option<u16>,
+    /// With --gdb: the recording instead
+    #[arg(long, requires = "gdb")]
+    recording: bool,
 }
 
 impl Replay {
@@ -33,6 +44,11 @@ impl Replay {
         let report = self.select(reports)?;
         let scenario = scenario_of(&report)?;
         let machines = Machines::prepare(&scenario, &Cache::open()?, report.settings.seed)?;
+        if let Some(port) = self.gdb {
+            let part = if self.recording { Part::Recording } else { Part::Recovery };
+            debug(&report, &self.id, &scenario, &machines, part, &mut gdb::listen(port)?)?;
+            return Ok(0);
+        }
         let replayed = explore::replay(&report, &self.id, &scenario, &machines)?;
         println!("{}", replayed.outcome);
         for fault in &replayed.faults {
@@ -44,6 +60,15 @@ impl Replay {
         if let (Some(path), Some(image)) = (&self.image, &replayed.image) {
             std::fs::write(path, image)
                 .with_context(|| format!("cannot write the media to {}", path.display()))?;
+        }
+        if self.console {
+            let media = replayed.image.as_deref().ok_or_else(|| {
+                Usage(
+                    "--console: the guest crashed while the scenario was recorded: nothing recovers"
+                        .to_owned(),
+                )
+            })?;
+            console::open(&scenario, report.settings.seed, media)?;
         }
         Ok(if replayed.faults.is_empty() { crate::failure::TROUBLE } else { 1 })
     }

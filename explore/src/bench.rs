@@ -1,9 +1,11 @@
 //! How long recovering takes: for `pmemsim bench`. The figures are of the host, so no report has them.
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::conversation::{Conversation, Limits};
+use crate::effort::own_memory;
 use crate::options::RunOptions;
 use crate::record::prepared;
 use crate::recover::{Worker, look};
@@ -23,13 +25,14 @@ pub struct Measured {
 }
 
 /// Records the scenario, then recovers the contents of its crash points, everything in flight included, one after
-/// the other: `each` on each of `jobs` machines. Returns all recoveries and the time from the first to the last.
+/// the other: `each` on each of `jobs` machines. Returns all recoveries, the time from the first to the last, and the
+/// bytes of memory that one machine had for itself then.
 pub fn recoveries<L: Laboratory>(
     scenario: &Scenario,
     laboratory: &L,
     jobs: usize,
     each: usize,
-) -> Result<(Vec<Measured>, Duration), HostError> {
+) -> Result<(Vec<Measured>, Duration, u64), HostError> {
     let options = RunOptions::default();
     let run = prepare(scenario, laboratory, &options, &mut Vec::new())?;
     let contents: Vec<_> =
@@ -37,22 +40,35 @@ pub fn recoveries<L: Laboratory>(
     if contents.is_empty() {
         return Err(HostError("the scenario has no crash points".to_owned()));
     }
-    let ready = Barrier::new(jobs.max(1));
+    let (ready, done) = (Barrier::new(jobs.max(1)), Barrier::new(jobs.max(1)));
+    let before = own_memory().unwrap_or(0);
+    let most = AtomicU64::new(0);
     let one_machine = || -> Result<(Vec<Measured>, Duration), HostError> {
         // The first recovery of a machine decodes code and faults its memory in.
         let worker = Worker::new(scenario, laboratory)
             .and_then(|mut worker| worker.recover(&contents[0], &[], None).map(|_| worker));
         ready.wait();
-        let (mut worker, started) = (worker?, Instant::now());
-        let recover = |content| {
+        let started = Instant::now();
+        let recover = |worker: &mut Worker<L>, content| {
             let started = Instant::now();
             let pages = worker.rewind();
             let back = started.elapsed();
             worker.recover(content, &[], None)?;
             Ok(Measured { pages, back, recovery: started.elapsed() - back })
         };
-        let measured = contents.iter().cycle().take(each).map(recover).collect::<Result<_, HostError>>()?;
-        Ok((measured, started.elapsed()))
+        let mut measured = Vec::new();
+        let worker = worker.and_then(|mut worker| {
+            for content in contents.iter().cycle().take(each) {
+                measured.push(recover(&mut worker, content)?);
+            }
+            Ok(worker)
+        });
+        let took = started.elapsed();
+        // While all machines are there.
+        done.wait();
+        most.fetch_max(own_memory().unwrap_or(0), Ordering::Relaxed);
+        done.wait();
+        worker.map(|_| (measured, took))
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(one_machine)).collect();
@@ -62,7 +78,8 @@ pub fn recoveries<L: Laboratory>(
             all.extend(measured);
             longest = longest.max(took);
         }
-        Ok((all, longest))
+        let of_one = most.load(Ordering::Relaxed).saturating_sub(before) / jobs.max(1) as u64;
+        Ok((all, longest, of_one))
     })
 }
 

@@ -8,7 +8,9 @@
 mod again;
 pub mod bench;
 mod canary;
+pub mod console;
 mod conversation;
+pub mod debug;
 pub mod effort;
 mod evidence;
 mod findings;

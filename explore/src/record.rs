@@ -63,10 +63,21 @@ pub(crate) fn drive<L: Laboratory>(
     first: Option<u64>,
     at_event: AtEvent<L::Target>,
 ) -> Recording {
+    laboratory.inject_faults(target);
+    drive_on(scenario, laboratory, target, first, at_event)
+}
+
+/// The same on a target that goes wrong already where it is to go wrong, and that may be more than the laboratory's.
+pub(crate) fn drive_on<L: Laboratory, T: Target>(
+    scenario: &Scenario,
+    laboratory: &L,
+    target: &mut T,
+    first: Option<u64>,
+    at_event: AtEvent<T>,
+) -> Recording {
     let watched = windows::watched(scenario, laboratory);
     let addresses: Vec<u64> = watched.iter().filter_map(|name| laboratory.symbol(name)).collect();
     target.set_watched(&addresses);
-    laboratory.inject_faults(target);
     target.set_store_buffer_events(scenario.has_platform(Platform::Eadr));
     target.set_tracing(true);
     target.stop_at_event(first);

@@ -67,13 +67,18 @@ pub fn scenario_of(report: &Report) -> Result<Scenario, ScenarioError> {
     Ok(scenario)
 }
 
-/// Records the scenario once more, recreates the smallest state of a finding and recovers it. `laboratory` must be for [`scenario_of`] the report.
-pub fn replay<L: Laboratory>(
+/// A recording that was made again, and a state of it by crash point and choice.
+type Found<'a, L> = (Run<'a, L>, Option<(usize, Choice)>);
+
+/// Records the scenario once more and finds the smallest state of a finding in it; there is none when the guest crashed
+/// meanwhile.
+pub(crate) fn recreate<'a, L: Laboratory>(
     report: &Report,
     id: &str,
-    scenario: &Scenario,
-    laboratory: &L,
-) -> Result<Replayed, ReplayError> {
+    scenario: &'a Scenario,
+    laboratory: &'a L,
+    options: &'a RunOptions,
+) -> Result<Found<'a, L>, ReplayError> {
     let Some(finding) = report.findings.iter().find(|finding| finding.id == id) else {
         let known = report.findings.iter().map(|finding| finding.id.as_str()).collect::<Vec<_>>().join(", ");
         return Err(ReplayError::NoFinding(id.to_owned(), known));
@@ -81,26 +86,42 @@ pub fn replay<L: Laboratory>(
     if report.settings.sampled {
         return Err(ReplayError::Sampled);
     }
-    let options = RunOptions {
+    let mut run = prepare(scenario, laboratory, options, &mut Vec::new())?;
+    if run.trace() != report.trace {
+        return Err(ReplayError::Other("the recorded events differ".to_owned()));
+    }
+    if finding.is_of_recording() {
+        return Ok((run, None));
+    }
+    for cut in &finding.earlier {
+        let (point, choice) = find(&run, cut)?;
+        run = again::recovery_from(&run, point, &choice)?;
+    }
+    let found = find(&run, &finding.smallest)?;
+    Ok((run, Some(found)))
+}
+
+/// The options of the run that a report is of, as far as recording and crash points depend on them.
+pub(crate) fn options_of(report: &Report) -> RunOptions {
+    RunOptions {
         granularity: report.settings.granularity,
         nt_evicts: report.settings.nt_evicts,
         strict_fences: report.settings.strict_fences,
         seed: Some(report.settings.seed),
         ..RunOptions::default()
-    };
-    let run = prepare(scenario, laboratory, &options, &mut Vec::new())?;
-    if run.trace() != report.trace {
-        return Err(ReplayError::Other("the recorded events differ".to_owned()));
     }
-    if finding.is_of_recording() {
-        return Ok(recorded(&run));
-    }
-    let mut run = run;
-    for cut in &finding.earlier {
-        let (point, choice) = find(&run, cut)?;
-        run = again::recovery_from(&run, point, &choice)?;
-    }
-    let (point, choice) = find(&run, &finding.smallest)?;
+}
+
+/// Records the scenario once more, recreates the smallest state of a finding and recovers it. `laboratory` must be for [`scenario_of`] the report.
+pub fn replay<L: Laboratory>(
+    report: &Report,
+    id: &str,
+    scenario: &Scenario,
+    laboratory: &L,
+) -> Result<Replayed, ReplayError> {
+    let options = options_of(report);
+    let (run, found) = recreate(report, id, scenario, laboratory, &options)?;
+    let Some((point, choice)) = found else { return Ok(recorded(&run)) };
     let media = &run.points.points[point].media;
     let content = media.content(&choice);
     let mut image = laboratory.images().first().map_or(Vec::new(), |image| image.to_vec());

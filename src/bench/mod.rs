@@ -32,14 +32,16 @@ enum What {
     },
     /// Million instructions a second in several kinds of work, and beside QEMU if it is installed
     Cpu(cpu::Cpu),
-    /// Recoveries a second, and what going back to the base snapshot costs
-    Restore {
+    /// Recoveries a second (mount, replay of the journal, observe, unmount, check), what going back to the base snapshot
+    /// costs, and the memory of a worker
+    #[command(visible_alias = "restore")]
+    Recover {
         /// The scenario whose crash points are recovered
         #[arg(default_value = "scenarios/map-sync-ext4.toml")]
         scenario: std::path::PathBuf,
-        /// Machines that recover at the same time
-        #[arg(long, default_value_t = 2)]
-        jobs: usize,
+        /// Machines that recover at the same time; several numbers are measured one after the other
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 2])]
+        jobs: Vec<usize>,
         /// Recoveries of each machine
         #[arg(long, default_value_t = 50)]
         each: usize,
@@ -53,7 +55,7 @@ impl Bench {
         match self.what {
             What::Boot { kernel, append, cpus } => boot::measure(&cache, &kernel, &append, cpus),
             What::Cpu(cpu) => cpu.measure(&cache),
-            What::Restore { scenario, jobs, each } => restore::measure(&cache, &scenario, jobs, each),
+            What::Recover { scenario, jobs, each } => restore::measure(&cache, &scenario, &jobs, each),
         }
     }
 }

@@ -67,8 +67,10 @@ fn a_run_that_is_killed_again_and_again_loses_no_result() {
     let (mut before, mut kills, mut went_on) = (0, 0, 0);
     while kills < KILLS {
         let mut child = runs.start("killed", &resume);
-        let moment = took.as_millis() as u64 * (random.next_u64() % 1000) / 1000;
-        std::thread::sleep(Duration::from_millis(moment));
+        let moment = Instant::now() + took * (random.next_u64() % 1000) as u32 / 1000;
+        while Instant::now() < moment && child.try_wait().expect("it is ours").is_none() {
+            std::thread::sleep(Duration::from_millis(5));
+        }
         child.kill().expect("it is ours");
         let output = child.wait_with_output().expect("it has ended");
         kills += 1;
