@@ -2,6 +2,7 @@
 
 mod comparison;
 mod controls;
+mod debugger;
 mod handover;
 mod imported;
 mod inside_the_fault;
