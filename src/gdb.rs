@@ -111,6 +111,10 @@ impl Debugger<Machine> for Session {
         !stops.instructions.is_empty() || !stops.ranges.is_empty()
     }
 
+    fn begins(&mut self, machine: &Machine) {
+        self.remember(machine);
+    }
+
     fn stops_here(&mut self, machine: &Machine) -> bool {
         let mut stops = lock(&self.stops);
         self.changed = None;

@@ -54,6 +54,8 @@ pub enum Go {
 pub trait Debugger<T> {
     /// Whether it is to be asked behind every instruction. That takes time.
     fn looks(&self) -> bool;
+    /// The history begins again, for the first time or because it goes back.
+    fn begins(&mut self, machine: &T);
     /// Whether the machine is to stand here; an instruction has just been executed. Never called when it stands.
     fn stops_here(&mut self, machine: &T) -> bool;
     /// Whether it is to stand at once.
@@ -90,6 +92,8 @@ struct Stepped<'t, T> {
     target: &'t mut T,
     debugger: &'t mut dyn Debugger<T>,
     begin: u64,
+    /// Whether nothing has been executed yet since it began.
+    fresh: bool,
     plan: Plan,
 }
 
@@ -139,8 +143,9 @@ fn until_left<T: Target>(
     mut live: impl FnMut(&mut Stepped<T>),
 ) {
     let begin = target.retired();
-    let mut stepped = Stepped { target, debugger, begin, plan: Plan::To(0, Why::Begin) };
+    let mut stepped = Stepped { target, debugger, begin, fresh: true, plan: Plan::To(0, Why::Begin) };
     loop {
+        stepped.fresh = true;
         live(&mut stepped);
         match stepped.plan {
             Plan::Leave => return,
@@ -229,6 +234,9 @@ impl<T: Target> Stepped<'_, T> {
 impl<T: Target> Target for Stepped<'_, T> {
     fn run(&mut self, budget: u64) -> Stop {
         let mut left = budget;
+        if std::mem::take(&mut self.fresh) {
+            self.debugger.begins(self.target);
+        }
         loop {
             if !self.goes_on() {
                 return Stop::Ended("the debugger goes elsewhere");
