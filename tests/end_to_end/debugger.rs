@@ -86,7 +86,8 @@ impl Gdb {
                 byte => answer.push(byte),
             }
         }
-        (next(), next());
+        next();
+        next();
         self.0.write_all(b"+").expect("it hears");
         String::from_utf8(answer).expect("the protocol is text")
     }
