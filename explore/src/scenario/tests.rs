@@ -109,6 +109,13 @@ fn values_that_make_no_sense_are_named_with_their_key() {
         ("[crash]\npoints = [\"always\"]\n", 2, "points"),
         ("[crash]\nbudget = 0\n", 2, "budget"),
         ("[crash]\nseed = 1\nstates = 0\n", 3, "states"),
+        ("[crash]\nfrom_marker = 7\n[[step]]\nmarker = 1\n", 2, "from_marker"),
+        (
+            "[[step]]\nmkdir = \"d\"\n[[step]]\nsetxattr = { path = \"d\", name = \"x\", value = \"1\" }\n",
+            4,
+            "name",
+        ),
+        ("[[step]]\nmkdir = \"d\"\n[[step]]\nremovexattr = { path = \"d\", name = \"user.x\" }\n", 4, "name"),
         ("[limits]\ninstructions = 0\n", 2, "instructions"),
         ("[limits]\nconsole = \"0K\"\n", 2, "console"),
         ("[limits]\nconsole = \"4\"\ninstructions = \"4\"\n", 3, "instructions"),
