@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// What is run: a few crash states of a file that is stored to, in a small region.
-const SCENARIO: &str = r#"name = "parts"
+pub const SCENARIO: &str = r#"name = "parts"
 [machine]
 kernel = "debian-6.1"
 [[nvdimm]]
