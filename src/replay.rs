@@ -7,6 +7,7 @@ use explore::Report;
 use explore::debug::{Part, debug};
 use explore::machines::Machines;
 use explore::replay::scenario_of;
+use explore::report::Finding;
 use images::Cache;
 
 use crate::failure::Usage;
@@ -78,11 +79,14 @@ impl Replay {
         let path = self.report.display();
         let named = |report: &Report| self.scenario.as_ref().is_none_or(|name| *name == report.scenario);
         let findings = reports.iter().flat_map(|report| {
-            report.findings.iter().map(move |finding| format!("{} of {}", finding.id, report.scenario))
+            let ids = report.findings.iter().flat_map(Finding::replayable).map(|(id, _)| id);
+            ids.map(move |id| format!("{id} of {}", report.scenario))
         });
         let known = findings.collect::<Vec<_>>().join(", ");
         let known = if known.is_empty() { "no findings" } else { &known };
-        let has = |report: &Report| report.findings.iter().any(|finding| finding.id == self.id);
+        let has = |report: &Report| {
+            report.findings.iter().flat_map(Finding::replayable).any(|(id, _)| id == self.id)
+        };
         let mut having = reports.into_iter().filter(|report| named(report) && has(report));
         let Some(report) = having.next() else {
             return Err(Usage(format!("report {path}: no finding {:?}; it has {known}", self.id)));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use persist::{DrainKind, Event, EventKind, Part, Platform, StorePath};
 
 use crate::again;
-use crate::findings::Found;
+use crate::causes::Failing;
 use crate::record::{drive, prepared};
 use crate::recover::Worker;
 use crate::report::StoreReport;
@@ -20,10 +20,10 @@ const STACKS: usize = 24;
 /// For every finding the stores behind it.
 pub(crate) fn stores<L: Laboratory>(
     run: &Run<L>,
-    found: &[Option<Found>],
+    found: &[Option<&Failing>],
 ) -> Result<Vec<Vec<StoreReport>>, HostError> {
     let mut stores: Vec<Vec<StoreReport>> =
-        found.iter().map(|found| found.as_ref().map_or(Vec::new(), |found| of_finding(run, found))).collect();
+        found.iter().map(|found| found.map_or(Vec::new(), |found| of_finding(run, found))).collect();
     let events: BTreeSet<u64> = stores.iter().flatten().map(|store| store.event).take(STACKS).collect();
     let stacks = stacks(run, &events)?;
     for store in stores.iter_mut().flatten() {
@@ -32,7 +32,7 @@ pub(crate) fn stores<L: Laboratory>(
     Ok(stores)
 }
 
-fn of_finding<L: Laboratory>(run: &Run<L>, found: &Found) -> Vec<StoreReport> {
+fn of_finding<L: Laboratory>(run: &Run<L>, found: &Failing) -> Vec<StoreReport> {
     let media = &run.points.points[found.point].media;
     let lost = media
         .in_flight()
@@ -124,7 +124,7 @@ fn drained_by<L: Laboratory>(run: &Run<L>, seq: u64) -> String {
 }
 
 /// An instruction: a function of the kernel or of the agent and the offset in it, or an address.
-fn place<L: Laboratory>(run: &Run<L>, cpl: u8, rip: u64) -> String {
+pub(crate) fn place<L: Laboratory>(run: &Run<L>, cpl: u8, rip: u64) -> String {
     if run.laboratory.samples() {
         return "somebody, before the machine was looked at".to_owned();
     }
@@ -169,7 +169,7 @@ fn by_seq(events: &[Event], from: u64, to: u64) -> &[Event] {
 }
 
 /// Nothing in flight has to be lost: tells the promised stores themselves, and the kernel's last into their pages.
-fn promised_stores<L: Laboratory>(run: &Run<L>, found: &Found) -> Vec<StoreReport> {
+fn promised_stores<L: Laboratory>(run: &Run<L>, found: &Failing) -> Vec<StoreReport> {
     let Some(promise) = found.fault.promise.map(|id| &run.scenario.history.promises[id as usize]) else {
         return Vec::new();
     };
@@ -224,7 +224,7 @@ fn of_event<L: Laboratory>(run: &Run<L>, event: &Event, lacked: &str) -> StoreRe
 }
 
 /// Replays the recording and looks at the stack behind each of the events.
-fn stacks<L: Laboratory>(
+pub(crate) fn stacks<L: Laboratory>(
     run: &Run<L>,
     events: &BTreeSet<u64>,
 ) -> Result<BTreeMap<u64, Vec<String>>, HostError> {

@@ -1,16 +1,14 @@
-//! Findings: equal faults together, the smallest state that shows each, and the stores behind it.
+//! Findings: failing states by what is behind them, the smallest state that shows it, and the stores it lacks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use persist::Choice;
-
+use crate::causes::{Cause, Causes, Failing};
 use crate::evidence;
 use crate::oracle::judge::Fault;
-use crate::recover::Worker;
-use crate::report::{Finding, PromiseReport, RECORDING, SmallestState};
+use crate::report::{CauseReport, Finding, PromiseReport, RECORDING, SmallestState, SymptomReport};
 use crate::run::{Run, State};
+use crate::sites::Site;
 use crate::target::{HostError, Laboratory};
-use crate::torn;
 use crate::verdict::Class;
 
 /// A fault, and where it was seen.
@@ -24,165 +22,243 @@ pub(crate) struct Instance {
     pub fault: Fault,
 }
 
-/// What makes two faults the same finding.
+/// What makes two faults the same symptom.
 pub(crate) type Key = (Class, Option<u32>, String);
 
 pub(crate) fn key(fault: &Fault) -> Key {
     (fault.class, fault.promise, fault.subject.clone())
 }
 
-/// Findings that are made smaller and explained; of the rest, the first state seen has to do.
+/// Symptoms that are made smaller and explained; of the rest, the first state seen has to do.
 const EXPLAINED: usize = 8;
-/// Recoveries spent on making one finding smaller.
-const ATTEMPTS: usize = 40;
+/// Causes that are looked for behind one symptom.
+const CAUSES: usize = 4;
 
-/// A finding before it is written down.
-pub(crate) struct Found {
-    pub fault: Fault,
-    pub point: usize,
-    pub choice: Choice,
+/// A fault, and the states that show it for one reason.
+pub(crate) struct Symptom {
+    pub smallest: Failing,
+    cause: Cause,
+    /// Whether the smallest state was looked for.
+    explained: bool,
+    states: BTreeSet<usize>,
+    points: BTreeSet<usize>,
+    /// States that were taken to have this cause without being tried.
+    untried: usize,
 }
 
-/// Groups the instances and explains each group.
+/// Groups the instances by what is behind them and explains each group.
 pub(crate) fn explain<L: Laboratory>(
     run: &Run<L>,
     states: &[State],
     instances: Vec<Instance>,
 ) -> Result<Vec<Finding>, HostError> {
     let mut groups: BTreeMap<Key, Vec<Instance>> = BTreeMap::new();
+    let mut recording = Vec::new();
+    let failing = instances.iter().filter_map(|instance| {
+        let (state, place) = instance.state?;
+        let (point, choice) = &states[state].at[place];
+        Some((*point, choice, &instance.fault))
+    });
+    let mut causes = Causes::new(run, failing)?;
     for instance in instances {
-        groups.entry(key(&instance.fault)).or_default().push(instance);
+        match instance.state {
+            Some(_) => groups.entry(key(&instance.fault)).or_default().push(instance),
+            None => recording.push(while_recording(run, &instance.fault)),
+        }
     }
-    let mut worker = Worker::new(run.scenario, run.laboratory)?;
-    let mut findings = Vec::new();
-    let mut found = Vec::new();
-    for (number, mut group) in groups.into_values().enumerate() {
+    let mut symptoms = Vec::new();
+    for mut group in groups.into_values() {
         // What is found without strict fences stays what it is.
         if group.iter().any(|instance| !instance.only_strict) {
             group.retain(|instance| !instance.only_strict);
         }
-        let states_of: BTreeSet<usize> =
-            group.iter().filter_map(|instance| instance.state.map(|(state, _)| state)).collect();
-        let points: BTreeSet<usize> = group
-            .iter()
-            .filter_map(|instance| instance.state.map(|(state, place)| states[state].at[place].0))
-            .collect();
-        let Some(first) = group.into_iter().min_by_key(|instance| {
+        group.sort_by_key(|instance| {
             (instance.lost, instance.state.map(|(state, place)| (states[state].at[place].0, state)))
-        }) else {
-            continue;
-        };
-        let Some((state, place)) = first.state else {
-            findings.push(while_recording(run, &first.fault));
-            found.push(None);
-            continue;
-        };
-        let (point, choice) = states[state].at[place].clone();
-        let mut one = Found { fault: first.fault, point, choice };
-        if run.points.points[point].is_only_strict(&one.choice) {
-            look_without_strict(run, &mut worker, &mut one)?;
-        }
-        let is_window_rule = one.fault.subject.starts_with("fault ");
-        if !run.is_partial()
-            && number < EXPLAINED
-            && one.fault.class != Class::GuestWarning
-            && !is_window_rule
-        {
-            shrink(run, &mut worker, &mut one)?;
-        }
-        findings.push(write_down(run, &mut worker, &one, states_of.len(), points.len())?);
-        found.push((number < EXPLAINED).then_some(one));
+        });
+        symptoms_of(run, states, &mut causes, group, &mut symptoms)?;
     }
-    let stores = evidence::stores(run, &found)?;
-    for (finding, stores) in findings.iter_mut().zip(stores) {
-        finding.stores = stores;
+    let findings = by_cause(run, symptoms);
+    let mut reports = Vec::new();
+    for finding in &findings {
+        reports.push(write_down(run, &mut causes, finding)?);
     }
-    Ok(findings)
+    let told = findings.iter().enumerate().map(|(number, finding)| {
+        let told = finding[0].explained || run.is_partial() && number < EXPLAINED;
+        told.then_some(&finding[0].smallest)
+    });
+    let told: Vec<Option<&Failing>> = told.collect();
+    let stores = evidence::stores(run, &told)?;
+    for (report, stores) in reports.iter_mut().zip(stores) {
+        report.stores = stores;
+    }
+    recording.extend(reports);
+    recording.sort_by_key(|finding| finding.class);
+    Ok(recording)
 }
 
-/// Looks for the fault in the next state that exists without strict fences.
-fn look_without_strict<L: Laboratory>(
+/// Tells apart why states show one fault. `group` is ordered: the most telling first.
+fn symptoms_of<L: Laboratory>(
     run: &Run<L>,
-    worker: &mut Worker<L>,
-    found: &mut Found,
+    states: &[State],
+    causes: &mut Causes<L>,
+    mut group: Vec<Instance>,
+    symptoms: &mut Vec<Symptom>,
 ) -> Result<(), HostError> {
-    let point = &run.points.points[found.point];
-    let choice = point.with_handed_over(&found.choice);
-    let outcome = torn::recover(worker, &point.media, &choice)?.outcome;
-    let wanted = key(&found.fault);
-    if let Some(fault) = run.faults(&outcome, found.point).into_iter().find(|fault| key(fault) == wanted) {
-        (found.choice, found.fault) = (choice, fault);
+    let failing = |instance: &Instance| {
+        let (state, place) = instance.state?;
+        let (point, choice) = states[state].at[place].clone();
+        Some((state, Failing { point, choice, fault: instance.fault.clone() }))
+    };
+    for _ in 0..CAUSES {
+        let Some((state, first)) = group.first().and_then(failing) else { break };
+        let explained = !run.is_partial()
+            && symptoms.iter().filter(|symptom: &&Symptom| symptom.explained).count() < EXPLAINED;
+        let mut symptom = Symptom {
+            states: BTreeSet::from([state]),
+            points: BTreeSet::from([first.point]),
+            smallest: first,
+            cause: Cause::Unknown,
+            explained,
+            untried: 0,
+        };
+        look_into(run, causes, &mut symptom, symptoms)?;
+        let mut others = Vec::new();
+        for instance in group.drain(..) {
+            let Some((state, failing)) = failing(&instance) else { continue };
+            let same = symptom.cause == Cause::Unknown
+                || symptom.states.contains(&state)
+                || match causes.is_cause_of(&symptom.cause, &failing)? {
+                    Some(same) => same,
+                    None => {
+                        symptom.untried += 1;
+                        true
+                    }
+                };
+            if same {
+                symptom.states.insert(state);
+                symptom.points.insert(failing.point);
+            } else {
+                others.push(instance);
+            }
+        }
+        symptoms.push(symptom);
+        group = others;
+    }
+    let Some(last) = symptoms.last_mut() else { return Ok(()) };
+    // More causes than are looked for.
+    for (state, failing) in group.iter().filter_map(failing) {
+        last.untried += 1;
+        last.states.insert(state);
+        last.points.insert(failing.point);
     }
     Ok(())
 }
 
-/// Adds lost parts back while the fault stays: halves first, then smaller pieces.
-fn shrink<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>, found: &mut Found) -> Result<(), HostError> {
-    let media = &run.points.points[found.point].media;
-    let lost_of = |choice: &Choice| {
-        (0..media.in_flight().len()).filter(|index| !choice.contains(*index)).collect::<Vec<_>>()
-    };
-    let wanted = key(&found.fault);
-    let mut lost = lost_of(&found.choice);
-    let mut left = ATTEMPTS;
-    let mut still = |lost: &[usize]| -> Result<Option<(Choice, Fault)>, HostError> {
-        let choice = media.without(lost.iter().copied());
-        let outcome = torn::recover(worker, media, &choice)?.outcome;
-        let fault = run.faults(&outcome, found.point).into_iter().find(|fault| key(fault) == wanted);
-        Ok(fault.map(|fault| (choice, fault)))
-    };
-    // Perhaps it fails with everything there.
-    if let Some((choice, fault)) = still(&[])? {
-        (found.choice, found.fault) = (choice, fault);
-        return Ok(());
+/// Makes the state of a symptom smaller, and finds the store behind it.
+fn look_into<L: Laboratory>(
+    run: &Run<L>,
+    causes: &mut Causes<L>,
+    symptom: &mut Symptom,
+    others: &[Symptom],
+) -> Result<(), HostError> {
+    let Symptom { smallest, cause, explained, .. } = symptom;
+    if run.points.points[smallest.point].is_only_strict(&smallest.choice) {
+        causes.look_without_strict(smallest)?;
     }
-    let mut pieces = 2;
-    while lost.len() > 1 && left > 0 && !run.interrupted() {
-        let size = lost.len().div_ceil(pieces);
-        let chunks: Vec<Vec<usize>> = lost.chunks(size).map(<[usize]>::to_vec).collect();
-        let rest = |chunk: &Vec<usize>| {
-            lost.iter().copied().filter(|index| !chunk.contains(index)).collect::<Vec<_>>()
-        };
-        let candidates: Vec<Vec<usize>> =
-            chunks.iter().cloned().chain(chunks.iter().filter(|_| pieces > 2).map(rest)).collect();
-        let mut smaller = None;
-        for candidate in candidates.into_iter().take(left) {
-            left -= 1;
-            if let Some((choice, fault)) = still(&candidate)?
-                && lost_of(&choice).len() < lost.len()
-            {
-                smaller = Some((choice, fault));
+    // These compare states with one another: one alone does not show them.
+    let is_window_rule = smallest.fault.subject.starts_with("fault ");
+    if *explained && !is_window_rule {
+        causes.shrink(smallest)?;
+        *cause = causes.cause(smallest)?;
+    } else if !is_window_rule {
+        for other in others {
+            if causes.is_cause_of(&other.cause, smallest)? == Some(true) {
+                *cause = other.cause.clone();
                 break;
             }
         }
-        match smaller {
-            Some((choice, fault)) => {
-                lost = lost_of(&choice);
-                (found.choice, found.fault) = (choice, fault);
-                pieces = 2;
-            }
-            None if size == 1 => break,
-            None => pieces = (pieces * 2).min(lost.len()),
-        }
     }
     Ok(())
+}
+
+/// Symptoms with the same cause are one finding, the worst first. What has no cause stands alone.
+fn by_cause<L: Laboratory>(run: &Run<L>, symptoms: Vec<Symptom>) -> Vec<Vec<Symptom>> {
+    let mut findings: Vec<Vec<Symptom>> = Vec::new();
+    let mut known: BTreeMap<Reason, usize> = BTreeMap::new();
+    for symptom in symptoms {
+        let reason = match &symptom.cause {
+            Cause::Store { site, .. } => Some(Reason::Site(site.clone())),
+            Cause::Nothing => promised_step(run, &symptom).map(Reason::Promised),
+            Cause::Unknown => None,
+        };
+        let at = reason.map_or(findings.len(), |reason| *known.entry(reason).or_insert(findings.len()));
+        match findings.get_mut(at) {
+            Some(finding) => finding.push(symptom),
+            None => findings.push(vec![symptom]),
+        }
+    }
+    findings
+}
+
+/// What makes symptoms one finding.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Reason {
+    Site(Site),
+    /// Nothing has to be lost: what a step promised was never on its way to where it is looked for.
+    Promised(usize),
+}
+
+fn promised_step<L: Laboratory>(run: &Run<L>, symptom: &Symptom) -> Option<usize> {
+    let promise = symptom.smallest.fault.promise?;
+    Some(run.scenario.history.promises[promise as usize].step)
 }
 
 /// Recovers the state once more, for what the guest says meanwhile.
 fn write_down<L: Laboratory>(
     run: &Run<L>,
-    worker: &mut Worker<L>,
-    found: &Found,
-    states: usize,
-    points: usize,
+    causes: &mut Causes<L>,
+    symptoms: &[Symptom],
 ) -> Result<Finding, HostError> {
+    let Failing { point, choice, .. } = &symptoms[0].smallest;
+    let content = run.points.points[*point].media.content(choice);
+    let console = causes.worker.recover(&content, &[], None)?.console;
+    let mut others: Vec<SymptomReport> = symptoms.iter().map(|symptom| report(run, symptom)).collect();
+    let SymptomReport { id, class, text, promise, smallest, .. } = others.remove(0);
+    let count = |of: fn(&Symptom) -> &BTreeSet<usize>| {
+        symptoms.iter().flat_map(of).collect::<BTreeSet<_>>().len() as u64
+    };
+    Ok(Finding {
+        id,
+        class,
+        text,
+        promise,
+        states: count(|symptom| &symptom.states),
+        points: count(|symptom| &symptom.points),
+        untried: symptoms.iter().map(|symptom| symptom.untried as u64).sum(),
+        smallest,
+        earlier: Vec::new(),
+        cause: cause(run, &symptoms[0]),
+        symptoms: others,
+        stores: Vec::new(),
+        console: printable(&console),
+    })
+}
+
+/// The store that makes the difference.
+fn cause<L: Laboratory>(run: &Run<L>, symptom: &Symptom) -> Option<CauseReport> {
+    let Cause::Store { part, .. } = symptom.cause else { return None };
+    let part = &run.points.points[symptom.smallest.point].media.in_flight()[part];
+    Some(CauseReport {
+        event: part.event,
+        at: evidence::place(run, part.origin.cpl, part.origin.rip),
+        step: run.step_at(part.event + 1),
+    })
+}
+
+fn report<L: Laboratory>(run: &Run<L>, symptom: &Symptom) -> SymptomReport {
+    let found = &symptom.smallest;
     let point = &run.points.points[found.point];
     let state = point.media.state_id(&found.choice);
-    let console = worker.recover(&point.media.content(&found.choice), &[], None)?.console;
-    let lost = (0..point.media.in_flight().len())
-        .filter(|index| !found.choice.contains(*index))
-        .map(|index| index as u64)
-        .collect();
     let promise = found.fault.promise.map(|id| {
         let promise = &run.scenario.history.promises[id as usize];
         let line = run.scenario.steps[promise.step].line as u64;
@@ -200,23 +276,15 @@ fn write_down<L: Laboratory>(
         }
         _ => text.clone(),
     };
-    Ok(Finding {
+    SymptomReport {
         id: format!("{}-{state}", point.events),
         class,
         text,
         promise,
-        states: states as u64,
-        points: points as u64,
-        smallest: SmallestState {
-            events: point.events,
-            state,
-            in_flight: point.media.in_flight().len() as u64,
-            lost,
-        },
-        earlier: Vec::new(),
-        stores: Vec::new(),
-        console: printable(&console),
-    })
+        states: symptom.states.len() as u64,
+        points: symptom.points.len() as u64,
+        smallest: SmallestState::of(point, &found.choice),
+    }
 }
 
 fn while_recording<L: Laboratory>(run: &Run<L>, fault: &Fault) -> Finding {
@@ -228,16 +296,37 @@ fn while_recording<L: Laboratory>(run: &Run<L>, fault: &Fault) -> Finding {
         promise: None,
         states: 0,
         points: 0,
+        untried: 0,
         smallest: SmallestState {
             events: run.recording.events.len() as u64,
             state: persist::StateId::default(),
             in_flight: 0,
+            lost_lines: 0,
             lost: Vec::new(),
         },
         earlier: Vec::new(),
+        cause: None,
+        symptoms: Vec::new(),
         stores: Vec::new(),
         console: printable(&last.into_iter().rev().collect::<Vec<_>>().join("\n")),
     }
+}
+
+/// Warnings of the guest as faults.
+pub(crate) fn warnings(warnings: &[String]) -> Vec<Fault> {
+    let fault = |warning: &String| Fault {
+        class: Class::GuestWarning,
+        promise: None,
+        subject: without_numbers(warning),
+        range: None,
+        text: warning.clone(),
+    };
+    warnings.iter().map(fault).collect()
+}
+
+/// Warnings that differ in numbers only are one finding.
+fn without_numbers(warning: &str) -> String {
+    warning.chars().map(|c| if c.is_ascii_digit() { 'N' } else { c }).collect::<String>().replace("NN", "N")
 }
 
 /// The guest's words without control characters, and not too many of them.

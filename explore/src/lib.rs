@@ -8,6 +8,7 @@
 mod again;
 pub mod bench;
 mod canary;
+mod causes;
 pub mod console;
 mod conversation;
 pub mod debug;
@@ -35,6 +36,7 @@ mod run;
 pub mod scenario;
 pub mod sequences;
 pub mod shard;
+mod sites;
 mod states;
 pub mod target;
 #[cfg(test)]

@@ -79,8 +79,10 @@ pub(crate) fn recreate<'a, L: Laboratory>(
     laboratory: &'a L,
     options: &'a RunOptions,
 ) -> Result<Found<'a, L>, ReplayError> {
-    let Some(finding) = report.findings.iter().find(|finding| finding.id == id) else {
-        let known = report.findings.iter().map(|finding| finding.id.as_str()).collect::<Vec<_>>().join(", ");
+    let all =
+        || report.findings.iter().flat_map(|it| it.replayable().map(move |(id, state)| (id, it, state)));
+    let Some((_, finding, smallest)) = all().find(|(known, ..)| *known == id) else {
+        let known = all().map(|(known, ..)| known).collect::<Vec<_>>().join(", ");
         return Err(ReplayError::NoFinding(id.to_owned(), known));
     };
     if report.settings.sampled {
@@ -97,7 +99,7 @@ pub(crate) fn recreate<'a, L: Laboratory>(
         let (point, choice) = find(&run, cut)?;
         run = again::recovery_from(&run, point, &choice)?;
     }
-    let found = find(&run, &finding.smallest)?;
+    let found = find(&run, smallest)?;
     Ok((run, Some(found)))
 }
 

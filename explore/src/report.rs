@@ -244,8 +244,17 @@ pub struct Finding {
     /// The power cuts before, the first one first, when it shows in a recovery that was cut in its turn.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub earlier: Vec<SmallestState>,
+    /// Of the states, those that were taken to have this cause without being tried.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub untried: u64,
     /// The smallest state that shows it.
     pub smallest: SmallestState,
+    /// The store that makes the difference; `None` when nothing in flight does, or when it was not found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cause: Option<CauseReport>,
+    /// What else comes of the same cause, the worst first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub symptoms: Vec<SymptomReport>,
     /// The stores behind it.
     pub stores: Vec<StoreReport>,
     /// What the guest said from attach to verdict.
@@ -257,6 +266,49 @@ impl Finding {
     pub fn is_of_recording(&self) -> bool {
         self.id == RECORDING
     }
+
+    /// Its classes: its own, and those of its other symptoms.
+    pub fn classes(&self) -> impl Iterator<Item = Class> {
+        std::iter::once(self.class).chain(self.symptoms.iter().map(|symptom| symptom.class))
+    }
+
+    /// Its smallest states by the names by which they are replayed: its own, and those of its other symptoms.
+    pub fn replayable(&self) -> impl Iterator<Item = (&str, &SmallestState)> {
+        let others = self.symptoms.iter().map(|symptom| (symptom.id.as_str(), &symptom.smallest));
+        std::iter::once((self.id.as_str(), &self.smallest)).chain(others)
+    }
+}
+
+/// Another symptom of a finding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SymptomReport {
+    /// Names it for a replay: `EVENTS-STATE`.
+    pub id: String,
+    /// Its class.
+    pub class: Class,
+    /// What is wrong, in the smallest state.
+    pub text: String,
+    /// The promise that was broken, if one was.
+    pub promise: Option<PromiseReport>,
+    /// Distinct contents that show it.
+    pub states: u64,
+    /// Crash points that show it.
+    pub points: u64,
+    /// The smallest state that shows it.
+    pub smallest: SmallestState,
+}
+
+/// The earliest store that the smallest state lacks and with which, and what has to come before it, the fault is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CauseReport {
+    /// Number of its event.
+    pub event: u64,
+    /// The instruction: function and offset, or its address in user space.
+    pub at: String,
+    /// The step under way.
+    pub step: Option<String>,
 }
 
 /// A promise, for people.
@@ -281,6 +333,9 @@ pub struct SmallestState {
     pub state: StateId,
     /// Parts in flight.
     pub in_flight: u64,
+    /// Lines, and whole sectors that the kernel copied, that lack something.
+    #[serde(default)]
+    pub lost_lines: u64,
     /// The parts that did not reach the media, by index among those in flight.
     pub lost: Vec<u64>,
 }
@@ -349,7 +404,7 @@ impl Report {
 
     /// The classes that were found and count: violations, and what is denied or expected.
     pub(crate) fn verdict(&self, deny: &[Class]) -> Verdict {
-        let mut found: Vec<Class> = self.findings.iter().map(|finding| finding.class).collect();
+        let mut found: Vec<Class> = self.findings.iter().flat_map(Finding::classes).collect();
         found.retain(|class| class.is_violation() || deny.contains(class) || self.expect.contains(class));
         found.sort();
         found.dedup();

@@ -446,16 +446,11 @@ impl<'a, L: Laboratory> Run<'a, L> {
                     lost,
                     fault: fault.clone(),
                 }));
-                instances.extend(judged.warnings.iter().map(|warning| {
-                    let subject = without_numbers(warning);
-                    let fault = Fault {
-                        class: Class::GuestWarning,
-                        promise: None,
-                        subject,
-                        range: None,
-                        text: warning.clone(),
-                    };
-                    Instance { state: Some((number, place)), only_strict, lost, fault }
+                instances.extend(findings::warnings(&judged.warnings).into_iter().map(|fault| Instance {
+                    state: Some((number, place)),
+                    only_strict,
+                    lost,
+                    fault,
                 }));
             }
         }
@@ -530,11 +525,6 @@ impl<'a, L: Laboratory> Run<'a, L> {
             outcomes: Vec::new(),
         }
     }
-}
-
-/// Warnings that differ in numbers only are one finding.
-fn without_numbers(warning: &str) -> String {
-    warning.chars().map(|c| if c.is_ascii_digit() { 'N' } else { c }).collect::<String>().replace("NN", "N")
 }
 
 fn describe(shape: &Shape) -> String {

@@ -2,8 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::report::{Finding, Report, StoreReport, Verdict};
+use crate::report::{Finding, Report, SmallestState, StoreReport, SymptomReport, Verdict};
 use crate::scenario::Explore;
+use crate::verdict::Class;
 
 /// Bounded crash points that are listed.
 const BOUNDED: usize = 8;
@@ -13,7 +14,8 @@ impl Display for Report {
         let found: Vec<&str> = self
             .findings
             .iter()
-            .map(|finding| finding.class.name())
+            .flat_map(Finding::classes)
+            .map(Class::name)
             .collect::<std::collections::BTreeSet<_>>()
             .into_iter()
             .collect();
@@ -212,13 +214,18 @@ fn write_finding(f: &mut Formatter, finding: &Finding, sampled: bool) -> fmt::Re
         }
         writeln!(
             f,
-            "  in {} states at {} crash points; smallest: behind {} events, {} of {} parts in flight lost",
+            "  in {} states at {} crash points; smallest: behind {} events, {}",
             finding.states,
             finding.points,
             smallest.events,
-            smallest.lost.len(),
-            smallest.in_flight
+            lost(smallest)
         )?;
+        if finding.untried > 0 {
+            writeln!(f, "  of these states {} were not tried for another cause", finding.untried)?;
+        }
+    }
+    if let Some(cause) = &finding.cause {
+        writeln!(f, "  cause: the store of event {}: with it there, this is gone", cause.event)?;
     }
     for store in &finding.stores {
         write_store(f, store)?;
@@ -232,9 +239,38 @@ fn write_finding(f: &mut Formatter, finding: &Finding, sampled: bool) -> fmt::Re
         }
     }
     if sampled {
-        return writeln!(f, "  {}: cannot be replayed", finding.id);
+        writeln!(f, "  {}: cannot be replayed", finding.id)?;
+    } else {
+        writeln!(f, "  replay: pmemsim replay REPORT {}", finding.id)?;
     }
-    writeln!(f, "  replay: pmemsim replay REPORT {}", finding.id)
+    finding.symptoms.iter().try_for_each(|symptom| write_symptom(f, symptom))
+}
+
+/// Another symptom of the same cause.
+fn write_symptom(f: &mut Formatter, symptom: &SymptomReport) -> fmt::Result {
+    writeln!(f, "  from the same cause, {}: {}", symptom.class, symptom.text)?;
+    if let Some(promise) = &symptom.promise {
+        writeln!(f, "    broken: {} (line {}, event {})", promise.text, promise.line, promise.event)?;
+    }
+    let smallest = &symptom.smallest;
+    writeln!(
+        f,
+        "    in {} states at {} crash points; smallest: {}, {}",
+        symptom.states,
+        symptom.points,
+        symptom.id,
+        lost(smallest)
+    )
+}
+
+/// What a state lacks.
+fn lost(smallest: &SmallestState) -> String {
+    let lines = match smallest.lost_lines {
+        0 => String::new(),
+        1 => ", one line".to_owned(),
+        lines => format!(", {lines} lines"),
+    };
+    format!("{} of {} parts in flight lost{lines}", smallest.lost.len(), smallest.in_flight)
 }
 
 fn write_store(f: &mut Formatter, store: &StoreReport) -> fmt::Result {

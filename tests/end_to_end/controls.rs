@@ -1,5 +1,6 @@
 //! Mistakes that must be found, and the same programs without the mistake.
 
+use explore::report::Finding;
 use explore::verdict::Class;
 use explore::{Report, RunOptions, Verdict};
 
@@ -25,9 +26,14 @@ fn judge(name: &str, class: Class) -> Report {
 
 /// What the stores behind the findings of the class lacked, and whether some stack names the function.
 fn blames(report: &Report, class: Class, lacked: &str, function: &str) -> bool {
-    report.findings.iter().filter(|finding| finding.class == class).flat_map(|finding| &finding.stores).any(
-        |store| store.lacked.contains(lacked) && store.stack.iter().any(|frame| frame.contains(function)),
-    )
+    report
+        .findings
+        .iter()
+        .filter(|finding| finding.classes().any(|found| found == class))
+        .flat_map(|finding| &finding.stores)
+        .any(|store| {
+            store.lacked.contains(lacked) && store.stack.iter().any(|frame| frame.contains(function))
+        })
 }
 
 #[test]
@@ -68,6 +74,7 @@ fn what_only_a_locked_instruction_drains_relies_on_it_and_is_not_lost() {
     let denied = RunOptions { deny: vec![Class::ReliesOnLock], ..jobs(2) };
     assert_eq!(run(&control, &denied).verdict, Verdict::Violated);
     let repaired = run(&scenario("controls/repaired/relies-on-lock-repaired"), &jobs(2));
-    let relies = repaired.findings.iter().any(|finding| finding.class == Class::ReliesOnLock);
+    let relies =
+        repaired.findings.iter().flat_map(Finding::classes).any(|class| class == Class::ReliesOnLock);
     assert!(repaired.verdict == Verdict::Kept && !relies, "{repaired}");
 }

@@ -1,5 +1,8 @@
 //! Persistent memory that a virtio-pmem device or the memory map tells of, on both kernels.
 
+use std::collections::BTreeSet;
+
+use explore::report::Finding;
 use explore::scenario::Interface;
 use explore::verdict::Class;
 use explore::{Report, Verdict};
@@ -16,9 +19,8 @@ fn on(kernel: &str, name: &str) -> Report {
 }
 
 fn classes(report: &Report) -> Vec<Class> {
-    let mut classes: Vec<Class> = report.findings.iter().map(|finding| finding.class).collect();
-    classes.dedup();
-    classes
+    let classes = report.findings.iter().flat_map(Finding::classes);
+    classes.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 #[test]

@@ -214,6 +214,7 @@ impl Again {
             self.known.insert(key, self.findings.len());
             for mut finding in findings::explain(run, states, instances)? {
                 finding.id = id(&cuts, &finding.id);
+                finding.symptoms.iter_mut().for_each(|symptom| symptom.id = id(&cuts, &symptom.id));
                 finding.earlier.clone_from(&cuts);
                 self.findings.push(finding);
             }

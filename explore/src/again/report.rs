@@ -1,5 +1,7 @@
 //! What a report says about power cuts during recovery.
 
+use std::collections::BTreeSet;
+
 use persist::Choice;
 use serde::{Deserialize, Serialize};
 
@@ -110,11 +112,14 @@ impl SmallestState {
     pub(crate) fn of(point: &Point, choice: &Choice) -> SmallestState {
         let media = &point.media;
         let lost = (0..media.in_flight().len()).filter(|index| !choice.contains(*index));
+        let lost: Vec<usize> = lost.collect();
+        let lines: BTreeSet<u64> = lost.iter().map(|index| media.in_flight()[*index].line()).collect();
         SmallestState {
             events: point.events,
             state: media.state_id(choice),
             in_flight: media.in_flight().len() as u64,
-            lost: lost.map(|index| index as u64).collect(),
+            lost_lines: lines.len() as u64,
+            lost: lost.into_iter().map(|index| index as u64).collect(),
         }
     }
 }
