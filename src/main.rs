@@ -11,6 +11,7 @@ mod images;
 mod import;
 mod interrupt;
 mod merge;
+mod minimise;
 mod payload;
 mod progress;
 mod replay;
@@ -33,6 +34,7 @@ enum Command {
     Merge(merge::Merge),
     Replay(replay::Replay),
     Sequences(sequences::Sequences),
+    Minimise(minimise::Minimise),
     Import(import::Import),
     Boot(boot::Boot),
     Images(images::Images),
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         Command::Merge(merge) => merge.run(),
         Command::Replay(replay) => replay.run(),
         Command::Sequences(sequences) => sequences.run(),
+        Command::Minimise(minimise) => minimise.run(),
         Command::Import(import) => import.run(),
         Command::Boot(boot) => boot.run(),
         Command::Images(images) => images.run(),

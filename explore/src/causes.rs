@@ -65,7 +65,7 @@ impl<'r, 'a, L: Laboratory> Causes<'r, 'a, L> {
             known.entry(*tried).or_default().push(fault.clone());
         }
         // Who sees a part of the results only cannot tell what is behind them.
-        let looked_at = states.keys().copied().filter(|_| !run.is_partial());
+        let looked_at = states.keys().copied().filter(|_| !run.leaves_unexplained());
         let sites = Sites::find(run, looked_at)?;
         let known = known.into_iter().map(|(tried, faults)| (tried, Rc::new(faults))).collect();
         let worker = Worker::new(run.scenario, run.laboratory)?;

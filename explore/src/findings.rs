@@ -83,7 +83,7 @@ pub(crate) fn explain<L: Laboratory>(
         reports.push(write_down(run, &mut causes, finding)?);
     }
     let told = findings.iter().enumerate().map(|(number, finding)| {
-        let told = finding[0].explained || run.is_partial() && number < EXPLAINED;
+        let told = finding[0].explained || run.is_partial() && !run.options.unexplained && number < EXPLAINED;
         told.then_some(&finding[0].smallest)
     });
     let told: Vec<Option<&Failing>> = told.collect();
@@ -111,7 +111,7 @@ fn symptoms_of<L: Laboratory>(
     };
     for _ in 0..CAUSES {
         let Some((state, first)) = group.first().and_then(failing) else { break };
-        let explained = !run.is_partial()
+        let explained = !run.leaves_unexplained()
             && symptoms.iter().filter(|symptom: &&Symptom| symptom.explained).count() < EXPLAINED;
         let mut symptom = Symptom {
             states: BTreeSet::from([state]),

@@ -23,6 +23,7 @@ pub mod import;
 mod lazy;
 pub mod ledger;
 pub mod machines;
+pub mod minimise;
 mod model;
 mod options;
 mod oracle;

@@ -48,6 +48,9 @@ pub struct RunOptions {
     /// Set when the run has to come to its end with what it has found so far.
     #[serde(skip)]
     pub interrupted: Option<Arc<AtomicBool>>,
+    /// Leaves findings as they were seen: neither made smaller nor explained.
+    #[serde(skip)]
+    pub unexplained: bool,
     /// Memory that this process may have for itself, in bytes: fewer machines recover at the same time if they need more.
     #[serde(skip)]
     pub memory: Option<u64>,

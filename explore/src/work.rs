@@ -39,6 +39,11 @@ impl<L: Laboratory> Run<'_, L> {
         self.options.shard.is_some() || self.interrupted()
     }
 
+    /// Whether findings are left as they were seen.
+    pub fn leaves_unexplained(&self) -> bool {
+        self.is_partial() || self.options.unexplained
+    }
+
     /// Does all units that are this run's and not known, on as many machines as there are jobs. `begin` makes such a
     /// machine, `work` does the unit with this index. There is no result of what other shards do, nor of what was not
     /// begun when the run was interrupted.
