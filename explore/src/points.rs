@@ -1,9 +1,10 @@
 //! Crash points: behind which events the power is cut, and what may be in flight there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use persist::{Choice, CrashPoint, Domain, Event, EventKind, Media, StateId};
+use persist::{Choice, CrashPoint, Domain, DrainKind, Event, EventKind, Media, StateId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
@@ -235,12 +236,36 @@ fn of_rule(
                 events.iter().filter(|event| event.kind == EventKind::Symbol { index: wanted as u32 });
             Ok(calls.map(|event| event.seq).collect())
         }
-        PointRule::Window(number) => {
-            let missing = windows::unresolved(&recording.watched);
-            if !missing.is_empty() {
-                return Err(format!("the kernel has no function {}", missing.join(", ")));
+        PointRule::Fences => {
+            Ok(around(events, |kind| matches!(kind, EventKind::Drain(DrainKind::Sfence | DrainKind::Mfence))))
+        }
+        PointRule::Flushes => Ok(around(events, |kind| {
+            matches!(
+                kind,
+                EventKind::FlushHint { .. }
+                    | EventKind::DeviceFlushSubmitted { .. }
+                    | EventKind::DeviceFlushCompleted { .. }
+            )
+        })),
+        PointRule::Every => Ok((0..=last).collect()),
+        PointRule::Between(first, second) => {
+            let marker = |id: u32| {
+                let marker = events.iter().find(|event| event.kind == EventKind::Marker { id });
+                marker
+                    .map(|event| event.seq)
+                    .ok_or_else(|| format!("the recording did not come to marker {id}"))
+            };
+            let (from, to) = (marker(*first)?, marker(*second)?);
+            if from > to {
+                return Err(format!("marker {second} comes before marker {first}"));
             }
-            let windows = faults.iter().filter_map(|fault| fault.windows[usize::from(*number)].clone());
+            Ok((from + 1..=to).collect())
+        }
+        PointRule::EveryOfWindow(number) => {
+            Ok(windows_of(*number, recording, faults)?.into_iter().flatten().collect())
+        }
+        PointRule::Window(number) => {
+            let windows = windows_of(*number, recording, faults)?.into_iter();
             Ok(windows
                 .flat_map(|window| {
                     let inside = grows
@@ -253,4 +278,23 @@ fn of_rule(
                 .collect())
         }
     }
+}
+
+/// In front of and behind every event of some kind.
+fn around(events: &[Event], wanted: impl Fn(&EventKind) -> bool) -> Vec<u64> {
+    let found = events.iter().filter(|event| wanted(&event.kind));
+    found.flat_map(|event| [event.seq, event.seq + 1]).collect()
+}
+
+/// The window with this number of every fault that has it: numbers of events that have happened.
+fn windows_of(
+    number: u8,
+    recording: &Recording,
+    faults: &[windows::Fault],
+) -> Result<Vec<RangeInclusive<u64>>, String> {
+    let missing = windows::unresolved(&recording.watched);
+    if !missing.is_empty() {
+        return Err(format!("the kernel has no function {}", missing.join(", ")));
+    }
+    Ok(faults.iter().filter_map(|fault| fault.windows[usize::from(number)].clone()).collect())
 }

@@ -398,3 +398,41 @@ fn a_lazy_finding_can_be_replayed_and_a_broken_tool_is_noticed() {
         assert_ne!(report.verdict.exit_code(), 0, "{sabotage:?}: {report}");
     }
 }
+
+/// Steps with two markers around a store; and the crash points that these rules choose, by number of events.
+fn chosen(rules: &str) -> Report {
+    let text = "[[step]]\ncreate = { file = \"a\", size = \"4K\" }\n[[step]]\nmap = { file = \"a\", as = \"m\", sync = true }\n\
+                [[step]]\nmarker = 1\n[[step]]\nstore = { map = \"m\", at = 0, bytes = 64 }\nflush = \"clwb\"\nfence = \"sfence\"\n\
+                promise = \"contents\"\n[[step]]\nmarker = 2\n";
+    explore(&scenario(&format!("{text}[crash]\npoints = [{rules}]\n")))
+}
+
+#[test]
+fn every_rule_for_crash_points_leads_to_points_named_by_it() {
+    for rule in ["durable", "promises", "fences", "every", "between:1-2", "every:W2", "event:3", "sample:5"] {
+        let report = chosen(&format!("{rule:?}"));
+        let named = |point: &&crate::report::PointReport| point.reasons == [rule];
+        assert!(report.points.iter().filter(named).count() > 0, "{rule}: {report}");
+        assert_eq!(report.points.iter().filter(named).count(), report.points.len(), "{rule}");
+    }
+    let points = |rules: &str| chosen(rules).points;
+    let every = points("\"every\"");
+    for rule in ["durable", "promises", "fences", "between:1-2", "every:W2"] {
+        let missing = points(&format!("{rule:?}")).len() > every.len();
+        assert!(!missing, "every point of {rule} is one of all, or equal to one");
+    }
+}
+
+#[test]
+fn rules_that_lead_nowhere_make_a_run_inconclusive() {
+    for (rule, why) in [
+        ("flushes", "no such point"),
+        ("between:2-1", "marker 1 comes before marker 2"),
+        ("between:1-7", "did not come to marker 7"),
+        ("event:1000000", "the recording has"),
+    ] {
+        let report = chosen(&format!("\"promises\", {rule:?}"));
+        assert_eq!(report.verdict, Verdict::Inconclusive);
+        assert!(report.inconclusive.iter().any(|said| said.contains(why)), "{rule}: {report}");
+    }
+}

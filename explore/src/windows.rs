@@ -50,7 +50,12 @@ impl Role {
 /// Functions to watch, in the order of their indices: only those that the kernel has.
 pub(crate) fn watched<L: Laboratory>(scenario: &Scenario, laboratory: &L) -> Vec<String> {
     let mut names: BTreeSet<&str> = BTreeSet::new();
-    if scenario.crash.points.iter().any(|rule| matches!(rule, PointRule::Window(_))) {
+    if scenario
+        .crash
+        .points
+        .iter()
+        .any(|rule| matches!(rule, PointRule::Window(_) | PointRule::EveryOfWindow(_)))
+    {
         names.extend(Role::ALL.iter().flat_map(|role| role.functions()));
     }
     if scenario.plant.is_some_and(|plant| plant.drop == Dropped::Zeroing) {

@@ -4,6 +4,7 @@ mod error;
 mod mutants;
 mod number;
 mod platforms;
+mod points;
 mod regions;
 mod sampled;
 mod schema;
@@ -19,6 +20,7 @@ pub(crate) use self::error::Source;
 pub use self::mutants::Mutant;
 pub use self::number::Bytes;
 pub use self::platforms::Claim;
+pub use self::points::PointRule;
 pub use self::regions::{Interface, Region};
 pub use self::schema::{
     Dropped, Filesystem, LimitOptions, Machine, MetadataPolicy, NamesPolicy, Namespace, OracleOptions, Plant,
@@ -153,60 +155,6 @@ impl std::str::FromStr for Explore {
             "sample" => Ok(Explore::Sample),
             "lazy" => Ok(Explore::Lazy),
             _ => Err(format!("unknown exploration {text:?}: write lazy or sample")),
-        }
-    }
-}
-
-/// A rule that names crash points.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PointRule {
-    /// `durable`: behind every event that makes something durable.
-    Durable,
-    /// `promises`: where a promise was made.
-    Promises,
-    /// `window:WN`: inside the window N of every fault that waits for the journal.
-    Window(u8),
-    /// `symbol:NAME`: whenever the kernel enters the function.
-    Symbol(String),
-    /// `event:N`: behind event N.
-    Event(u64),
-    /// `sample:N`: N events chosen by the seed.
-    Sample(u64),
-}
-
-impl std::str::FromStr for PointRule {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<PointRule, String> {
-        let number =
-            |digits: &str| digits.parse::<u64>().map_err(|_| format!("{text:?}: {digits:?} is not a number"));
-        match text.split_once(':') {
-            None if text == "durable" => Ok(PointRule::Durable),
-            None if text == "promises" => Ok(PointRule::Promises),
-            Some(("window", window)) => match window.strip_prefix('W').and_then(|digits| digits.parse().ok())
-            {
-                Some(number) if number <= 8 => Ok(PointRule::Window(number)),
-                _ => Err(format!("{text:?}: the windows are W0 to W8")),
-            },
-            Some(("symbol", name)) if !name.is_empty() => Ok(PointRule::Symbol(name.to_owned())),
-            Some(("event", event)) => number(event).map(PointRule::Event),
-            Some(("sample", count)) => number(count).map(PointRule::Sample),
-            _ => Err(format!(
-                "unknown crash points {text:?}: write durable, promises, window:W0 to window:W8, symbol:NAME, event:N or sample:N"
-            )),
-        }
-    }
-}
-
-impl std::fmt::Display for PointRule {
-    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        match self {
-            PointRule::Durable => f.write_str("durable"),
-            PointRule::Promises => f.write_str("promises"),
-            PointRule::Window(number) => write!(f, "window:W{number}"),
-            PointRule::Symbol(name) => write!(f, "symbol:{name}"),
-            PointRule::Event(event) => write!(f, "event:{event}"),
-            PointRule::Sample(count) => write!(f, "sample:{count}"),
         }
     }
 }

@@ -26,7 +26,11 @@ impl Scenario {
                 "a plant takes single stores out of the recording, which KVM does not tell".to_owned(),
             );
         }
-        let window = self.crash.points.iter().find(|rule| matches!(rule, PointRule::Window(_)));
+        let window = self
+            .crash
+            .points
+            .iter()
+            .find(|rule| matches!(rule, PointRule::Window(_) | PointRule::EveryOfWindow(_)));
         window.map(|rule| format!("{rule} is bordered by fences, which KVM does not tell"))
     }
 }
