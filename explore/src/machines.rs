@@ -141,6 +141,10 @@ impl Machines {
         };
         let (snapshot, symbols) = base_snapshot(cache, engine, &scenario.machine.kernel, &config)?;
         let contents = Contents::make(scenario, cache, &mut provenance)?;
+        if !Checker::tells_reads(filesystem) {
+            let said = "not known: ptrace is forbidden on this host, so it counts as having read everything";
+            provenance.push((format!("reads of {}'s checker", scenario.filesystem.kind), said.to_owned()));
+        }
         // A kernel without unwind tables has no stacks in its reports.
         let mut tables: Vec<OrcTable> = OrcTable::from_vmlinux(&config.kernel).into_iter().collect();
         tables.extend(

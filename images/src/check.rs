@@ -8,7 +8,8 @@ use std::path::Path;
 use crate::apt::Package;
 use crate::cache::Cache;
 use crate::error::{Error, Result};
-use crate::filesystem::{self, FilesystemKind};
+use crate::filesystem::{FilesystemKind, Tools};
+use crate::traced::{self, Reads};
 
 /// What the file system's checker says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,8 +26,8 @@ pub struct Fsck {
 }
 
 /// The ranges of the file system that a log of e2fsprogs' test_io names as read: whole blocks, or bytes where the
-/// count is negative. `None` when it names none: then the log is not there.
-fn reads(log: &str) -> Option<Vec<Range<u64>>> {
+/// count is negative. `None` when it names none: then the log is not there, and anything may have been read.
+fn reads(log: &str) -> Reads {
     let mut block_size = 1024;
     let mut ranges = Vec::new();
     for line in log.lines().filter_map(|line| line.strip_prefix("Test_io: ")) {
@@ -49,7 +50,7 @@ fn reads(log: &str) -> Option<Vec<Range<u64>>> {
 /// Checks many variants of one image: what differs from it is written, checked and put back.
 #[derive(Debug)]
 pub struct Checker {
-    tools: filesystem::Tools,
+    tools: Tools,
     base: std::sync::Arc<[u8]>,
     /// The region from byte `skipped` on.
     file: File,
@@ -71,7 +72,7 @@ impl Checker {
         base: std::sync::Arc<[u8]>,
         offset: u64,
     ) -> Result<Checker> {
-        let tools = filesystem::Tools::get(cache, kind)?;
+        let tools = Tools::get(cache, kind)?;
         let skipped = if tools.wants_file_system_alone() { offset } else { 0 };
         let Some(content) = usize::try_from(skipped).ok().and_then(|skipped| base.get(skipped..)) else {
             return Err(Error::BadImage { why: format!("the file system cannot begin at {offset:#x}") });
@@ -97,11 +98,12 @@ impl Checker {
     /// [`Error::BadImage`] when a change lies outside, [`Error::Tool`] when the checker did not get to an end (killed, say):
     /// nothing is known about the image then.
     pub fn check<'a>(&mut self, changes: impl Iterator<Item = (u64, &'a [u8])>) -> Result<Fsck> {
-        self.check_with(changes, None)
+        let offset = self.offset - self.skipped;
+        self.check_with(changes, |tools, file| tools.check(file, offset, None))
     }
 
     /// As [`Checker::check`], and tells which ranges of the region the checker has read: what it says would be the same
-    /// whatever stood elsewhere. Of XFS that is everything, as far as is known.
+    /// whatever stood elsewhere. Where that cannot be known ([`Checker::tells_reads`]), it is everything.
     ///
     /// # Errors
     /// Those of [`Checker::check`].
@@ -109,29 +111,44 @@ impl Checker {
         &mut self,
         changes: impl Iterator<Item = (u64, &'a [u8])>,
     ) -> Result<(Fsck, Vec<Range<u64>>)> {
-        let place = Path::new("the log of e2fsck");
-        let mut log =
-            self.log.take().map_or_else(tempfile::tempfile, Ok).map_err(Error::io("write", place))?;
-        log.set_len(0).map_err(Error::io("write", place))?;
-        let fsck = self.check_with(changes, Some(&log))?;
-        let mut said = String::new();
-        let read = log.seek(SeekFrom::Start(0)).and_then(|_| log.read_to_string(&mut said));
-        read.map_err(Error::io("read", place))?;
-        self.log = Some(log);
-        // Without a log, anything may have been read.
+        let (fsck, ranges) = match &self.tools {
+            Tools::Ext4(_) => self.check_and_log(changes)?,
+            Tools::Xfs(_) => self.check_with(changes, |tools, file| tools.check_traced(file))?,
+        };
         let everything = 0..self.base.len() as u64;
-        let ranges = reads(&said).unwrap_or_else(|| vec![everything]);
+        let ranges = ranges.unwrap_or_else(|| vec![everything]);
         let in_region = |range: Range<u64>| {
             range.start.saturating_add(self.offset)..range.end.saturating_add(self.offset)
         };
         Ok((fsck, ranges.into_iter().map(in_region).collect()))
     }
 
-    fn check_with<'a>(
+    /// Whether this host lets it be known what the checker reads: xfs_repair is followed by ptrace(2), which containers
+    /// may forbid.
+    pub fn tells_reads(kind: FilesystemKind) -> bool {
+        kind == FilesystemKind::Ext4 || traced::is_allowed()
+    }
+
+    /// Has e2fsck write a log of what it reads.
+    fn check_and_log<'a>(&mut self, changes: impl Iterator<Item = (u64, &'a [u8])>) -> Result<(Fsck, Reads)> {
+        let place = Path::new("the log of e2fsck");
+        let mut log =
+            self.log.take().map_or_else(tempfile::tempfile, Ok).map_err(Error::io("write", place))?;
+        log.set_len(0).map_err(Error::io("write", place))?;
+        let offset = self.offset - self.skipped;
+        let fsck = self.check_with(changes, |tools, file| tools.check(file, offset, Some(&log)))?;
+        let mut said = String::new();
+        let read = log.seek(SeekFrom::Start(0)).and_then(|_| log.read_to_string(&mut said));
+        read.map_err(Error::io("read", place))?;
+        self.log = Some(log);
+        Ok((fsck, reads(&said)))
+    }
+
+    fn check_with<'a, R>(
         &mut self,
         changes: impl Iterator<Item = (u64, &'a [u8])>,
-        log: Option<&File>,
-    ) -> Result<Fsck> {
+        look: impl FnOnce(&Tools, &File) -> Result<R>,
+    ) -> Result<R> {
         let mut changed = Vec::new();
         let mut result = Ok(());
         for (offset, bytes) in changes {
@@ -148,7 +165,7 @@ impl Checker {
                 break;
             }
         }
-        let result = result.and_then(|()| self.tools.check(&self.file, self.offset - self.skipped, log));
+        let result = result.and_then(|()| look(&self.tools, &self.file));
         for (offset, length) in changed {
             let base = std::sync::Arc::clone(&self.base);
             self.write(offset, &base[offset as usize..offset as usize + length])?;

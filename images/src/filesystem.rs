@@ -8,6 +8,7 @@ use crate::cache::Cache;
 use crate::check::Fsck;
 use crate::error::Result;
 use crate::ext4;
+use crate::traced::Reads;
 use crate::xfs;
 
 /// Which file system.
@@ -102,11 +103,19 @@ impl Tools {
     }
 
     /// Looks at the file system that begins at byte `offset` of `file`, and repairs nothing. What e2fsck reads it also
-    /// writes to `log`; xfs_repair cannot tell, and leaves it empty.
+    /// writes to `log`; xfs_repair cannot, and is followed ([`Tools::check_traced`]).
     pub(crate) fn check(&self, file: &File, offset: u64, log: Option<&File>) -> Result<Fsck> {
         match self {
             Tools::Ext4(tools) => tools.check(file, offset, log),
-            Tools::Xfs(tools) => tools.check(file),
+            Tools::Xfs(tools) => Ok(tools.check(file, false)?.0),
+        }
+    }
+
+    /// The same, and what the checker has read: from outside, as ptrace(2) shows it.
+    pub(crate) fn check_traced(&self, file: &File) -> Result<(Fsck, Reads)> {
+        match self {
+            Tools::Ext4(tools) => Ok((tools.check(file, 0, None)?, None)),
+            Tools::Xfs(tools) => tools.check(file, true),
         }
     }
 }

@@ -31,6 +31,7 @@ mod own_kernel;
 mod pmem;
 mod programs;
 mod source;
+mod traced;
 mod version;
 mod watched;
 mod xfs;

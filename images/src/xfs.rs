@@ -17,6 +17,7 @@ use crate::cache::Cache;
 use crate::check::Fsck;
 use crate::error::{Error, Result};
 use crate::programs::{self, Programs};
+use crate::traced::{self, Reads};
 
 const UUID: &str = "706d656d-7369-4d00-8000-000000000001";
 /// 2024-01-01 00:00:00 UTC: every time stamp in an image.
@@ -81,20 +82,31 @@ impl Tools {
         Err(Error::BadImage { why: format!("mkfs.xfs {} failed: {said}", arguments.join(" ")) })
     }
 
-    /// Looks at the file system that begins where `file` does.
-    pub(crate) fn check(&self, mut file: &File) -> Result<Fsck> {
-        let mut repair = programs::command(&self.repair, "xfs_repair");
-        // Without prefetching it goes through the groups one after the other, and says what it finds in one order.
-        repair.args(["-n", "-P", "-f"]);
+    /// Looks at the file system that begins where `file` does. When it is `followed`, tells what was read, too.
+    pub(crate) fn check(&self, mut file: &File, followed: bool) -> Result<(Fsck, Reads)> {
         let mut superblock = [0; 92];
         let read = file.seek(SeekFrom::Start(0)).and_then(|_| file.read_exact(&mut superblock));
         read.map_err(Error::io("read", Path::new("the image for the checker")))?;
-        if is_superblock(&superblock) && word(&superblock, AGCOUNT) == 1 {
-            // There is no second superblock to compare the only one with.
-            repair.args(["-o", "force_geometry"]);
-        }
+        // There is no second superblock to compare the only one with.
+        let alone = is_superblock(&superblock) && word(&superblock, AGCOUNT) == 1;
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-        let output = run(repair.arg(&path))?;
+        let repair = || {
+            let mut repair = programs::command(&self.repair, "xfs_repair");
+            // Without prefetching it goes through the groups one after the other, and says what it finds in one order.
+            repair.args(["-n", "-P", "-f"]);
+            if alone {
+                repair.args(["-o", "force_geometry"]);
+            }
+            repair.arg(&path);
+            repair
+        };
+        // Where it cannot be followed, anything may have been read.
+        let told = if followed { traced::run(&mut repair(), file).ok() } else { None };
+        let (output, mut reads) = match told {
+            Some(told) => told,
+            None => (run(&mut repair())?, None),
+        };
+        reads.iter_mut().for_each(|reads| reads.push(0..superblock.len() as u64));
         let failed = |detail: String| Err(Error::Tool { tool: "xfs_repair".into(), detail });
         let Some(code) = output.status.code() else {
             return failed(format!("ended by signal {}", output.status.signal().unwrap_or_default()));
@@ -106,7 +118,8 @@ impl Tools {
         if code == 127 || loader || HOST_TROUBLE.iter().any(|trouble| said.contains(trouble)) {
             return failed(said);
         }
-        Ok(Fsck { command: "xfs_repair -n", clean: code == 0, code, output: complaints(&said) })
+        let fsck = Fsck { command: "xfs_repair -n", clean: code == 0, code, output: complaints(&said) };
+        Ok((fsck, reads))
     }
 }
 
