@@ -46,7 +46,7 @@ pub enum LabelRequest {
         handle: u32,
         /// Offset, bytes.
         offset: u32,
-        /// At most [`WINDOW`].
+        /// At most 1024.
         length: u32,
     },
     /// Other bytes in it.
@@ -55,7 +55,7 @@ pub enum LabelRequest {
         handle: u32,
         /// Offset, bytes.
         offset: u32,
-        /// At most [`WINDOW`] of them.
+        /// At most 1024 of them.
         bytes: Vec<u8>,
     },
 }
