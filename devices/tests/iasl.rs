@@ -61,6 +61,8 @@ fn disassemble(dir: &Path) -> impl Fn(&str) -> (PathBuf, String) {
     move |signature| {
         let path = dir.join(format!("{signature}.dsl"));
         let text = fs::read_to_string(&path).expect("a disassembly");
+        // It has no name for Hyper-V's family of NVDIMM functions.
+        let text = text.replace("/* Unknown UUID */", "");
         for complaint in ["Incorrect", "Invalid", "Unknown", "ERROR", "Error", "Warning", "should be"] {
             assert!(!text.contains(complaint), "{signature}: {complaint} in\n{text}");
         }
