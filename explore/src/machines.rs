@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use guest_protocol::{VERSION, call};
 use images::{Cache, Checker, Filesystem, FilesystemKind, ImageSpec, Initramfs, Kernel};
 use vmm::unwind::{End, OrcTable, Registers, unwind};
-use vmm::{Engine, FlushFault, KvmCounts, Machine, MachineConfig, Symbols, VirtioPmem};
+use vmm::{Engine, FlushFault, KvmCounts, Machine, MachineConfig, Snapshot, Symbols, VirtioPmem};
 
 use crate::scenario::{Claim, Interface, Namespace, Scenario};
 use crate::target::{Checked, Health, HostError, Laboratory, Region, Stop, Target};
@@ -76,7 +76,7 @@ impl Error {
 pub struct Machines {
     /// What the scenario is recorded on.
     engine: Engine,
-    snapshot: PathBuf,
+    snapshot: Snapshot,
     symbols: Symbols,
     images: Vec<Arc<Vec<u8>>>,
     /// What goes wrong with the flushes of which region, while the scenario is recorded.
@@ -250,7 +250,7 @@ fn base_snapshot(
     engine: Engine,
     kernel: &str,
     config: &MachineConfig,
-) -> Result<(PathBuf, Symbols), Error> {
+) -> Result<(Snapshot, Symbols), Error> {
     let mut key = blake3::Hasher::new();
     key.update(&(config.kernel.len() as u64).to_le_bytes()).update(&config.kernel);
     key.update(&(config.initrd.len() as u64).to_le_bytes()).update(&config.initrd);
@@ -272,13 +272,17 @@ fn base_snapshot(
         key.update(format!("{:?}", Machine::on(engine, config)?.cpu_state().model).as_bytes());
     }
     key.update(&program_id());
-    let place = cache.root().join("snapshots").join(&key.finalize().to_hex()[..32]);
-    if let Some(symbols) = read_snapshot(&place) {
-        return Ok((place.join("machine"), symbols));
+    let key = key.finalize().to_hex();
+    // Who else needs the same one waits for it here, instead of booting, too.
+    let _one = cache.lock(&format!("snapshot-{}", &key[..2]))?;
+    let place = cache.root().join("snapshots").join(&key[..32]);
+    if let Some(known) = read_snapshot(&place) {
+        return Ok(known);
     }
     let (machine, symbols) = boot(engine, kernel, config)?;
-    write_snapshot(&place, &machine, &symbols).map_err(|why| Error::Snapshot { path: place.clone(), why })?;
-    Ok((place.join("machine"), symbols))
+    let written = write_snapshot(&place, &machine, &symbols);
+    let snapshot = written.map_err(|why| Error::Snapshot { path: place.clone(), why })?;
+    Ok((snapshot, symbols))
 }
 
 /// Size and time of this program: another build may boot another way.
@@ -288,14 +292,17 @@ fn program_id() -> Vec<u8> {
     modified.map(|it| format!("{it:?}").into_bytes()).unwrap_or_default()
 }
 
-fn read_snapshot(place: &Path) -> Option<Symbols> {
+fn read_snapshot(place: &Path) -> Option<(Snapshot, Symbols)> {
     let symbols = postcard::from_bytes(&std::fs::read(place.join("symbols")).ok()?).ok()?;
+    let snapshot = Snapshot::open(&place.join("machine")).ok()?;
     // A damaged file is made anew.
-    Machine::load(&place.join("machine")).ok()?;
-    Some(symbols)
+    snapshot.machine().ok()?;
+    // Used is as good as new: those that nobody asks for go first. Without a right to say so it is only older.
+    let _ = std::fs::File::open(place).and_then(|it| it.set_modified(std::time::SystemTime::now()));
+    Some((snapshot, symbols))
 }
 
-/// Keeps the newest snapshots only. A machine that has one mapped keeps it.
+/// Leaves room for one more among the snapshots that were used last. Whoever holds one open keeps it.
 fn prune(snapshots: &Path) {
     let Ok(entries) = std::fs::read_dir(snapshots) else { return };
     let mut found: Vec<_> = entries
@@ -310,8 +317,9 @@ fn prune(snapshots: &Path) {
     }
 }
 
-/// Writes beside the place first, so that it is there whole or not at all.
-fn write_snapshot(place: &Path, machine: &Machine, symbols: &Symbols) -> Result<(), String> {
+/// Writes beside the place first, so that it is there whole or not at all. It is opened there: from then on it does not
+/// matter who removes it.
+fn write_snapshot(place: &Path, machine: &Machine, symbols: &Symbols) -> Result<Snapshot, String> {
     place.parent().into_iter().for_each(prune);
     let scratch = place.with_extension(format!("{}", std::process::id()));
     let say = |why: std::io::Error| why.to_string();
@@ -319,10 +327,12 @@ fn write_snapshot(place: &Path, machine: &Machine, symbols: &Symbols) -> Result<
     machine.save(&scratch.join("machine")).map_err(|why| why.to_string())?;
     let symbols = postcard::to_stdvec(symbols).map_err(|why| why.to_string())?;
     std::fs::write(scratch.join("symbols"), symbols).map_err(say)?;
+    let snapshot = Snapshot::open(&scratch.join("machine")).map_err(|why| why.to_string())?;
     if place.exists() {
         std::fs::remove_dir_all(place).map_err(say)?;
     }
-    std::fs::rename(&scratch, place).map_err(say)
+    std::fs::rename(&scratch, place).map_err(say)?;
+    Ok(snapshot)
 }
 
 /// Boots the kernel until the agent waits for its first command.
@@ -414,7 +424,7 @@ impl Laboratory for Machines {
     type Target = Machine;
 
     fn start(&self) -> Result<Machine, HostError> {
-        let mut machine = Machine::load(&self.snapshot).map_err(|why| HostError(why.to_string()))?;
+        let mut machine = self.snapshot.machine().map_err(|why| HostError(why.to_string()))?;
         machine.set_copy_functions(&self.copies);
         Ok(machine)
     }
@@ -424,7 +434,7 @@ impl Laboratory for Machines {
             return self.start();
         }
         let failed = |why: vmm::Error| HostError(why.to_string());
-        let mut machine = Machine::load(&self.snapshot).map_err(failed)?;
+        let mut machine = self.snapshot.machine().map_err(failed)?;
         machine.set_engine(self.engine).map_err(failed)?;
         Ok(machine)
     }

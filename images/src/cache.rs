@@ -49,8 +49,11 @@ impl Cache {
         let _ = writeln!(io::stderr(), "pmemsim: {text}");
     }
 
-    /// Holds the lock `name` until the returned file is dropped.
-    pub(crate) fn lock(&self, name: &str) -> Result<File> {
+    /// Holds the lock `name` until the returned file is dropped. Threads of one process exclude each other, too.
+    ///
+    /// # Errors
+    /// [`Error::CacheDirectory`], [`Error::DiskFull`], [`Error::Io`].
+    pub fn lock(&self, name: &str) -> Result<File> {
         let dir = self.root.join("locks");
         let path = dir.join(name);
         // Whatever is written here is written under a lock: a cache that is read-only shows first at this.

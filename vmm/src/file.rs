@@ -4,16 +4,17 @@
 //! the body (postcard), zeros up to a page border, then every memory bank in order.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom, Write};
-use std::path::Path;
+use std::io::{Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
 use crate::board::{BoardState, Wiring};
 use crate::memory::{BankKind, Memory, PAGE, Region};
 use crate::processors::Processors;
+use crate::{Error, Machine};
 
 const MAGIC: [u8; 8] = *b"PMEMSIM\0";
 const VERSION: u32 = 11;
@@ -83,48 +84,77 @@ fn memory_offset(body: usize) -> u64 {
     (FIXED as u64 + body as u64).next_multiple_of(PAGE)
 }
 
-/// Reads the header and maps memory copy-on-write.
-pub(crate) fn load(path: &Path) -> Result<(Body, Memory), Error> {
-    let io = |source| Error::SnapshotFile { path: path.to_owned(), source };
-    let format = |what: &str| Error::SnapshotFormat { path: path.to_owned(), what: what.to_owned() };
-    let mut file = File::open(path).map_err(io)?;
-    let mut fixed = [0; FIXED];
-    file.read_exact(&mut fixed).map_err(|_| format("shorter than its header"))?;
-    if fixed[..8] != MAGIC {
-        return Err(format("not a snapshot"));
+/// A snapshot file that is held open: machines can be had of it for as long as this lives, also when the file has been
+/// removed in the meantime.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    path: PathBuf,
+    file: Arc<File>,
+}
+
+impl Snapshot {
+    /// Opens the file; what it holds is looked at by [`Snapshot::machine`].
+    ///
+    /// # Errors
+    /// [`Error::SnapshotFile`].
+    pub fn open(path: &Path) -> Result<Snapshot, Error> {
+        let io = |source| Error::SnapshotFile { path: path.to_owned(), source };
+        Ok(Snapshot { path: path.to_owned(), file: Arc::new(File::open(path).map_err(io)?) })
     }
-    let word = |at: usize| u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
-    if word(8) != VERSION {
-        return Err(format(&std::format!("version {}, this program reads {VERSION}", word(8))));
+
+    /// A machine as it was saved. Its memory is a private copy-on-write mapping of the file, which must stay as it
+    /// is while the machine lives; it may be removed.
+    ///
+    /// # Errors
+    /// [`Error::SnapshotFile`], and [`Error::SnapshotFormat`] for a file that holds no machine.
+    pub fn machine(&self) -> Result<Machine, Error> {
+        let (body, memory) = self.read()?;
+        Ok(Machine::from_saved(body, memory))
     }
-    if word(12) > MAX_BODY {
-        return Err(format("header of impossible length"));
+
+    /// Reads the header and maps memory copy-on-write.
+    fn read(&self) -> Result<(Body, Memory), Error> {
+        let Snapshot { path, file } = self;
+        let io = |source| Error::SnapshotFile { path: path.clone(), source };
+        let format = |what: &str| Error::SnapshotFormat { path: path.clone(), what: what.to_owned() };
+        let mut fixed = [0; FIXED];
+        file.read_exact_at(&mut fixed, 0).map_err(|_| format("shorter than its header"))?;
+        if fixed[..8] != MAGIC {
+            return Err(format("not a snapshot"));
+        }
+        let word = |at: usize| u32::from_le_bytes([fixed[at], fixed[at + 1], fixed[at + 2], fixed[at + 3]]);
+        if word(8) != VERSION {
+            return Err(format(&std::format!("version {}, this program reads {VERSION}", word(8))));
+        }
+        if word(12) > MAX_BODY {
+            return Err(format("header of impossible length"));
+        }
+        let mut bytes = vec![0; word(12) as usize];
+        file.read_exact_at(&mut bytes, FIXED as u64).map_err(|_| format("shorter than its header"))?;
+        if crc32fast::hash(&bytes) != word(16) {
+            return Err(format("header checksum does not match"));
+        }
+        let body: Body = postcard::from_bytes(&bytes).map_err(|error| format(&error.to_string()))?;
+        check_layout(&body.banks, &body.wiring.regions).map_err(format)?;
+        if !body.processors.fit(body.board.local_apics()) {
+            return Err(format("processors that do not fit each other"));
+        }
+        if !body.board.fits(&body.wiring) {
+            return Err(format("devices that do not fit the regions"));
+        }
+        let start = memory_offset(bytes.len());
+        let size = body.banks.iter().try_fold(start, |sum, bank| sum.checked_add(bank.1));
+        if size != Some(file.metadata().map_err(io)?.len()) {
+            return Err(format("memory part of wrong length"));
+        }
+        let banks: Vec<_> = body
+            .banks
+            .iter()
+            .map(|&(base, size, pmem)| (base, size, if pmem { BankKind::Pmem } else { BankKind::Ram }))
+            .collect();
+        let memory = Memory::new(&banks, Some((file, start)))?;
+        Ok((body, memory))
     }
-    let mut bytes = vec![0; word(12) as usize];
-    file.read_exact(&mut bytes).map_err(|_| format("shorter than its header"))?;
-    if crc32fast::hash(&bytes) != word(16) {
-        return Err(format("header checksum does not match"));
-    }
-    let body: Body = postcard::from_bytes(&bytes).map_err(|error| format(&error.to_string()))?;
-    check_layout(&body.banks, &body.wiring.regions).map_err(format)?;
-    if !body.processors.fit(body.board.local_apics()) {
-        return Err(format("processors that do not fit each other"));
-    }
-    if !body.board.fits(&body.wiring) {
-        return Err(format("devices that do not fit the regions"));
-    }
-    let start = memory_offset(bytes.len());
-    let size = body.banks.iter().try_fold(start, |sum, bank| sum.checked_add(bank.1));
-    if size != Some(file.metadata().map_err(io)?.len()) {
-        return Err(format("memory part of wrong length"));
-    }
-    let banks: Vec<_> = body
-        .banks
-        .iter()
-        .map(|&(base, size, pmem)| (base, size, if pmem { BankKind::Pmem } else { BankKind::Ram }))
-        .collect();
-    let memory = Memory::new(&banks, Some((&Arc::new(file), start)))?;
-    Ok((body, memory))
 }
 
 /// Refuses memory that no machine has: everybody who reaches it later relies on whole pages, in one bank each, and on

@@ -29,6 +29,7 @@ pub use devices::map::LABELS_SIZE;
 pub use devices::virtio::{FlushAction, FlushFault};
 pub use engine::Engine;
 pub use error::{Error, Unmapped};
+pub use file::Snapshot;
 pub use kvm::{Capability, Difference, KvmCounts, KvmError, KvmHost, SupervisorSpeed};
 pub use machine::{Call, Machine, Stop};
 pub use memory::{PAGE, Region, RegionKind};

@@ -14,7 +14,7 @@ use crate::processors::Processors;
 use crate::software::Software;
 use crate::trace_hash::TraceHash;
 use crate::translate::translate;
-use crate::{Difference, Error, FlushFault, KvmCounts, MachineConfig, Unmapped, file, layout};
+use crate::{Difference, Error, FlushFault, KvmCounts, MachineConfig, Snapshot, Unmapped, file, layout};
 
 /// Why [`Machine::run`] came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,16 +179,21 @@ impl Machine {
         file::save(path, processors, board.state(), board.wiring.clone(), &board.memory)
     }
 
-    /// A machine as it was saved. Its memory is a private copy-on-write mapping of the file, which must stay as it
-    /// is while the machine lives.
+    /// The machine in a file: [`Snapshot::open`] and [`Snapshot::machine`].
+    ///
+    /// # Errors
+    /// As they have.
     pub fn load(path: &Path) -> Result<Machine, Error> {
-        let (body, memory) = file::load(path)?;
+        Snapshot::open(path)?.machine()
+    }
+
+    pub(crate) fn from_saved(body: file::Body, memory: Memory) -> Machine {
         let count = body.processors.count();
         let mut software = Software::new(count, 0);
         let mut board = Board::new(memory, body.wiring, count);
         board.set_state(body.board);
         body.processors.restore(&mut software, &mut board);
-        Ok(Machine { software, board, running: Running::Software, levels: Vec::new() })
+        Machine { software, board, running: Running::Software, levels: Vec::new() }
     }
 
     /// Runs until something happens, or `budget` instructions have retired; on KVM, or so many nanoseconds have passed.

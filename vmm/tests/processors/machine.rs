@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use vmm::{Engine, Error, Machine, Stop};
+use vmm::{Engine, Error, Machine, Snapshot, Stop};
 
 use crate::guest::{RAM, config_of_two, machine};
 
@@ -92,6 +92,22 @@ fn a_saved_machine_goes_on_as_the_one_that_was_saved() {
     }
     let _ = std::fs::remove_file(&path);
     assert_eq!(end(&loaded), end(&machine));
+}
+
+#[test]
+fn machines_can_be_had_of_an_open_snapshot_whose_file_was_removed() {
+    let path = std::env::temp_dir().join(format!("pmemsim-removed-{}", std::process::id()));
+    counting(5).save(&path).unwrap_or_else(|error| panic!("{error}"));
+    let snapshot = Snapshot::open(&path).unwrap_or_else(|error| panic!("{error}"));
+    std::fs::remove_file(&path).unwrap();
+    let ends = [(); 2].map(|()| {
+        let mut machine = snapshot.machine().unwrap_or_else(|error| panic!("{error}"));
+        machine.start_trace_hash();
+        assert_eq!(machine.run(100_000_000), Stop::Idle);
+        end(&machine)
+    });
+    assert_eq!(ends[0], ends[1]);
+    assert!(matches!(Snapshot::open(&path), Err(Error::SnapshotFile { .. })));
 }
 
 #[test]
