@@ -25,6 +25,8 @@ struct Alike {
     unknown: Option<String>,
     /// The kinds of faults at every crash point.
     kinds: Vec<Vec<(Class, Option<u32>, String)>>,
+    /// At which of its places the contents of files are wrong: what is behind it may not be the same everywhere.
+    place: usize,
     /// Whether damage is there only because one kernel copy is there in part.
     torn: bool,
 }
@@ -63,23 +65,23 @@ impl<'r, 'a, L: Laboratory> Gathered<'r, 'a, L> {
     pub fn add(&mut self, known: &Partial, leaf: &Leaf) -> Result<(), HostError> {
         let lines = known.known().map(|(line, content)| (line, *content)).collect();
         self.leaves.push((lines, leaf.outcome.is_corrupt()));
-        let mut choices = vec![known.choice()];
+        let mut choices = vec![(known.choice(), 0)];
         for point in self.task.points.iter().filter(|_| !self.run.skips_oracle()) {
             let Some(tree) = leaf.outcome.tree() else { break };
             match suspects(&self.run.points.points[*point].expectation, tree, known, SETS) {
-                Ok(suspects) => choices.extend(suspects.iter().map(Partial::choice)),
+                Ok(suspects) => choices.extend(suspects.iter().map(|it| (it.known.choice(), it.place))),
                 Err(too_many) => self.cut = Some(Cut::Contents(too_many.line)),
             }
         }
-        for choice in choices {
+        for (choice, place) in choices {
             let choice =
                 choice.ok_or_else(|| HostError("what was decided fits no crash state".to_owned()))?;
-            self.add_state(choice, leaf);
+            self.add_state(choice, place, leaf);
         }
         Ok(())
     }
 
-    fn add_state(&mut self, choice: Choice, leaf: &Leaf) {
+    fn add_state(&mut self, choice: Choice, place: usize, leaf: &Leaf) {
         let outcome = match leaf.outcome.tree().filter(|tree| tree.is_open()) {
             Some(tree) => {
                 let initial = |addr| self.run.model.media.line(addr);
@@ -95,11 +97,13 @@ impl<'r, 'a, L: Laboratory> Gathered<'r, 'a, L> {
         let kind = |fault: &Fault| (fault.class, fault.promise, fault.subject.clone());
         let kinds = faults.iter().map(|faults| faults.iter().map(kind).collect()).collect();
         let warnings = leaf.warnings.clone();
+        let place = if faults.iter().all(Vec::is_empty) { 0 } else { place };
         let alike = Alike {
             warnings: warnings.clone(),
             shape: shape.clone(),
             unknown: unknown.clone(),
             kinds,
+            place,
             torn: false,
         };
         if outcome.is_corrupt() || is_larger(&choice, self.all.get(&alike)) {

@@ -14,8 +14,8 @@ use super::history::FileId;
 use super::judge::{Entry, Open, Tree, fitting_states, judge_file, mismatch_of};
 use crate::verdict::Class;
 
-/// Partial states tried for one fault: its first place is nearly always a witness.
-const WITNESSES: usize = 4;
+/// Places tried for one fault, from the first to the last: other places may have other causes.
+pub(crate) const WITNESSES: usize = 4;
 /// Combinations that are tried where names could mean several files.
 const COMBINATIONS: usize = 4096;
 
@@ -51,15 +51,22 @@ fn put(content: &mut [u8], run: &Open, line: &[u8; 64]) {
     content[run.at..run.at + run.len].copy_from_slice(&line[(run.origin % 64) as usize..][..run.len]);
 }
 
+/// Crash states that may be wrong.
+pub(crate) struct Suspect<'a> {
+    /// What has to be known of one.
+    pub known: Partial<'a>,
+    /// Which of the places of its fault it is about, counted from 0 and below [`WITNESSES`].
+    pub place: usize,
+}
+
 /// Crash states, among those that `known` leaves, that may be wrong: for everything that can be wrong with the contents
-/// of files at least one that is. Each comes as what has to be known of it. `sets` limits the search for the contents
-/// of a line.
+/// of files at least one that is. `sets` limits the search for the contents of a line.
 pub(crate) fn suspects<'a>(
     expectation: &Expectation,
     tree: &Tree,
     known: &Partial<'a>,
     sets: usize,
-) -> Result<Vec<Partial<'a>>, TooMany> {
+) -> Result<Vec<Suspect<'a>>, TooMany> {
     let mut suspects = Vec::new();
     if !tree.is_open() {
         return Ok(suspects);
@@ -72,7 +79,8 @@ pub(crate) fn suspects<'a>(
             [state] => suspects.extend(context.of_state(state, known)?),
             states => {
                 let mut left = COMBINATIONS;
-                suspects.extend(context.wrong_for_all(states, known.clone(), &mut left)?);
+                let wrong = context.wrong_for_all(states, known.clone(), &mut left)?;
+                suspects.extend(wrong.map(|known| Suspect { known, place: 0 }));
             }
         }
     }
@@ -105,21 +113,24 @@ impl<'e> Context<'e> {
         named.collect()
     }
 
-    /// For every kind of fault a few states that show it.
+    /// For every kind of fault states that show it at a few places.
     fn of_state<'a>(
         &self,
         state: &[Option<FileId>],
         known: &Partial<'a>,
-    ) -> Result<Vec<Partial<'a>>, TooMany> {
+    ) -> Result<Vec<Suspect<'a>>, TooMany> {
         let mut suspects = Vec::new();
         for (file, _, entry) in self.files(state) {
-            let mut seen: BTreeMap<(Class, Option<u32>), usize> = BTreeMap::new();
+            let mut places: BTreeMap<(Class, Option<u32>), Vec<Wrong>> = BTreeMap::new();
             for wrong in self.wrongs(file, entry, known)? {
-                let witnesses = seen.entry((wrong.class, wrong.promise)).or_default();
-                if *witnesses < WITNESSES {
-                    *witnesses += 1;
-                    suspects.push(with(known, &wrong.lines));
+                let places = places.entry((wrong.class, wrong.promise)).or_default();
+                if places.last().is_none_or(|last| last.at != wrong.at) {
+                    places.push(wrong);
                 }
+            }
+            for wrongs in places.values() {
+                let known = |wrong: &Wrong| with(known, &wrong.lines);
+                suspects.extend(evenly(wrongs).map(|(place, wrong)| Suspect { known: known(wrong), place }));
             }
         }
         Ok(suspects)
@@ -188,6 +199,13 @@ fn with<'a>(known: &Partial<'a>, lines: &[(u64, [u8; 64])]) -> Partial<'a> {
     let mut known = known.clone();
     lines.iter().for_each(|(line, content)| known.decide(*line, *content));
     known
+}
+
+/// [`WITNESSES`] of them at most, the first and the last among them.
+fn evenly(wrongs: &[Wrong]) -> impl Iterator<Item = (usize, &Wrong)> {
+    let count = wrongs.len().min(WITNESSES);
+    let number = move |place: usize| place * (wrongs.len() - 1) / (count - 1).max(1);
+    (0..count).map(move |place| (place, &wrongs[number(place)]))
 }
 
 /// Whether the file is wrong whatever its open bytes are.
