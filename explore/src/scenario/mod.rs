@@ -141,9 +141,9 @@ impl Default for CrashOptions {
 #[serde(rename_all = "kebab-case")]
 pub enum Explore {
     /// Some of each crash point are chosen, and each is recovered.
-    #[default]
     Sample,
     /// Recovery starts with everything undecided that is in flight, and branches over what it takes.
+    #[default]
     Lazy,
 }
 
