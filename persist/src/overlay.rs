@@ -15,6 +15,11 @@ impl Overlay {
         &self.lines
     }
 
+    /// The initial media, but for lines whose content it has lost: addresses, multiples of 64, ascending.
+    pub fn poisoning(lines: Vec<u64>) -> Overlay {
+        Overlay { lines: Vec::new(), poisoned: lines }
+    }
+
     /// Addresses of the lines whose content the media has lost, ascending. What [`Overlay::lines`] says of them means nothing.
     pub fn poisoned(&self) -> &[u64] {
         &self.poisoned

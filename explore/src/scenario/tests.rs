@@ -256,7 +256,11 @@ fn regions_of_every_kind_are_in_the_order_of_the_kernel() {
     assert_eq!(
         kinds,
         [
-            (64, Namespace::Fsdax, Interface::Nvdimm { flush_hints: 1, labels: false, claims: None }),
+            (
+                64,
+                Namespace::Fsdax,
+                Interface::Nvdimm { flush_hints: 1, labels: false, poison: Vec::new(), claims: None }
+            ),
             (32, Namespace::Fsdax, Interface::VirtioPmem { faults }),
             (16, Namespace::Raw, Interface::Legacy),
         ]
