@@ -43,6 +43,18 @@ pub(crate) enum Entry {
     },
 }
 
+impl Entry {
+    /// Whether this byte of a file can be loaded.
+    pub fn can_be_read(&self, at: u64) -> bool {
+        match self {
+            Entry::File { unreadable, .. } => {
+                !unreadable.iter().any(|&(start, len)| (start..start.saturating_add(len)).contains(&at))
+            }
+            _ => true,
+        }
+    }
+}
+
 /// Bytes of a content that are what is not decided: those of one line of persistent memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Open {
