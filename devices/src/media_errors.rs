@@ -88,7 +88,7 @@ pub fn lines_around(range: Range<u64>) -> Range<u64> {
     if range.is_empty() {
         return range.start..range.start;
     }
-    range.start & !(LINE - 1)..range.end.checked_next_multiple_of(LINE).unwrap_or(u64::MAX & !(LINE - 1))
+    range.start & !(LINE - 1)..range.end.checked_next_multiple_of(LINE).unwrap_or(!(LINE - 1))
 }
 
 #[cfg(test)]
