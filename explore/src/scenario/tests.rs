@@ -289,7 +289,7 @@ fn a_step_that_is_to_fail_makes_neither_mapping_nor_promise() {
                  [[step]]\nfsync = \"a\"\nfails = \"EIO\"\n";
     let scenario = parse(steps).unwrap();
     let fails: Vec<_> = scenario.commands.iter().map(|planned| planned.fails).collect();
-    assert_eq!(fails, [None, Some(95), None, Some(5)]);
+    assert_eq!(fails, [None, Some(Failure::Errno(95)), None, Some(Failure::Errno(5))]);
     let (_, key, _) = error("[[step]]\nmkdir = \"a\"\nfails = \"EIO\"\n");
     assert_eq!(key, "fails");
 }
