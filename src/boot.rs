@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::bail;
 use guest_protocol::Command;
 use images::{Cache, Initramfs, Kernel};
-use vmm::{BootProtocol, Engine, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop, VirtioPmem};
+use vmm::{BootProtocol, Engine, Machine, MachineConfig, Nvdimm, Stop, VirtioPmem};
 
 use crate::engine::{self, EngineName};
 use crate::failure::Usage;
@@ -216,7 +216,7 @@ impl Boot {
             size: size.0,
             flush_hints: self.flush_hints,
             labels: self.labels,
-            persistence: PlatformCapability::default(),
+            ..Nvdimm::default()
         };
         let device = |size: &Size| VirtioPmem { size: size.0, faults: Vec::new() };
         MachineConfig {

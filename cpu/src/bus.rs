@@ -137,13 +137,18 @@ pub trait Bus: Sized {
     /// [`Bus::attention`] after it ends the run *before* that instruction; running on executes it.
     fn probe(&mut self, cpu: &CpuView, rip: u64);
 
-    /// Whether there are undecided bytes in `page`: what they are depends on a choice that nobody has made yet. REP MOVS
-    /// and MOVS copy them unseen; whatever else would use them asks [`Bus::consume`] first. Asked when a translation is
-    /// made. A bus that gives a page some while the processor does not run calls
+    /// Whether there are undecided or poisoned bytes in `page`. What undecided bytes are depends on a choice that nobody has
+    /// made yet. REP MOVS and MOVS copy them unseen; whatever else would use them asks [`Bus::consume`] first. Who would
+    /// load anything from such a page asks [`Bus::poisoned`] first. Asked when a translation is made. A bus that gives a page some while the processor does not run calls
     /// [`crate::Cpu::forget_translations`].
     fn has_undecided(&self, page: u64) -> bool {
         let _ = page;
         false
+    }
+    /// The first of `len` bytes at `addr` whose content the media has lost: loading it raises #MC.
+    fn poisoned(&self, addr: u64, len: usize) -> Option<u64> {
+        let _ = (addr, len);
+        None
     }
     /// An instruction is about to use `len` bytes at `addr`. False when some of them are undecided: then the run ends in
     /// front of that instruction, as [`Exit::Undecided`].

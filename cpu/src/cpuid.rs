@@ -43,7 +43,7 @@ fn unrestricted(model: &Model, leaf: u32, subleaf: u32, vcpu: u8, processors: u8
     let mhz = model.tsc_khz / 1000;
     match leaf {
         0 => [LAST_BASIC, word(b"Genu"), word(b"ntel"), word(b"ineI")],
-        1 => features(vcpu, processors),
+        1 => with_machine_checks(model, features(vcpu, processors)),
         // Descriptors of caches and TLBs: see leaf 4.
         2 => [0x00ff_ff01, 0, 0, 0],
         4 => cache(subleaf, processors),
@@ -85,6 +85,11 @@ fn features(vcpu: u8, processors: u8) -> Leaf {
     let edx = bits(&[0, 2, 3, 4, 5, 6, 8, 9, 11, 12, 13, 15, 16, 17, 19, 23, 24, 25, 26]);
     // HTT: the number in EBX counts.
     [SIGNATURE, ebx, ecx, edx | u32::from(processors > 1) << 28]
+}
+
+/// MCE, MCA
+fn with_machine_checks(model: &Model, [a, b, c, d]: Leaf) -> Leaf {
+    [a, b, c, if model.machine_checks { d | bits(&[7, 14]) } else { d }]
 }
 
 /// FSGSBASE, SMEP, ERMS, x87 selectors that read as 0, RDSEED, SMAP, CLFLUSHOPT, CLWB

@@ -31,6 +31,8 @@ impl Fault {
     pub const MF: Fault = Fault::plain(16);
     /// Alignment check.
     pub const AC: Fault = Fault::coded(17, 0);
+    /// Machine check.
+    pub const MC: Fault = Fault::plain(18);
     /// SIMD floating-point exception.
     pub const XM: Fault = Fault::plain(19);
     /// General protection with error code 0.

@@ -27,6 +27,7 @@ mod interrupt_return;
 mod io;
 mod legacy;
 mod legacy_traps;
+mod machine_check;
 mod model;
 mod msr;
 mod nmi;
@@ -82,6 +83,8 @@ pub struct Cpu<B: Bus> {
     pub(crate) interrupt_check: bool,
     /// Why the instruction that just returned a fault cannot be executed at all.
     pub(crate) unsupported: Option<&'static str>,
+    /// The poisoned byte for which the instruction that just returned [`Fault::MC`] did so.
+    pub(crate) lost: Option<machine_check::Lost>,
     /// The fault just returned is for a non-canonical data address.
     pub(crate) not_canonical: bool,
     /// Pages whose content the bus was told of since the last [`Cpu::forget_writable`].
@@ -138,6 +141,7 @@ impl<B: Bus> Cpu<B> {
             at: 0,
             interrupt_check: true,
             unsupported: None,
+            lost: None,
             not_canonical: false,
             dirtied: FxHashSet::default(),
             code_pages: FxHashMap::default(),
@@ -181,6 +185,7 @@ impl<B: Bus> Cpu<B> {
     fn state_replaced(&mut self) {
         self.boundary = true;
         self.unsupported = None;
+        self.lost = None;
         self.raised_in_a_row = 0;
         self.privilege_changed();
     }

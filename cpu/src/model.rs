@@ -30,11 +30,13 @@ pub struct Model {
     pub tsc_khz: u32,
     /// Features that CPUID does not tell of although the software processor has them. Their instructions still execute.
     pub withheld: Features,
+    /// Whether there are machine checks, and CPUID tells so. The software processor alone has them.
+    pub machine_checks: bool,
 }
 
 impl Default for Model {
     fn default() -> Model {
-        Model { tsc_khz: DEFAULT_TSC_KHZ, withheld: Features::default() }
+        Model { tsc_khz: DEFAULT_TSC_KHZ, withheld: Features::default(), machine_checks: false }
     }
 }
 

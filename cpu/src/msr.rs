@@ -143,6 +143,7 @@ impl<B: Bus> Cpu<B> {
             GS_BASE => state.segments[GS].base,
             KERNEL_GS_BASE => state.kernel_gs_base,
             TSC_AUX => state.tsc_aux,
+            _ if let Some(value) = self.read_machine_check(msr) => value,
             _ => {
                 let initial = initial_kept(msr)?;
                 match state.kept_msrs.binary_search_by_key(&msr, |(number, _)| *number) {
@@ -175,12 +176,12 @@ impl<B: Bus> Cpu<B> {
             KERNEL_GS_BASE => self.state.kernel_gs_base = address()?,
             TSC_AUX => self.state.tsc_aux = low_half()?,
             _ if initial_kept(msr).is_some() => self.keep_msr(msr, value),
-            _ => return Ok(false),
+            _ => return self.write_machine_check(msr, value),
         }
         Ok(true)
     }
 
-    fn keep_msr(&mut self, msr: u32, value: u64) {
+    pub(crate) fn keep_msr(&mut self, msr: u32, value: u64) {
         // Writing BIOS_SIGN_ID asks for the microcode revision, which stays what it is.
         let value = if msr == BIOS_SIGN_ID { initial_kept(msr).unwrap_or(0) } else { value };
         match self.state.kept_msrs.binary_search_by_key(&msr, |(number, _)| *number) {

@@ -191,8 +191,14 @@ impl<B: Bus> Cpu<B> {
 
 /// Reads an aligned page-table entry. Tables outside of memory read as not present.
 pub(crate) fn read_physical<B: Bus, const N: usize>(bus: &mut B, at: u64) -> Result<[u8; N], Fault> {
-    if bus.has_undecided(at >> 12) && !bus.consume(at & !(N as u64 - 1), N) {
-        return Err(Fault::UNDECIDED);
+    if bus.has_undecided(at >> 12) {
+        let entry = at & !(N as u64 - 1);
+        if bus.poisoned(entry, N).is_some() {
+            return Err(Fault::MC);
+        }
+        if !bus.consume(entry, N) {
+            return Err(Fault::UNDECIDED);
+        }
     }
     Ok(match bus.page(at >> 12) {
         // SAFETY: `host` points at 4096 valid bytes (contract of `Bus::page`) and the offset is at most 4096 - N.

@@ -28,6 +28,7 @@ pub(crate) const CR4_TSD: u64 = 1 << 2;
 pub(crate) const CR4_DE: u64 = 1 << 3;
 pub(crate) const CR4_PSE: u64 = 1 << 4;
 pub(crate) const CR4_PAE: u64 = 1 << 5;
+pub(crate) const CR4_MCE: u64 = 1 << 6;
 pub(crate) const CR4_PGE: u64 = 1 << 7;
 pub(crate) const CR4_FSGSBASE: u64 = 1 << 16;
 pub(crate) const CR4_SMEP: u64 = 1 << 20;

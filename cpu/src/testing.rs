@@ -1,6 +1,7 @@
 //! A small machine for unit tests: a processor in 64-bit mode, some RAM, some persistent memory, a recording bus.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use crate::{Bus, Cpu, CpuView, DECIDED, DrainKind, Exit, FlushKind, Page, REG_RIP, Segment, StoreKind};
 
@@ -57,6 +58,8 @@ pub(crate) struct TestBus {
     pub cr8: u64,
     /// Guest-physical bytes that are undecided, and where they came from.
     pub undecided: BTreeMap<u64, u64>,
+    /// Guest-physical bytes that are poisoned.
+    pub poisoned: Range<u64>,
 }
 
 impl TestBus {
@@ -73,6 +76,7 @@ impl TestBus {
             msrs: Vec::new(),
             cr8: 0,
             undecided: BTreeMap::new(),
+            poisoned: 0..0,
         }
     }
 
@@ -209,7 +213,13 @@ impl Bus for TestBus {
     }
 
     fn has_undecided(&self, page: u64) -> bool {
-        self.undecided.range(page << 12..(page + 1) << 12).next().is_some()
+        let undecided = self.undecided.range(page << 12..(page + 1) << 12).next().is_some();
+        undecided || self.poisoned(page << 12, 0x1000).is_some()
+    }
+
+    fn poisoned(&self, addr: u64, len: usize) -> Option<u64> {
+        let first = addr.max(self.poisoned.start);
+        (first < self.poisoned.end.min(addr + len as u64)).then_some(first)
     }
 
     fn consume(&mut self, addr: u64, len: usize) -> bool {

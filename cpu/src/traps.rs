@@ -42,6 +42,9 @@ impl<B: Bus> Cpu<B> {
         let mut fault = fault;
         loop {
             let vector = fault.vector();
+            if fault == Fault::MC {
+                self.log_machine_check()?;
+            }
             let restarts = !matches!(vector, 3 | 4 | DOUBLE_FAULT);
             let event = Event { vector, code: fault.code(), software: false, restarts };
             let Err(second) = self.deliver(bus, event) else { return Ok(()) };

@@ -1,4 +1,5 @@
-//! Undecided bytes as instructions meet them: most use them, which ends the run; MOVS copies them unseen.
+//! Undecided and poisoned bytes as instructions meet them. Undecided ones: most use them, which ends the run; MOVS copies
+//! them unseen. Poisoned ones: a load raises #MC, a store changes nothing of that.
 //!
 //! Pages that hold some have the slow bit [`WATCHED`], so that nothing here is asked of the others.
 
@@ -7,6 +8,7 @@ use crate::{
     access::{Target, bytes_in_page},
     debug::DataAccess,
     events::granules,
+    machine_check::Wanted,
     tlb::{CHECKED, WATCHED},
 };
 
@@ -33,13 +35,17 @@ pub(crate) struct Unseen {
 
 impl<B: Bus> Cpu<B> {
     /// Ends the run, by [`Fault::UNDECIDED`], if some of these bytes are undecided: an instruction is about to use them.
-    pub(crate) fn consume(&self, bus: &mut B, parts: [(Target, usize); 2]) -> Result<(), Fault> {
+    /// Raises #MC if some are poisoned.
+    pub(crate) fn consume(&mut self, bus: &mut B, parts: [(Target, usize); 2]) -> Result<(), Fault> {
         let mut decided = true;
         for (target, len) in parts {
             if let Target::Memory { physical, slow, .. } = target
                 && slow & WATCHED != 0
                 && len != 0
             {
+                if let Some(lost) = bus.poisoned(physical, len) {
+                    return Err(self.machine_check(lost, Wanted::Data));
+                }
                 decided &= bus.consume(physical, len);
             }
         }
@@ -48,9 +54,14 @@ impl<B: Bus> Cpu<B> {
 
     /// As [`Cpu::consume`] for granules of a page, from which instructions are decoded. What lies behind the last one may
     /// have been looked at, too.
-    pub(crate) fn consume_granules(&self, bus: &mut B, frame: u64, granules: u32) -> Result<(), Fault> {
+    pub(crate) fn consume_granules(&mut self, bus: &mut B, frame: u64, granules: u32) -> Result<(), Fault> {
         if !bus.has_undecided(frame) {
             return Ok(());
+        }
+        for n in (0..32).filter(|n| granules >> n & 1 != 0) {
+            if let Some(lost) = bus.poisoned((frame << 12) + n * GRANULE, GRANULE as usize) {
+                return Err(self.machine_check(lost, Wanted::Instruction));
+            }
         }
         let granules = granules | granules << 1;
         let mut decided = true;
@@ -61,7 +72,7 @@ impl<B: Bus> Cpu<B> {
     }
 
     /// As [`Cpu::consume_granules`] for `len` bytes from the beginning of a page.
-    pub(crate) fn consume_page_start(&self, bus: &mut B, frame: u64, len: usize) -> Result<(), Fault> {
+    pub(crate) fn consume_page_start(&mut self, bus: &mut B, frame: u64, len: usize) -> Result<(), Fault> {
         self.consume_granules(bus, frame, granules(0, len))
     }
 
@@ -74,6 +85,25 @@ impl<B: Bus> Cpu<B> {
             }
             _ => None,
         })
+    }
+
+    /// How many of `elements` elements of `size` bytes, which do not leave their page, can be loaded one after the other
+    /// before one is poisoned. Raises #MC if the first is.
+    pub(crate) fn loadable(
+        &mut self,
+        bus: &mut B,
+        source: &Source,
+        elements: u64,
+        size: u64,
+    ) -> Result<u64, Fault> {
+        if !source.watched {
+            return Ok(elements);
+        }
+        match bus.poisoned(source.physical, (elements * size) as usize) {
+            None => Ok(elements),
+            Some(lost) if lost - source.physical < size => Err(self.machine_check(lost, Wanted::Data)),
+            Some(lost) => Ok((lost - source.physical) / size),
+        }
     }
 
     /// Copies `len` bytes, whole elements that do not leave their pages, from or to a page with undecided bytes. False,
@@ -145,6 +175,9 @@ impl<B: Bus> Cpu<B> {
                 && slow & WATCHED != 0
                 && len != 0
             {
+                if let Some(lost) = bus.poisoned(physical, len) {
+                    return Err(self.machine_check(lost, Wanted::Data));
+                }
                 undecided |= bus.origins(physical, &mut unseen.origins[at..at + len]);
             }
             at += len;

@@ -8,12 +8,14 @@
 //! No guest action panics: registers that do not exist read as zero or all ones and swallow writes.
 
 pub mod acpi;
+mod bus_functions;
 mod control;
 mod flush_hints;
 mod fw_cfg;
 mod ioapic;
 mod lapic;
 pub mod map;
+mod media_errors;
 mod message;
 mod nvdimm_firmware;
 mod pci;
@@ -24,13 +26,15 @@ mod rtc;
 mod serial;
 pub mod virtio;
 
+pub use bus_functions::{BusAnswer, Scrub};
 pub use control::{control_call, debug_exit};
 pub use flush_hints::FlushHints;
 pub use fw_cfg::FwCfg;
 pub use ioapic::IoApic;
 pub use lapic::{LapicEffect, LocalApic};
+pub use media_errors::{LINE, MediaErrors, lines_around};
 pub use message::{Delivery, Destination, Message, Signal, deliver};
-pub use nvdimm_firmware::{LabelAnswer, LabelRequest, NvdimmFirmware};
+pub use nvdimm_firmware::{FirmwareRequest, LabelAnswer, LabelRequest, NvdimmFirmware};
 pub use pci::PciConfig;
 pub use pic::Pic;
 pub use pit::Pit;

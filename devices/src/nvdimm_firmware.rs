@@ -1,16 +1,16 @@
-//! What stands behind the methods by which a kernel reaches the label areas of NVDIMMs: _LSI, _LSR and _LSW (ACPI 6.4
-//! 6.5.10).
+//! What stands behind the methods by which a kernel reaches the firmware of NVDIMMs: _LSI, _LSR and _LSW (ACPI 6.4
+//! 6.5.10) for label areas, and the _DSM of the NVDIMM root device (9.20.7).
 //!
 //! A mailbox of one page that only AML uses ([`crate::acpi`]): it puts a handle, an offset and a length into registers,
-//! bytes into the window, and writes a command, which is done when the write is. The label areas themselves are the
+//! bytes into the window, and writes a command, which is done when the write is. The label areas and the media are the
 //! board's.
 //!
 //! | offset | register |
 //! |---|---|
 //! | 0x000 | NFIT device handle |
 //! | 0x004 | offset in the label area, bytes; behind the command [`command::INFORMATION`] its size |
-//! | 0x008 | length, bytes; behind that command the most that one command moves |
-//! | 0x00c | written: a command. Read: the status of the last one |
+//! | 0x008 | length, bytes; behind that command the most that one command moves, behind [`command::BUS`] the length of the output |
+//! | 0x00c | written: a command. [`command::BUS`] plus the number of a function is that function, its input in the window. Read: the status of the last one |
 //! | 0x400 | window of [`WINDOW`] bytes |
 
 use serde::{Deserialize, Serialize};
@@ -24,12 +24,28 @@ pub(crate) mod command {
     pub const INFORMATION: u32 = 1;
     pub const READ: u32 = 2;
     pub const WRITE: u32 = 3;
+    /// Functions of the root device's _DSM: this plus their numbers, up to 255.
+    pub const BUS: u32 = 0x100;
 }
 
 /// Status codes that the three methods share (ACPI 6.4 tables 6.82, 6.84, 6.86).
 mod status {
     pub const SUCCESS: u32 = 0;
     pub const INVALID: u32 = 2;
+}
+
+/// What the mailbox wants done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FirmwareRequest {
+    /// Answered by [`NvdimmFirmware::answer`].
+    Labels(LabelRequest),
+    /// A function of the root device's _DSM. Answered by [`NvdimmFirmware::output`].
+    Bus {
+        /// Its number.
+        function: u32,
+        /// At most 1024 bytes.
+        input: Vec<u8>,
+    },
 }
 
 /// What the mailbox wants done with the label area of an NVDIMM. Answered by [`NvdimmFirmware::answer`].
@@ -106,7 +122,7 @@ impl NvdimmFirmware {
     }
 
     /// Writes `size` bytes of the page. Registers are written whole.
-    pub fn write(&mut self, offset: u64, size: usize, value: u64) -> Option<LabelRequest> {
+    pub fn write(&mut self, offset: u64, size: usize, value: u64) -> Option<FirmwareRequest> {
         if let Some(bytes) = window(offset, size) {
             if let Some(bytes) = self.window.get_mut(bytes) {
                 bytes.copy_from_slice(&value.to_le_bytes()[..size]);
@@ -124,18 +140,32 @@ impl NvdimmFirmware {
         None
     }
 
-    fn command(&mut self, command: u32) -> Option<LabelRequest> {
+    fn command(&mut self, command: u32) -> Option<FirmwareRequest> {
         let NvdimmFirmware { handle, offset, length, .. } = *self;
         self.status = status::INVALID;
         if command == command::INFORMATION {
-            return Some(LabelRequest::Size { handle });
+            return Some(FirmwareRequest::Labels(LabelRequest::Size { handle }));
         }
         let window = self.window.get(..length as usize)?;
         match command {
-            command::READ => Some(LabelRequest::Read { handle, offset, length }),
-            command::WRITE => Some(LabelRequest::Write { handle, offset, bytes: window.to_vec() }),
+            command::READ => Some(FirmwareRequest::Labels(LabelRequest::Read { handle, offset, length })),
+            command::WRITE => {
+                let bytes = window.to_vec();
+                Some(FirmwareRequest::Labels(LabelRequest::Write { handle, offset, bytes }))
+            }
+            command::BUS..0x200 => {
+                Some(FirmwareRequest::Bus { function: command - command::BUS, input: window.to_vec() })
+            }
             _ => None,
         }
+    }
+
+    /// The output of the last function, at most 1024 bytes of it.
+    pub fn output(&mut self, output: &[u8]) {
+        self.status = status::SUCCESS;
+        self.length = output.len().min(WINDOW) as u32;
+        self.window.fill(0);
+        self.window.iter_mut().zip(output).for_each(|(to, from)| *to = *from);
     }
 
     /// The answer to the last request.
@@ -163,7 +193,7 @@ fn window(offset: u64, size: usize) -> Option<std::ops::Range<usize>> {
 mod tests {
     use super::*;
 
-    fn ask(firmware: &mut NvdimmFirmware, command: u32, offset: u32, length: u32) -> Option<LabelRequest> {
+    fn ask(firmware: &mut NvdimmFirmware, command: u32, offset: u32, length: u32) -> Option<FirmwareRequest> {
         firmware.write(0x0, 4, 7);
         firmware.write(0x4, 4, offset.into());
         firmware.write(0x8, 4, length.into());
@@ -178,13 +208,13 @@ mod tests {
         let bytes = vec![1, 2, 3, 4, 0xaa, 0xbb];
         assert_eq!(
             ask(&mut firmware, command::WRITE, 96, 6),
-            Some(LabelRequest::Write { handle: 7, offset: 96, bytes })
+            Some(FirmwareRequest::Labels(LabelRequest::Write { handle: 7, offset: 96, bytes }))
         );
         firmware.answer(LabelAnswer::Written);
         assert_eq!(firmware.read(0xc, 4), 0);
         assert_eq!(
             ask(&mut firmware, command::READ, 3, 2),
-            Some(LabelRequest::Read { handle: 7, offset: 3, length: 2 })
+            Some(FirmwareRequest::Labels(LabelRequest::Read { handle: 7, offset: 3, length: 2 }))
         );
         firmware.answer(LabelAnswer::Bytes(vec![9, 8]));
         assert_eq!((firmware.read(0x400, 8), firmware.read(0xc, 4)), (0x0809, 0));
@@ -195,13 +225,26 @@ mod tests {
         let mut firmware = NvdimmFirmware::default();
         assert_eq!(
             ask(&mut firmware, command::INFORMATION, u32::MAX, u32::MAX),
-            Some(LabelRequest::Size { handle: 7 })
+            Some(FirmwareRequest::Labels(LabelRequest::Size { handle: 7 }))
         );
         firmware.answer(LabelAnswer::Size(128 << 10));
         assert_eq!(
             (firmware.read(0x4, 4), firmware.read(0x8, 4), firmware.read(0xc, 4)),
             (128 << 10, 1024, 0)
         );
+    }
+
+    #[test]
+    fn functions_have_their_input_and_output_in_the_window() {
+        let mut firmware = NvdimmFirmware::default();
+        firmware.write(0x400, 4, 0x0403_0201);
+        let asked = ask(&mut firmware, command::BUS + 3, 0, 3);
+        assert_eq!(asked, Some(FirmwareRequest::Bus { function: 3, input: vec![1, 2, 3] }));
+        firmware.output(&[9; 2000]);
+        assert_eq!((firmware.read(0x8, 4), firmware.read(0xc, 4)), (1024, 0));
+        firmware.output(&[7; 2]);
+        assert_eq!((firmware.read(0x8, 4), firmware.read(0x400, 4)), (2, 0x0707));
+        assert_eq!(ask(&mut firmware, command::BUS + 3, 0, 1025), None);
     }
 
     #[test]

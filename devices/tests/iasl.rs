@@ -46,7 +46,12 @@ fn config() -> Config {
         labels: hints == 2,
         capability: PlatformCapability::MemoryController,
     };
-    Config { cpus: 2, nvdimms: vec![nvdimm(0, 2), nvdimm(1, 0), nvdimm(2, 1)], virtio_devices: 2 }
+    Config {
+        cpus: 2,
+        nvdimms: vec![nvdimm(0, 2), nvdimm(1, 0), nvdimm(2, 1)],
+        media_errors: true,
+        virtio_devices: 2,
+    }
 }
 
 /// Writes every table with a header to `dir` and disassembles it; returns the .dsl by signature.
@@ -138,6 +143,7 @@ fn dsdt_disassembles_and_compiles() {
         "\"ACPI0012\"",
         "Device (NV02)",
         "Name (_ADR, 0x03)",
+        "Method (BUSF, 2,",
         "\"LNRO0005\"",
         "Device (VIO1)",
         "0xFD201000,         // Address Base",

@@ -92,12 +92,14 @@ fn promised_byte(expectation: &Expectation, tree: &Tree) -> Option<(String, u64)
     for group in &expectation.names {
         for state in &group.states[group.first_allowed..] {
             for (path, file) in group.paths.iter().zip(state) {
-                let Some(file) = file.filter(|_| tree.0.contains_key(path)) else { continue };
+                let (Some(file), Some(entry)) = (file, tree.0.get(path)) else { continue };
                 let segments = &expectation.files[file.0].segments;
                 let promised = segments.iter().find(|segment| {
                     segment.promise.is_some()
+                        && !segment.free
                         && segment.allowed.len() == 1
                         && segment.allowed[0].word(segment.at) != 0
+                        && entry.can_be_read(segment.at + segment.len / 2)
                 });
                 if let Some(segment) = promised {
                     return Some((path.clone(), segment.at + segment.len / 2));

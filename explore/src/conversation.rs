@@ -119,6 +119,14 @@ impl<'a, T: Target> Conversation<'a, T> {
         Conversation { target, limits, heard, wanted: None }
     }
 
+    /// Wants to know from now on where this byte of this file lies, and forgets what was observed.
+    pub fn locate(&mut self, wanted: Wanted<'a>) {
+        self.wanted = wanted;
+        self.heard.located = None;
+        self.heard.observed.clear();
+        self.heard.observed_bytes = 0;
+    }
+
     pub fn locating(mut self, wanted: Wanted<'a>) -> Self {
         self.wanted = wanted;
         self
@@ -296,33 +304,60 @@ impl<'a, T: Target> Conversation<'a, T> {
             Found::Directory => Some(Entry::Directory { attributes }),
             Found::Symlink { target } => Some(Entry::Symlink { target, attributes }),
             Found::Other => Some(Entry::Other),
-            Found::File { size, allocated, address } => {
+            Found::File { size, allocated, address, unreadable } => {
                 if let Some((_, offset)) =
                     self.wanted.filter(|(path, offset)| *path == observation.path && *offset < size)
                 {
                     self.heard.located = self.target.translate(address.wrapping_add(offset));
                 }
-                let content = self.content(&observation.path, address, size)?;
+                let unreadable = inside(&unreadable, size);
+                let content = self.content(&observation.path, address, size, &unreadable)?;
                 let open = runs(self.target.origins(address, content.len()));
-                Some(Entry::File { size, allocated, attributes, content, open })
+                Some(Entry::File { size, allocated, attributes, content, open, unreadable })
             }
         };
         self.heard.observed.push((observation.path, entry));
         Ok(())
     }
 
-    fn content(&self, path: &str, address: u64, size: u64) -> Result<Vec<u8>, Trouble> {
+    fn content(
+        &self,
+        path: &str,
+        address: u64,
+        size: u64,
+        unreadable: &[(u64, u64)],
+    ) -> Result<Vec<u8>, Trouble> {
         if size > LARGEST_FILE {
             return Err(Trouble::Harness(format!(
                 "{path} has {size} bytes: more than {LARGEST_FILE} are not read back"
             )));
         }
         let mut content = vec![0; size as usize];
-        if size > 0 && !self.target.read_guest(address, &mut content) {
-            return Err(Trouble::Harness(format!("the agent's mapping of {path} is not populated")));
+        let mut at = 0;
+        for (start, end) in unreadable.iter().map(|(start, len)| (*start, start + len)).chain([(size, size)])
+        {
+            let part = &mut content[at as usize..start as usize];
+            if !part.is_empty() && !self.target.read_guest(address.wrapping_add(at), part) {
+                return Err(Trouble::Harness(format!("the agent's mapping of {path} is not populated")));
+            }
+            at = end;
         }
         Ok(content)
     }
+}
+
+/// Ranges of a file of `size` bytes as an agent tells them, which may have told anything: ascending and inside.
+fn inside(ranges: &[(u64, u64)], size: u64) -> Vec<(u64, u64)> {
+    let mut behind = 0;
+    let mut kept = Vec::new();
+    for &(at, len) in ranges {
+        let (start, end) = (at.max(behind), at.saturating_add(len).min(size));
+        if start < end {
+            kept.push((start, end - start));
+            behind = end;
+        }
+    }
+    kept
 }
 
 /// Puts together what belongs together: undecided bytes of a content behind one another that come from bytes of one

@@ -134,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_guest_that_observes_for_ever_is_stopped() {
-        let found = Found::File { size: 3, allocated: 0, address: 0 };
+        let found = Found::File { size: 3, allocated: 0, address: 0, unreadable: Vec::new() };
         let message =
             postcard::to_stdvec(&Observation { path: "a".into(), found, attributes: Default::default() })
                 .unwrap();

@@ -109,11 +109,9 @@ fn stop() -> impl Strategy<Value = Stop> {
 /// Messages as an agent makes them, with numbers that no agent has, and bytes that are none.
 fn message() -> impl Strategy<Value = Vec<u8>> {
     let found = prop_oneof![
-        (length(), any::<u64>(), address()).prop_map(|(size, allocated, address)| Found::File {
-            size,
-            allocated,
-            address
-        }),
+        (length(), any::<u64>(), address(), prop::collection::vec(any::<(u64, u64)>(), 0..3)).prop_map(
+            |(size, allocated, address, unreadable)| Found::File { size, allocated, address, unreadable }
+        ),
         Just(Found::Directory),
         any::<i32>().prop_map(|errno| Found::Errno { call: "read".to_owned(), errno }),
     ];

@@ -195,6 +195,7 @@ impl Regions {
                     flush_hints: *flush_hints,
                     labels: *labels,
                     persistence: region.claim().map(Claim::capability).unwrap_or_default(),
+                    media_errors: scenario.media_errors,
                 }),
                 Interface::VirtioPmem { faults } => {
                     regions.virtio_pmem.push(VirtioPmem { size, faults: Vec::new() });
@@ -563,6 +564,15 @@ impl Target for Machine {
     }
     fn write_pmem(&mut self, address: u64, bytes: &[u8]) {
         Machine::write_pmem(self, address, bytes);
+    }
+    fn set_poisoned(&mut self, lines: &[u64]) {
+        Machine::set_poisoned(self, lines);
+    }
+    fn is_poisoned(&self) -> bool {
+        !Machine::poisoned(self).is_empty()
+    }
+    fn poison(&mut self, address: u64, len: u64) -> Result<(), HostError> {
+        Machine::poison(self, address, len).map_err(|why| HostError(why.to_string()))
     }
     fn push(&mut self) {
         Machine::push(self);

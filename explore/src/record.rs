@@ -1,12 +1,12 @@
 //! Recording: the scenario is run once, and every event that reaches persistent memory is kept.
 
 use guest_protocol::{Command, Reply};
-use persist::{Event, EventKind, Platform};
+use persist::{Event, EventKind, LINE, Platform};
 
 use crate::conversation::{Conversation, Limits, Trouble};
 use crate::oracle::expectation::Timeline;
-use crate::scenario::Scenario;
-use crate::target::{HostError, Laboratory, Target};
+use crate::scenario::{Failure, Scenario};
+use crate::target::{HostError, Laboratory, Region, Target};
 use crate::windows;
 
 /// One execution of a scenario.
@@ -77,6 +77,7 @@ pub(crate) fn drive_on<L: Laboratory, T: Target>(
 ) -> Recording {
     let watched = windows::watched(scenario, laboratory);
     let addresses: Vec<u64> = watched.iter().filter_map(|name| laboratory.symbol(name)).collect();
+    target.set_poisoned(&poisoned_at_first(scenario, &target.regions()));
     target.set_watched(&addresses);
     target.set_store_buffer_events(scenario.has_platform(Platform::Eadr));
     target.set_tracing(true);
@@ -105,9 +106,26 @@ pub(crate) fn drive_on<L: Laboratory, T: Target>(
     recording
 }
 
-fn converse<T: Target>(
-    scenario: &Scenario,
-    conversation: &mut Conversation<T>,
+/// What the media has lost from the beginning: addresses of lines, ascending.
+pub(crate) fn poisoned_at_first(scenario: &Scenario, regions: &[Region]) -> Vec<u64> {
+    let lines = regions.iter().zip(&scenario.regions).flat_map(|(region, of)| {
+        let offsets = of.poison().iter().flat_map(|range| range.clone().step_by(LINE as usize));
+        offsets.map(|offset| region.base + offset)
+    });
+    lines.collect()
+}
+
+/// The media loses ranges of persistent memory, each in one page.
+fn lose<T: Target>(target: &mut T, ranges: Vec<(u64, u64)>) -> Result<(), Trouble> {
+    for (address, len) in ranges {
+        target.poison(address, len).map_err(|why| Trouble::Harness(why.0))?;
+    }
+    Ok(())
+}
+
+fn converse<'a, T: Target>(
+    scenario: &'a Scenario,
+    conversation: &mut Conversation<'a, T>,
     recording: &mut Recording,
     at_event: AtEvent<T>,
 ) -> Result<(), Trouble> {
@@ -117,15 +135,28 @@ fn converse<T: Target>(
         let buffer = reach_next(conversation, at_event)?;
         expect_ok(what, hand_over(conversation, buffer, &command, at_event)?)?;
     }
+    let mut located = Vec::new();
     for (index, planned) in scenario.commands.iter().enumerate() {
         let step = &scenario.steps[planned.step];
+        let wanted = planned.loses.as_ref().map(|lost| (lost.path.as_str(), lost.at));
+        conversation.locate(wanted);
         let buffer = reach_next(conversation, at_event)?;
         recording.timeline.commands[index].0 = conversation.target.event_count();
         let reply = hand_over(conversation, buffer, &planned.command, at_event)?;
-        recording.timeline.commands[index].1 = conversation.target.event_count();
         let what = format!("the step of line {} ({})", step.line, step.text);
+        if let Some(lost) = &planned.loses {
+            located.extend(conversation.heard.located.map(|address| (address, lost.len)).ok_or_else(|| {
+                let what =
+                    format!("{what}: byte {:#x} of {} is not in persistent memory", lost.at, lost.path);
+                Trouble::Harness(what)
+            }));
+            if lost.last {
+                lose(conversation.target, std::mem::take(&mut located))?;
+            }
+        }
+        recording.timeline.commands[index].1 = conversation.target.event_count();
         match planned.fails {
-            Some(errno) => expect_errno(&what, errno, reply)?,
+            Some(failure) => expect_failure(&what, failure, reply)?,
             None => expect_ok(&what, reply)?,
         }
     }
@@ -161,10 +192,16 @@ fn stop_again<T: Target>(conversation: &mut Conversation<T>, seq: u64, at_event:
 }
 
 /// A step that was to fail another way than it did, or not at all, says nothing about power losses either.
-fn expect_errno(what: &str, wanted: i32, reply: Reply) -> Result<(), Trouble> {
-    match reply {
-        Reply::Errno { errno, .. } if errno == wanted => Ok(()),
-        other => Err(Trouble::Harness(format!("{what} was to fail with errno {wanted}, but gave {other:?}"))),
+fn expect_failure(what: &str, wanted: Failure, reply: Reply) -> Result<(), Trouble> {
+    match (wanted, reply) {
+        (Failure::Errno(wanted), Reply::Errno { errno, .. }) if errno == wanted => Ok(()),
+        (Failure::Signal(wanted), Reply::Signal { signal }) if signal == wanted => Ok(()),
+        (Failure::Errno(wanted), other) => {
+            Err(Trouble::Harness(format!("{what} was to fail with errno {wanted}, but gave {other:?}")))
+        }
+        (Failure::Signal(wanted), other) => {
+            Err(Trouble::Harness(format!("{what} was to end with signal {wanted}, but gave {other:?}")))
+        }
     }
 }
 

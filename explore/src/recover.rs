@@ -85,6 +85,7 @@ impl<'a, L: Laboratory> Worker<'a, L> {
         for (address, line) in content.lines() {
             self.target.write_pmem(*address, line);
         }
+        self.target.set_poisoned(content.poisoned());
         self.target.take_console();
     }
 
@@ -97,7 +98,7 @@ impl<'a, L: Laboratory> Worker<'a, L> {
         let warnings = heard.warnings();
         let console = String::from_utf8_lossy(&heard.console).into_owned();
         let outcome = match ended(looked) {
-            Ok(()) => self.check(tree(heard.observed))?,
+            Ok(()) => self.check(tree(heard.observed, self.target.is_poisoned()))?,
             Err(outcome) => outcome,
         };
         Ok(Recovered { outcome, warnings, console, located: heard.located })
@@ -252,9 +253,18 @@ pub(crate) fn ended(looked: Result<Option<String>, Trouble>) -> Result<(), Outco
     })
 }
 
-pub(crate) fn tree(observed: Vec<(String, Option<Entry>)>) -> Tree {
+/// What was observed. That a file cannot be read in places has to have a reason: lines that the media has lost.
+pub(crate) fn tree(observed: Vec<(String, Option<Entry>)>, poisoned: bool) -> Tree {
+    // EIO, as asm-generic/errno-base.h has it.
+    const EIO: i32 = 5;
+    let entry = |entry| match entry {
+        Entry::File { unreadable, .. } if !poisoned && !unreadable.is_empty() => {
+            Entry::Unreadable { call: "load".to_owned(), errno: EIO }
+        }
+        entry => entry,
+    };
     let there: BTreeMap<String, Entry> =
-        observed.into_iter().filter_map(|(path, entry)| Some((path, entry?))).collect();
+        observed.into_iter().filter_map(|(path, found)| Some((path, entry(found?)))).collect();
     Tree(there)
 }
 
@@ -275,8 +285,11 @@ impl Outcome {
         for (path, entry) in self.tree().iter().flat_map(|tree| &tree.0) {
             hash.update(&(path.len() as u64).to_le_bytes()).update(path.as_bytes());
             match entry {
-                Entry::File { size, allocated, attributes, content, open } => {
-                    let rest = format!("{size} {allocated} {attributes:?} {open:?} {}", content.len());
+                Entry::File { size, allocated, attributes, content, open, unreadable } => {
+                    let rest = format!(
+                        "{size} {allocated} {attributes:?} {open:?} {unreadable:?} {}",
+                        content.len()
+                    );
                     hash.update(rest.as_bytes()).update(content);
                 }
                 other => {

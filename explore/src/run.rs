@@ -19,7 +19,7 @@ use crate::options::{OnProgress, Progress, RunOptions, Sabotage};
 use crate::oracle::judge::Fault;
 use crate::plant::drop_stores;
 use crate::points::{self, Images, Point, Points};
-use crate::record::{Recording, record};
+use crate::record::{Recording, poisoned_at_first, record};
 use crate::recover::{Outcome, Shape, Worker};
 use crate::report::{Counts, PointReport, REPORT, Report, SearchReport, Settings, Verdict};
 use crate::scenario::{Dropped, Explore, Scenario};
@@ -105,9 +105,10 @@ pub(crate) fn prepare<'a, L: Laboratory>(
         dimm: region.dimm,
     });
     let modelled = modelled.collect();
+    let holding = Overlay::poisoning(poisoned_at_first(scenario, &regions));
     let media: Arc<dyn Media> = Arc::new(Images { regions, images: laboratory.images().to_vec() });
     let settings = options.model_of(scenario);
-    let model = Model { settings, regions: modelled, media, holding: Overlay::default() };
+    let model = Model { settings, regions: modelled, media, holding };
     let points = points::find(scenario, &recording, &model);
     inconclusive.extend(points.unresolved.iter().cloned());
     let ledger = options.ledger.clone().unwrap_or_default();

@@ -63,6 +63,17 @@ pub trait Target {
     fn read_pmem(&self, address: u64, buffer: &mut [u8]);
     /// Writes persistent memory while nothing runs: no event.
     fn write_pmem(&mut self, address: u64, bytes: &[u8]);
+    /// These lines of persistent memory are lost, and no others, while nothing runs: no event. Part of snapshot levels, as
+    /// memory is.
+    fn set_poisoned(&mut self, _lines: &[u64]) {}
+    /// Whether lines of persistent memory are lost.
+    fn is_poisoned(&self) -> bool {
+        false
+    }
+    /// The media loses every line that holds one of these bytes, now: an event.
+    fn poison(&mut self, _address: u64, _len: u64) -> Result<(), HostError> {
+        Err(HostError("the media of this machine loses nothing".to_owned()))
+    }
     /// Opens a snapshot level.
     fn push(&mut self);
     /// Back to the last [`Target::push`]; its level stays open. Returns how many pages that took.

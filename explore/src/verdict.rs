@@ -22,6 +22,8 @@ pub enum Class {
     /// Only what a locked instruction, or another drain that is no fence, has drained keeps it: what strict fences
     /// find beyond what is found without them.
     ReliesOnLock,
+    /// A file cannot be read in places, for the scenario had the media lose lines of it.
+    Poisoned,
     /// The kernel warned, or the file system wrote an error to the log.
     GuestWarning,
 }
@@ -42,6 +44,7 @@ impl Class {
             Class::GuestCrash => "guest-crash",
             Class::TornSector => "torn-sector",
             Class::ReliesOnLock => "relies-on-lock",
+            Class::Poisoned => "poisoned",
             Class::GuestWarning => "guest-warning",
         }
     }

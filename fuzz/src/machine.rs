@@ -35,6 +35,7 @@ fn config(kernel: Vec<u8>, protocol: BootProtocol, extra: &[u8]) -> MachineConfi
             flush_hints: 1,
             labels: true,
             persistence: PlatformCapability::MemoryController,
+            media_errors: true,
         }],
         virtio_pmem: vec![VirtioPmem { size: 2 << 20, faults: Vec::new() }],
         legacy_pmem: vec![2 << 20],

@@ -121,6 +121,8 @@ impl CopyRun {
             | EventKind::DeviceFlushSubmitted { .. } => true,
             EventKind::Drain(kind) => kind.is_fence(),
             EventKind::DeviceFlushCompleted { .. }
+            | EventKind::Poisoned { .. }
+            | EventKind::PoisonCleared { .. }
             | EventKind::StoresVisible
             | EventKind::Promise { .. }
             | EventKind::Marker { .. }

@@ -328,7 +328,12 @@ impl CrashPoint {
         }
         lines.extend(changed);
         lines.retain(|(addr, content)| *content != self.media.line(*addr));
-        Overlay { lines }
+        Overlay { lines, poisoned: self.durable.poisoned() }
+    }
+
+    /// The lines whose content the media has lost, ascending.
+    pub fn poisoned(&self) -> Vec<u64> {
+        self.durable.poisoned()
     }
 
     /// The id of the content of the media.

@@ -1,6 +1,6 @@
 //! The durable content, shared between all crash points of a run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ pub trait Media: Send + Sync {
 /// media.
 ///
 /// It is the sum, modulo 2^128, of the first 128 bits of BLAKE3 over (address as little-endian u64, content) of every
-/// line that differs from the initial media. Written as 32 hexadecimal digits.
+/// line that differs from the initial media, and of the first 128 bits of BLAKE3 over (address as little-endian u64) of
+/// every poisoned line. Written as 32 hexadecimal digits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct StateId(pub(crate) u128);
@@ -74,6 +75,12 @@ pub(crate) fn line_id(addr: u64, content: &[u8; 64]) -> u128 {
     u128::from_le_bytes(hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes"))
 }
 
+/// What a poisoned line adds to the id of a state.
+fn poison_id(addr: u64) -> u128 {
+    let hash = blake3::hash(&addr.to_le_bytes());
+    u128::from_le_bytes(hash.as_bytes()[..16].try_into().expect("a hash has 32 bytes"))
+}
+
 /// Lines of one page, in order; bit n of `present` is set for the line at n * 64.
 #[derive(Clone, Default)]
 struct Page {
@@ -118,6 +125,8 @@ type Node = BTreeMap<u64, Arc<Page>>;
 #[derive(Clone, Default)]
 pub(crate) struct DurableLines {
     nodes: BTreeMap<u64, Arc<Node>>,
+    /// Lines whose content is lost.
+    poisoned: Arc<BTreeSet<u64>>,
     id: u128,
 }
 
@@ -137,7 +146,28 @@ impl DurableLines {
         page.set(addr % PAGE / LINE, content);
     }
 
-    /// Sum of [`line_id`] over all lines.
+    /// The content of a line is lost, or no longer. Returns whether that is new.
+    pub(crate) fn set_poisoned(&mut self, addr: u64, lost: bool) -> bool {
+        if self.poisoned.contains(&addr) == lost {
+            return false;
+        }
+        let poisoned = Arc::make_mut(&mut self.poisoned);
+        if lost {
+            poisoned.insert(addr);
+            self.id = self.id.wrapping_add(poison_id(addr));
+        } else {
+            poisoned.remove(&addr);
+            self.id = self.id.wrapping_sub(poison_id(addr));
+        }
+        true
+    }
+
+    /// Lines whose content is lost, ascending.
+    pub(crate) fn poisoned(&self) -> Vec<u64> {
+        self.poisoned.iter().copied().collect()
+    }
+
+    /// Sum of [`line_id`] over all lines and of [`poison_id`] over those that are poisoned.
     pub(crate) fn id(&self) -> u128 {
         self.id
     }

@@ -103,6 +103,21 @@ pub enum EventKind {
         /// Index into the recording's list of watched symbols.
         index: u32,
     },
+    /// The media has lost the content of these lines: they are *poisoned*. Whatever was to arrive there is lost, too, until
+    /// [`EventKind::PoisonCleared`].
+    Poisoned {
+        /// Address of the first line.
+        addr: u64,
+        /// Bytes, a multiple of [`LINE`].
+        len: u64,
+    },
+    /// Firmware has repaired these lines. They hold zeros, durable, behind this event.
+    PoisonCleared {
+        /// Address of the first line.
+        addr: u64,
+        /// Bytes, a multiple of [`LINE`].
+        len: u64,
+    },
     /// The processor's buffered stores have left for its cache: another processor had its turn, or an interrupt or
     /// exception was delivered. Told only where that matters, under `eadr`; an event of another processor tells the
     /// same.

@@ -48,6 +48,10 @@
 //!   unless the same sector is written again.
 //! - `host-survives`: everything is durable as it is stored.
 //!
+//! On every platform the media may lose the content of lines ([`EventKind::Poisoned`]) until firmware repairs them
+//! ([`EventKind::PoisonCleared`]): [`CrashPoint::poisoned`] and [`Overlay::poisoned`] tell which. A repaired line holds
+//! zeros, durable at once, and what was in flight there before has no effect any more.
+//!
 //! Strict fences are a matter of `adr` and `eadr`: flush hints and device flushes count every drain.
 //!
 //! # What is not

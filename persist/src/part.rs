@@ -79,6 +79,11 @@ pub(crate) fn line_of(addr: u64) -> u64 {
     addr & !(LINE - 1)
 }
 
+/// The lines that `len` bytes at `addr` lie in.
+pub(crate) fn lines_of(addr: u64, len: u64) -> impl Iterator<Item = u64> {
+    (line_of(addr)..addr.saturating_add(len)).step_by(LINE as usize)
+}
+
 /// Address of the sector that holds `addr`.
 pub(crate) fn sector_of(addr: u64) -> u64 {
     addr & !(SECTOR - 1)

@@ -5,7 +5,7 @@ use std::time::Instant;
 use anyhow::{Context, bail};
 use explore::machines::COMMAND_LINE;
 use images::{AGENT, Cache, Initramfs, Kernel, PMEM_MODULES};
-use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop};
+use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, Stop};
 
 /// Instructions that no kernel needs to get there.
 const BUDGET: u64 = 20_000_000_000;
@@ -23,12 +23,7 @@ pub fn measure(cache: &Cache, kernel: &str, append: &str, cpus: u8) -> anyhow::R
         command_line: format!("{COMMAND_LINE} {append}").trim_end().to_owned(),
         memory: 256 << 20,
         cpus,
-        nvdimms: vec![Nvdimm {
-            size: 64 << 20,
-            flush_hints: 0,
-            labels: false,
-            persistence: PlatformCapability::default(),
-        }],
+        nvdimms: vec![Nvdimm { size: 64 << 20, ..Nvdimm::default() }],
         virtio_pmem: Vec::new(),
         legacy_pmem: Vec::new(),
         seed: 1,

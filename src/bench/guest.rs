@@ -6,7 +6,7 @@ use anyhow::bail;
 use explore::machines::{COMMAND_LINE, COPY_FUNCTIONS};
 use guest_protocol::{Command, Reply, call};
 use images::{Initramfs, Kernel, PMEM_MODULES};
-use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop, Symbols};
+use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, Stop, Symbols};
 
 use super::clock;
 
@@ -34,12 +34,7 @@ impl Work {
 pub fn config(kernel: &Kernel, nvdimm: bool) -> anyhow::Result<MachineConfig> {
     let mut initramfs = Initramfs::new();
     initramfs.modules(kernel.modules(&PMEM_MODULES)?);
-    let nvdimms = nvdimm.then(|| Nvdimm {
-        size: 64 << 20,
-        flush_hints: 0,
-        labels: false,
-        persistence: PlatformCapability::default(),
-    });
+    let nvdimms = nvdimm.then(|| Nvdimm { size: 64 << 20, ..Nvdimm::default() });
     Ok(MachineConfig {
         kernel: kernel.vmlinux.clone(),
         initrd: initramfs.finish(),

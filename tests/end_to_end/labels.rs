@@ -3,7 +3,7 @@
 use explore::machines::COMMAND_LINE;
 use guest_protocol::Command;
 use images::{Cache, Initramfs, Kernel, PMEM_MODULES};
-use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, RegionKind, Stop};
+use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, RegionKind, Stop};
 
 const BUDGET: u64 = 20_000_000_000;
 const ID: &str = "uuid";
@@ -28,12 +28,7 @@ fn machine(kernel: &str, shell: &str) -> Machine {
         command_line: COMMAND_LINE.to_owned(),
         memory: 256 << 20,
         cpus: 1,
-        nvdimms: vec![Nvdimm {
-            size: 128 << 20,
-            flush_hints: 0,
-            labels: true,
-            persistence: PlatformCapability::default(),
-        }],
+        nvdimms: vec![Nvdimm { size: 128 << 20, labels: true, ..Nvdimm::default() }],
         virtio_pmem: Vec::new(),
         legacy_pmem: Vec::new(),
         seed: 1,

@@ -5,7 +5,7 @@ use explore::scenario::Explore;
 use explore::{RunOptions, Scenario, Verdict};
 use guest_protocol::{Command, call};
 use images::{Cache, Initramfs, Kernel, PMEM_MODULES};
-use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, PlatformCapability, Stop};
+use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, Stop};
 
 use crate::support::{run, scenario};
 
@@ -31,12 +31,7 @@ fn machine(name: &str, cpus: u8, seed: u64, shell: Option<&str>) -> Machine {
         command_line: COMMAND_LINE.to_owned(),
         memory: 256 << 20,
         cpus,
-        nvdimms: vec![Nvdimm {
-            size: 64 << 20,
-            flush_hints: 0,
-            labels: false,
-            persistence: PlatformCapability::default(),
-        }],
+        nvdimms: vec![Nvdimm { size: 64 << 20, ..Nvdimm::default() }],
         virtio_pmem: Vec::new(),
         legacy_pmem: Vec::new(),
         seed,

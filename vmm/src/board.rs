@@ -1,13 +1,14 @@
 //! The board: what the processor is plugged into. Memory, devices, and the recorder that listens to both.
 
+mod errors;
 mod labels;
 mod virtio;
 
 use cpu::{Bus, CpuView, Page};
 use devices::virtio::VirtioPmem;
 use devices::{
-    FlushHints, FwCfg, IoApic, LapicEffect, LocalApic, Message, NvdimmFirmware, PciConfig, Pic, Pit, Power,
-    PowerEvent, Rtc, Serial, Signal, map,
+    FlushHints, FwCfg, IoApic, LapicEffect, LocalApic, MediaErrors, Message, NvdimmFirmware, PciConfig, Pic,
+    Pit, Power, PowerEvent, Rtc, Scrub, Serial, Signal, map,
 };
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,8 @@ const MSR_TSC_DEADLINE: u32 = 0x6e0;
 pub(crate) struct Wiring {
     pub regions: Vec<Region>,
     pub hints: FlushHints,
+    /// Whether NVDIMMs can lose lines, and firmware and processors tell of it.
+    pub media_errors: bool,
 }
 
 impl Wiring {
@@ -55,6 +58,8 @@ struct Chips {
     pci: PciConfig,
     fw_cfg: FwCfg,
     firmware: NvdimmFirmware,
+    scrub: Scrub,
+    errors: MediaErrors,
     /// Writes to label areas so far.
     label_writes: u64,
     /// Device N of `map::virtio`.
@@ -118,6 +123,8 @@ impl Board {
             pci: PciConfig::new(legacy),
             fw_cfg: FwCfg::new(memory.ram(), cpus.into()),
             firmware: NvdimmFirmware::default(),
+            scrub: Scrub::default(),
+            errors: MediaErrors::default(),
             label_writes: 0,
         };
         let (recorder, console) = (Recorder::default(), Vec::new());
@@ -389,8 +396,7 @@ impl Bus for Board {
             events.into_iter().for_each(|event| self.flush_event(Some(view), device, event));
         } else if let Some(offset) = Board::in_page(addr, map::NVDIMM_FIRMWARE) {
             if let Some(request) = self.chips.firmware.write(offset, size, value) {
-                let answer = self.label_request(view, request);
-                self.chips.firmware.answer(answer);
+                self.firmware_request(view, request);
             }
         } else if let Some(dimm) = self.wiring.hints.decode(addr, size) {
             let stop = self.recorder.flush_hint(view, dimm);
@@ -498,7 +504,12 @@ impl Bus for Board {
     }
 
     fn has_undecided(&self, page: u64) -> bool {
-        self.memory.undecided.holds(page)
+        let lost = || self.chips.errors.first(page * PAGE, PAGE).is_some();
+        self.memory.undecided.holds(page) || lost()
+    }
+
+    fn poisoned(&self, addr: u64, len: usize) -> Option<u64> {
+        self.chips.errors.first(addr, len as u64)
     }
 
     fn consume(&mut self, addr: u64, len: usize) -> bool {

@@ -29,7 +29,7 @@ pub enum BootProtocol {
 }
 
 /// One NVDIMM, with one region that spans it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Nvdimm {
     /// Bytes, a multiple of 2 MiB.
     pub size: u64,
@@ -39,6 +39,9 @@ pub struct Nvdimm {
     pub labels: bool,
     /// What the platform says it saves.
     pub persistence: PlatformCapability,
+    /// Whether its media can lose lines ([`crate::Machine::poison`]). Where that is so of one, firmware scrubs all NVDIMMs,
+    /// and processors have machine checks, which the software engine alone offers.
+    pub media_errors: bool,
 }
 
 /// A virtio-pmem device.
@@ -83,6 +86,11 @@ pub struct MachineConfig {
 }
 
 impl MachineConfig {
+    /// Whether NVDIMMs can lose lines.
+    pub(crate) fn has_media_errors(&self) -> bool {
+        self.nvdimms.iter().any(|nvdimm| nvdimm.media_errors)
+    }
+
     pub(crate) fn check(&self) -> Result<(), Error> {
         if !self.memory.is_multiple_of(MIB) || !(32 * MIB..=MAX_MEMORY).contains(&self.memory) {
             return Err(Error::Config {

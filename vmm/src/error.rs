@@ -51,6 +51,16 @@ pub enum Error {
         "{0} cannot be had for a machine with undecided bytes: decide them first, or use the software engine"
     )]
     Undecided(&'static str),
+    /// A range cannot be poisoned.
+    #[error(
+        "{len} bytes at {address:#x} cannot be poisoned: give a range in a region of an NVDIMM with media errors"
+    )]
+    NoMedia {
+        /// Where it begins.
+        address: u64,
+        /// Its length.
+        len: u64,
+    },
     /// An address is not that of a line of persistent memory.
     #[error(
         "{address:#x} is not the address of a line of persistent memory: give a multiple of 64 in a region"

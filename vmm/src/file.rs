@@ -17,7 +17,7 @@ use crate::processors::Processors;
 use crate::{Error, Machine};
 
 const MAGIC: [u8; 8] = *b"PMEMSIM\0";
-const VERSION: u32 = 11;
+const VERSION: u32 = 12;
 const FIXED: usize = 20;
 /// No header is larger than this, whatever a damaged file says.
 const MAX_BODY: u32 = 16 << 20;

@@ -19,6 +19,7 @@ pub(crate) struct Plan {
     memory: u64,
     cpus: u8,
     nvdimms: Vec<acpi::Nvdimm>,
+    media_errors: bool,
     /// All of persistent memory, in the order of [`MachineConfig`].
     regions: Vec<Region>,
 }
@@ -52,7 +53,8 @@ impl Plan {
             kind: RegionKind::Labels,
             dimm: map::nvdimm_handle(index),
         }));
-        Plan { memory: config.memory, cpus: config.cpus, nvdimms, regions }
+        let (memory, cpus, media_errors) = (config.memory, config.cpus, config.has_media_errors());
+        Plan { memory, cpus, nvdimms, media_errors, regions }
     }
 
     /// Memory banks: RAM first, then one per region.
@@ -68,6 +70,7 @@ impl Plan {
             hints: devices::FlushHints::new(
                 self.nvdimms.iter().map(|nvdimm| (nvdimm.handle, &nvdimm.flush_hints[..])),
             ),
+            media_errors: self.media_errors,
         }
     }
 
@@ -80,8 +83,12 @@ impl Plan {
     /// Writes the ACPI tables. Returns the address of the RSDP.
     pub(crate) fn write_firmware(&self, memory: &mut Memory) -> Result<u64, Error> {
         let devices = self.regions.iter().filter(|region| region.kind == RegionKind::VirtioPmem);
-        let config =
-            acpi::Config { cpus: self.cpus, nvdimms: self.nvdimms.clone(), virtio_devices: devices.count() };
+        let config = acpi::Config {
+            cpus: self.cpus,
+            nvdimms: self.nvdimms.clone(),
+            media_errors: self.media_errors,
+            virtio_devices: devices.count(),
+        };
         let tables = acpi::build(&config).map_err(|error| Error::Acpi(error.to_string()))?;
         for (at, bytes) in &tables.blobs {
             if !memory.write(*at, bytes) {

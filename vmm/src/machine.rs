@@ -103,7 +103,7 @@ impl Machine {
         let mut memory = Memory::new(&plan.banks(), None)?;
         let rsdp = plan.write_firmware(&mut memory)?;
         let mut software = Software::new(config.cpus, config.seed);
-        software.set_model(engine.model()?);
+        software.set_model(cpu::Model { machine_checks: config.has_media_errors(), ..engine.model()? });
         let boot = boot::Boot {
             kernel: &config.kernel,
             initrd: &config.initrd,
@@ -229,6 +229,31 @@ impl Machine {
         self.board.memory.write(addr, bytes);
     }
 
+    /// The media loses every line that holds one of `len` bytes at a guest-physical address, now:
+    /// [`persist::EventKind::Poisoned`].
+    ///
+    /// # Errors
+    /// [`Error::NoMedia`] where no NVDIMM with media errors has all of the range.
+    pub fn poison(&mut self, address: u64, len: u64) -> Result<(), Error> {
+        let end = address.checked_add(len).ok_or(Error::NoMedia { address, len })?;
+        if !self.board.poison(address..end) {
+            return Err(Error::NoMedia { address, len });
+        }
+        self.software.cpu.forget_translations();
+        Ok(())
+    }
+
+    /// These lines of persistent memory are lost, and no others, as they were before power-on: no event.
+    pub fn set_poisoned(&mut self, lines: &[u64]) {
+        self.board.set_errors(lines);
+        self.software.cpu.forget_translations();
+    }
+
+    /// The lines of persistent memory whose content is lost, ascending.
+    pub fn poisoned(&self) -> Vec<u64> {
+        self.board.errors().lines().collect()
+    }
+
     /// From now on these bytes of persistent memory are undecided, and no others: pairs of a line's guest-physical
     /// address (a multiple of 64) and a mask of its bytes, byte n in bit n. What stands there is a placeholder: REP MOVS
     /// and MOVS copy it, and the copies are undecided, too; a store over them decides; whatever else would use them ends
@@ -298,6 +323,9 @@ impl Machine {
     pub fn rewind(&mut self) -> usize {
         let Some(level) = self.levels.last() else { return 0 };
         let pages = self.board.memory.rewind();
+        if self.board.has_other_errors(&level.board) {
+            self.software.cpu.forget_translations();
+        }
         self.board.set_state(level.board.clone());
         level.processors.restore(&mut self.software, &mut self.board);
         self.board.recorder.hash.clone_from(&level.hash);

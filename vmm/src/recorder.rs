@@ -153,6 +153,18 @@ impl Recorder {
         self.firmware_store(origin, addr, bytes)
     }
 
+    /// The media has lost lines.
+    pub(crate) fn poisoned(&mut self, addr: u64, len: u64) -> bool {
+        let origin = Origin { vcpu: Origin::DEVICE, ..Origin::default() };
+        self.on && self.push(origin, EventKind::Poisoned { addr, len })
+    }
+
+    /// Firmware has repaired lines, for which a processor had asked.
+    pub(crate) fn poison_cleared(&mut self, view: &CpuView, addr: u64, len: u64) -> bool {
+        let origin = Origin { vcpu: Origin::DEVICE, ..self.origin(view) };
+        self.on && self.push(origin, EventKind::PoisonCleared { addr, len })
+    }
+
     fn firmware_store(&mut self, origin: Origin, addr: u64, bytes: &[u8]) -> bool {
         self.on && self.push(origin, EventKind::Store { addr, bytes: bytes.into(), path: StorePath::Agent })
     }

@@ -315,6 +315,7 @@ fn copy_many<B: Bus>(
         return Ok(None);
     }
     let Some(source) = cpu.source(bus, from)? else { return Ok(None) };
+    let elements = cpu.loadable(bus, &source, elements, form.size)?;
     match cpu.host_write(bus, to)? {
         Some(destination) if !source.watched => {
             // SAFETY: `elements` do not leave either page, and both pages are host memory up to their ends.

@@ -8,6 +8,7 @@ mod decoding;
 mod double_faults;
 mod limits;
 mod locks;
+mod machine_checks;
 mod modes;
 mod nmi;
 mod page_rights;

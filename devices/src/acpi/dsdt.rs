@@ -5,7 +5,7 @@ use acpi_tables::aml::{
 };
 use acpi_tables::{Aml, AmlSink, sdt::Sdt};
 
-use super::{Config, Nvdimm, OEM_ID, OEM_REVISION, OEM_TABLE_ID, labels};
+use super::{Config, Nvdimm, OEM_ID, OEM_REVISION, OEM_TABLE_ID, functions, labels};
 use crate::map::{self, irq, port};
 use crate::power::SLEEP_TYPE_S5;
 
@@ -14,7 +14,7 @@ pub(super) fn build(config: &Config) -> Vec<u8> {
     soft_off(&mut code);
     serial(&mut code);
     if !config.nvdimms.is_empty() {
-        nvdimm_root(&config.nvdimms, &mut code);
+        nvdimm_root(config, &mut code);
     }
     (0..config.virtio_devices).for_each(|index| virtio(index, &mut code));
     // Revision 2: integers have 64 bits.
@@ -57,7 +57,8 @@ fn virtio(index: usize, code: &mut Vec<u8>) {
 }
 
 /// The NVDIMM root device with one child per NVDIMM, whose _ADR is the NFIT device handle (ACPI 6.4 9.20.3).
-fn nvdimm_root(nvdimms: &[Nvdimm], code: &mut Vec<u8>) {
+fn nvdimm_root(config: &Config, code: &mut Vec<u8>) {
+    let nvdimms = &config.nvdimms;
     let children = |nvdimm: &Nvdimm| {
         let mut bytes = Vec::new();
         Name::new("_ADR".into(), &nvdimm.handle).to_aml_bytes(&mut bytes);
@@ -74,8 +75,11 @@ fn nvdimm_root(nvdimms: &[Nvdimm], code: &mut Vec<u8>) {
 
     let identity = Name::new("_HID".into(), &"ACPI0012");
     let mut mailbox = Code(Vec::new());
-    if nvdimms.iter().any(|nvdimm| nvdimm.labels) {
+    if config.media_errors || nvdimms.iter().any(|nvdimm| nvdimm.labels) {
         labels::mailbox(&mut mailbox.0);
+    }
+    if config.media_errors {
+        functions::of_bus(&mut mailbox.0);
     }
     let mut children: Vec<&dyn Aml> = vec![&identity, &mailbox];
     children.extend(devices.iter().map(|device| device as &dyn Aml));

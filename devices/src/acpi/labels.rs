@@ -12,7 +12,7 @@ use crate::map;
 use crate::nvdimm_firmware::{WINDOW, WINDOW_OFFSET, command};
 
 /// Waits for ever.
-const FOR_EVER: u16 = 0xffff;
+pub(super) const FOR_EVER: u16 = 0xffff;
 
 /// What the methods of all NVDIMMs share, below the NVDIMM root device:
 ///
@@ -41,7 +41,7 @@ fn field(access: FieldAccessType, entries: Vec<FieldEntry>) -> Field {
     Field::new("LBOX".into(), access, FieldLockRule::NoLock, FieldUpdateRule::Preserve, entries)
 }
 
-fn name(name: &str) -> Path {
+pub(super) fn name(name: &str) -> Path {
     name.into()
 }
 

@@ -6,6 +6,7 @@
 
 mod dsdt;
 mod fadt;
+mod functions;
 mod labels;
 mod madt;
 mod nfit;
@@ -56,6 +57,8 @@ pub struct Config {
     pub cpus: u8,
     /// NVDIMMs in the order of the kernel's regions.
     pub nvdimms: Vec<Nvdimm>,
+    /// Whether firmware knows of media errors: the _DSM of the NVDIMM root device scrubs and clears.
+    pub media_errors: bool,
     /// Number of virtio devices, at [`map::virtio`].
     pub virtio_devices: usize,
 }
@@ -207,8 +210,13 @@ mod tests {
 
     #[test]
     fn every_table_is_reached_from_the_rsdp_and_sums_to_zero() {
-        let tables =
-            build(&Config { cpus: 2, nvdimms: vec![nvdimm(0), nvdimm(1)], virtio_devices: 1 }).unwrap();
+        let tables = build(&Config {
+            cpus: 2,
+            nvdimms: vec![nvdimm(0), nvdimm(1)],
+            media_errors: false,
+            virtio_devices: 1,
+        })
+        .unwrap();
         let find = |at| &tables.blobs.iter().find(|blob| blob.0 == at).expect("a table").1;
         for (at, blob) in &tables.blobs {
             assert_eq!(blob.iter().fold(0u8, |sum, byte| sum.wrapping_add(*byte)), 0, "at {at:#x}");
@@ -226,20 +234,22 @@ mod tests {
 
     #[test]
     fn without_nvdimms_there_is_no_nfit() {
-        let tables = build(&Config { cpus: 1, nvdimms: vec![], virtio_devices: 0 }).unwrap();
+        let tables =
+            build(&Config { cpus: 1, nvdimms: vec![], media_errors: false, virtio_devices: 0 }).unwrap();
         assert!(tables.blobs.iter().all(|(_, blob)| &blob[..4] != b"NFIT"));
     }
 
     #[test]
     fn virtio_devices_without_an_interrupt_line_are_refused() {
-        let build = |virtio_devices| build(&Config { cpus: 1, nvdimms: vec![], virtio_devices });
+        let build =
+            |virtio_devices| build(&Config { cpus: 1, nvdimms: vec![], media_errors: false, virtio_devices });
         assert!(build(8).is_ok());
         assert_eq!(build(9), Err(Error::TooManyVirtioDevices(9)));
     }
 
     #[test]
     fn what_cannot_be_described_is_refused() {
-        let build = |nvdimms| build(&Config { cpus: 1, nvdimms, virtio_devices: 0 });
+        let build = |nvdimms| build(&Config { cpus: 1, nvdimms, media_errors: false, virtio_devices: 0 });
         let misaligned = Nvdimm { size: 4095, ..nvdimm(0) };
         assert!(matches!(build(vec![misaligned]), Err(Error::Misaligned { index: 0, .. })));
         assert_eq!(

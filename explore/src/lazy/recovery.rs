@@ -54,6 +54,7 @@ impl<'w, 'a, L: Laboratory> Recovery<'w, 'a, L> {
         for (address, line) in media.content(&media.nothing()).lines() {
             worker.target.write_pmem(*address, line);
         }
+        worker.target.set_poisoned(&media.poisoned());
         let undecided = media.undecided();
         worker.target.set_undecided(&undecided)?;
         worker.target.take_console();
@@ -133,7 +134,10 @@ impl<L: Laboratory> Subject for Recovery<'_, '_, L> {
             match self.look() {
                 Err(Trouble::Undecided(lines)) => return Ok(Reached::Undecided(lines)),
                 looked => match ended(looked) {
-                    Ok(()) => self.now.found = Some(tree(std::mem::take(&mut self.now.heard.observed))),
+                    Ok(()) => {
+                        let poisoned = self.worker.target.is_poisoned();
+                        self.now.found = Some(tree(std::mem::take(&mut self.now.heard.observed), poisoned));
+                    }
                     Err(outcome) => return Ok(self.end(outcome)),
                 },
             }

@@ -84,7 +84,7 @@ pub(crate) struct Segment {
     pub promise: Option<u32>,
     /// The file may end before it: it was shrunk later.
     pub may_be_cut: bool,
-    /// Not judged: a program wrote the file.
+    /// Not judged: a program wrote the file, or the media has lost it.
     pub free: bool,
 }
 
@@ -259,6 +259,7 @@ impl Context<'_> {
         let changes: Vec<&ContentChange> = history.contents.iter().collect();
         let mut edges = std::collections::BTreeSet::from([0]);
         edges.extend(changes.iter().flat_map(|change| [change.at, change.at + change.len]));
+        edges.extend(history.losses.iter().flat_map(|loss| [loss.at, loss.at + loss.len]));
         edges.extend(terms.iter().flat_map(|&(_, from, to, _)| [from, to]).filter(|&edge| edge != u64::MAX));
         let edges: Vec<u64> = edges.into_iter().chain([u64::MAX]).collect();
         let foreign = history.kind == FileKind::Foreign;
@@ -270,7 +271,12 @@ impl Context<'_> {
                     change.to <= segment.at && change.command >= since && self.started(change.command)
                 };
                 let may_be_cut = history.sizes.iter().any(shrinks);
-                Segment { may_be_cut, free: foreign && base.is_none(), ..segment }
+                // Until something is promised of what was written since, lost bytes may be anything.
+                let lost = history.losses.iter().any(|loss| {
+                    let covers = loss.at <= segment.at && segment.at < loss.at + loss.len;
+                    covers && self.started(loss.command) && base.is_none_or(|index| index < loss.upto)
+                });
+                Segment { may_be_cut, free: lost || foreign && base.is_none(), ..segment }
             })
             .collect()
     }

@@ -31,6 +31,8 @@ pub(crate) struct FileHistory {
     pub sizes: Vec<SizeChange>,
     /// Changes of extended attributes, in order.
     pub attributes: Vec<AttributeChange>,
+    /// Losses of content, in order.
+    pub losses: Vec<Loss>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +65,17 @@ pub(crate) enum Unit {
     Byte,
     /// Stores of aligned 8-byte words through a mapping.
     Word,
+}
+
+/// The media loses bytes of a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Loss {
+    /// Number of the command that does it.
+    pub command: usize,
+    pub at: u64,
+    pub len: u64,
+    /// How many changes of content came before it: nothing can be promised of them any more.
+    pub upto: usize,
 }
 
 /// A file gets another size.

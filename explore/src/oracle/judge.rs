@@ -25,6 +25,8 @@ pub(crate) enum Entry {
         content: Vec<u8>,
         /// What of the content is not decided: something stands in its place.
         open: Vec<Open>,
+        /// Offset and length of what of it cannot be loaded: the media has lost lines of it. Its content is zeros here.
+        unreadable: Vec<(u64, u64)>,
     },
     Directory {
         attributes: Attributes,
@@ -39,6 +41,18 @@ pub(crate) enum Entry {
         call: String,
         errno: i32,
     },
+}
+
+impl Entry {
+    /// Whether this byte of a file can be loaded.
+    pub fn can_be_read(&self, at: u64) -> bool {
+        match self {
+            Entry::File { unreadable, .. } => {
+                !unreadable.iter().any(|&(start, len)| (start..start.saturating_add(len)).contains(&at))
+            }
+            _ => true,
+        }
+    }
 }
 
 /// Bytes of a content that are what is not decided: those of one line of persistent memory.
@@ -183,7 +197,19 @@ fn judge_names(expectation: &Expectation, group: &NameGroup, tree: &Tree, faults
 pub(super) fn judge_file(file: &FileExpectation, path: &str, entry: &Entry, faults: &mut Vec<Fault>) {
     let fault = |class, promise, text| Fault { class, promise, subject: path.to_owned(), range: None, text };
     match entry {
-        Entry::File { size, content, .. } => judge_content(file, path, *size, content, faults),
+        Entry::File { size, content, unreadable, .. } if unreadable.is_empty() => {
+            judge_content(file, path, *size, content, faults);
+        }
+        Entry::File { size, content, unreadable, .. } => {
+            judge_content(file, path, *size, &file.filled(content, unreadable), faults);
+            for &(at, len) in unreadable {
+                let text = format!(
+                    "{path} at {at:#x}: {len:#x} bytes cannot be read, the media has lost lines of them"
+                );
+                let range = Some((path.to_owned(), at, len));
+                faults.push(Fault { range, ..fault(Class::Poisoned, None, text) });
+            }
+        }
         Entry::Unreadable { call, errno } => {
             faults.push(fault(Class::Corrupt, None, format!("{path}: {call} fails with errno {errno}")))
         }
@@ -199,6 +225,25 @@ pub(super) fn judge_file(file: &FileExpectation, path: &str, entry: &Entry, faul
             }
         }
         Entry::Directory { .. } | Entry::Other => (),
+    }
+}
+
+impl FileExpectation {
+    /// The content with what may be there in place of what cannot be read.
+    fn filled(&self, content: &[u8], unreadable: &[(u64, u64)]) -> Vec<u8> {
+        let mut content = content.to_vec();
+        let size = content.len() as u64;
+        for segment in &self.segments {
+            let end = segment.at.saturating_add(segment.len);
+            for &(at, len) in unreadable {
+                let range = at.max(segment.at)..at.saturating_add(len).min(end).min(size);
+                if !range.is_empty() {
+                    segment.allowed[0]
+                        .fill(range.start, &mut content[range.start as usize..range.end as usize]);
+                }
+            }
+        }
+        content
     }
 }
 

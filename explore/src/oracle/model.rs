@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use guest_protocol::Pattern;
 
 use super::history::{
-    AttributeChange, ContentChange, FileHistory, FileId, FileKind, History, NameChange, Promise, SizeChange,
-    Term, Unit,
+    AttributeChange, ContentChange, FileHistory, FileId, FileKind, History, Loss, NameChange, Promise,
+    SizeChange, Term, Unit,
 };
 use crate::scenario::{MetadataPolicy, NamesPolicy, OracleOptions};
 
@@ -105,6 +105,7 @@ impl Model {
             contents: Vec::new(),
             sizes: Vec::new(),
             attributes: Vec::new(),
+            losses: Vec::new(),
         });
         FileId(self.history.files.len() - 1)
     }
@@ -181,6 +182,23 @@ impl Model {
         self.change_content(file, ContentChange { command, at, len, pattern, unit: Unit::Byte });
         self.grow(command, file, end, true);
         Ok(at)
+    }
+
+    /// The media loses bytes of the file: whole lines of it.
+    pub fn lose(&mut self, command: usize, path: &str, at: u64, len: u64) -> Result<(), Refusal> {
+        let file = self.file("file", path)?;
+        let (size, foreign) = (self.size(file), self.history.files[file.0].kind == FileKind::Foreign);
+        let end = end_of("bytes", at, len)?;
+        if len == 0 || end > size && !foreign {
+            let what =
+                format!("bytes {at:#x} to {end:#x} of {path:?} do not exist here: its size is {size:#x}");
+            return refuse("bytes", what);
+        }
+        let (start, end) = (at & !63, end.next_multiple_of(64));
+        let history = &mut self.history.files[file.0];
+        let upto = history.contents.len();
+        history.losses.push(Loss { command, at: start, len: end - start, upto });
+        Ok(())
     }
 
     pub fn truncate(&mut self, command: usize, path: &str, size: u64) -> Result<(), Refusal> {

@@ -55,7 +55,14 @@ fn file(content: Vec<u8>) -> Entry {
 
 fn linked(content: Vec<u8>, links: u64) -> Entry {
     let attributes = Attributes { links, xattrs: Vec::new() };
-    Entry::File { size: content.len() as u64, allocated: 4096, attributes, content, open: Vec::new() }
+    Entry::File {
+        size: content.len() as u64,
+        allocated: 4096,
+        attributes,
+        content,
+        open: Vec::new(),
+        unreadable: Vec::new(),
+    }
 }
 
 fn tree(entries: &[(&str, Entry)]) -> Tree {
@@ -214,9 +221,11 @@ fn what_a_program_made_is_judged_only_by_what_an_author_promises() {
 }
 
 fn with_xattr(entry: Entry, name: &str, value: &[u8]) -> Entry {
-    let Entry::File { size, allocated, mut attributes, content, open } = entry else { return entry };
+    let Entry::File { size, allocated, mut attributes, content, open, unreadable } = entry else {
+        return entry;
+    };
     attributes.xattrs.push((name.to_owned(), value.to_vec()));
-    Entry::File { size, allocated, attributes, content, open }
+    Entry::File { size, allocated, attributes, content, open, unreadable }
 }
 
 fn directory(links: u64) -> Entry {

@@ -5,6 +5,7 @@ mod mutants;
 mod number;
 mod platforms;
 mod points;
+mod poison;
 mod regions;
 mod sampled;
 mod schema;
@@ -42,6 +43,8 @@ pub struct Scenario {
     pub machine: Machine,
     /// Regions of persistent memory in the order of the kernel, at least one; the file system is on the first.
     pub regions: Vec<Region>,
+    /// Whether the media of NVDIMMs can lose lines, and firmware and processors tell of it.
+    pub media_errors: bool,
     /// The platform that was asked for instead of those of the regions.
     pub platform_override: Option<persist::Platform>,
     /// The kernel that was asked for instead of the scenario's.
@@ -81,8 +84,28 @@ pub(crate) struct Step {
 pub(crate) struct Planned {
     pub step: usize,
     pub command: Command,
-    /// The error that it is to end with.
-    pub fails: Option<i32>,
+    /// How it is to fail.
+    pub fails: Option<Failure>,
+    /// A range of a file in one page, of whose place in persistent memory it asks. What such commands in a row ask of is
+    /// lost behind the last one.
+    pub loses: Option<Lost>,
+}
+
+/// How a step is to fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Failure {
+    Errno(i32),
+    Signal(i32),
+}
+
+/// Bytes of a file, in one page, that the media is to lose.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Lost {
+    pub path: String,
+    pub at: u64,
+    pub len: u64,
+    /// The last one of its step.
+    pub last: bool,
 }
 
 /// `[crash]`: where the power is cut, and how many states are tried.
@@ -193,6 +216,7 @@ impl Scenario {
         let crash = check_crash(&source, &document.crash)?;
         check_marker(&source, &document)?;
         let program = steps::compile(&source, &document.step, document.oracle)?;
+        let media_errors = media_errors(&source, &document, &regions)?;
         let mutants = mutants::compile(&source, document.mutant)?;
         let expect = document.expect.map_or(Vec::new(), |classes| classes.0);
         Ok(Scenario {
@@ -201,6 +225,7 @@ impl Scenario {
             expect,
             machine: document.machine,
             regions,
+            media_errors,
             platform_override: None,
             kernel_override: None,
             mutants,
@@ -239,6 +264,25 @@ fn check_machine(source: &Source, document: &schema::Document) -> Result<(), Sce
         return wrong(&["filesystem", "type"], what);
     }
     Ok(())
+}
+
+/// Whether the scenario has media lose lines, or scrubbed, which NVDIMMs alone do.
+fn media_errors(
+    source: &Source,
+    document: &schema::Document,
+    regions: &[Region],
+) -> Result<bool, ScenarioError> {
+    for step in &document.step {
+        let asked = [("poison", step.get_ref().poison.is_some()), ("scrub", step.get_ref().scrub.is_some())];
+        let Some((key, _)) = asked.into_iter().find(|(_, asked)| *asked) else { continue };
+        if !matches!(regions[0].interface, Interface::Nvdimm { .. }) {
+            let what =
+                "the file system has to be on an [[nvdimm]]: firmware knows of no errors of other regions";
+            return Err(source.error(source.find_key(step.span().start, key), key, what));
+        }
+        return Ok(true);
+    }
+    Ok(document.nvdimm.iter().any(|nvdimm| nvdimm.get_ref().poison.is_some()))
 }
 
 fn check_limits(source: &Source, limits: &LimitOptions) -> Result<(), ScenarioError> {

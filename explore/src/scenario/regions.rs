@@ -1,11 +1,14 @@
 //! Regions of persistent memory: `[[nvdimm]]`, `[[virtio_pmem]]` and `[[pmem_legacy]]`.
 
+use std::ops::Range;
+
 use persist::Platform;
 use serde::Deserialize;
 use vmm::{FlushAction, FlushFault};
 
 use super::number::Bytes;
 use super::platforms::Claim;
+use super::poison;
 use super::schema::{Document, Namespace, Nvdimm};
 use super::{ScenarioError, Source};
 
@@ -13,6 +16,16 @@ use super::{ScenarioError, Source};
 const MAX_REGIONS: usize = 8;
 /// Flush hint addresses of a DIMM.
 const MAX_FLUSH_HINTS: u32 = 16;
+
+impl Region {
+    /// Offsets of what its media has lost from the beginning.
+    pub(crate) fn poison(&self) -> &[Range<u64>] {
+        match &self.interface {
+            Interface::Nvdimm { poison, .. } => poison,
+            Interface::VirtioPmem { .. } | Interface::Legacy => &[],
+        }
+    }
+}
 
 /// A region of persistent memory. The kernel numbers those of NFIT first, then those of virtio-pmem, then legacy ones, each
 /// in the order of the file.
@@ -37,6 +50,8 @@ pub enum Interface {
         flush_hints: u32,
         /// Whether its DIMM has a label area.
         labels: bool,
+        /// Offsets in the region of what its media has lost from the beginning: whole lines, ascending, apart.
+        poison: Vec<Range<u64>>,
         /// What the platform says that it saves, if that is not what it does.
         claims: Option<Claim>,
     },
@@ -114,14 +129,16 @@ impl RawFault {
 pub(super) fn compile(source: &Source, document: &Document) -> Result<Vec<Region>, ScenarioError> {
     let mut regions = Vec::new();
     for (number, nvdimm) in document.nvdimm.iter().enumerate() {
-        let Nvdimm { size, platform, claims, namespace, flush_hints, labels } = nvdimm.get_ref().clone();
+        let Nvdimm { size, platform, claims, namespace, flush_hints, labels, poison } =
+            nvdimm.get_ref().clone();
         if flush_hints > MAX_FLUSH_HINTS {
             let place = source.place(&["nvdimm", &number.to_string(), "flush_hints"]);
             let what = format!("{flush_hints}: a DIMM has at most {MAX_FLUSH_HINTS}");
             return Err(source.error(place, "flush_hints", what));
         }
         check(source, "nvdimm", number, size)?;
-        let interface = Interface::Nvdimm { flush_hints, labels, claims };
+        let poison = poison::check(source, number, &poison.unwrap_or_default(), size.0)?;
+        let interface = Interface::Nvdimm { flush_hints, labels, poison, claims };
         regions.push(checked(source, "nvdimm", number, Region { size, platform, namespace, interface })?);
     }
     for (number, device) in document.virtio_pmem.iter().enumerate() {

@@ -4,6 +4,7 @@ use persist::Platform;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::Failure;
 use super::mutants::RawMutant;
 use super::number::Bytes;
 use super::platforms::Claim;
@@ -100,6 +101,18 @@ pub struct Nvdimm {
     /// Whether the DIMM has a label area.
     #[serde(default)]
     pub labels: bool,
+    /// What of the region the media has lost from the beginning. An empty list, too, says that media can lose lines.
+    pub poison: Option<Vec<RawPoison>>,
+}
+
+/// `{ at, bytes }`: lines of a region that the media has lost.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RawPoison {
+    /// Offset in the region, a multiple of 64.
+    pub at: Bytes,
+    /// Length, a multiple of 64.
+    pub bytes: Bytes,
 }
 
 /// What a region holds.
@@ -244,26 +257,40 @@ pub(super) struct RawStep {
     pub marker: Option<u32>,
     pub promise: Option<RawPromise>,
     pub observe: Option<String>,
+    pub poison: Option<RawFileRange>,
+    pub scrub: Option<bool>,
+    pub read: Option<RawFileRange>,
     pub waive: Option<bool>,
     pub fails: Option<Errno>,
 }
 
-/// The error that a step is to end with.
+/// A range of a file; all of it without `at` and `bytes`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawFileRange {
+    pub file: String,
+    pub at: Option<Bytes>,
+    pub bytes: Option<Bytes>,
+}
+
+/// The error, or the signal, that a step is to end with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub(super) enum Errno {
     Eio,
     Erofs,
     Eopnotsupp,
+    Sigbus,
 }
 
 impl Errno {
-    /// As asm-generic/errno-base.h and asm-generic/errno.h number it.
-    pub(super) fn number(self) -> i32 {
+    /// As asm-generic/errno-base.h, asm-generic/errno.h and asm/signal.h number it.
+    pub(super) fn failure(self) -> Failure {
         match self {
-            Errno::Eio => 5,
-            Errno::Erofs => 30,
-            Errno::Eopnotsupp => 95,
+            Errno::Eio => Failure::Errno(5),
+            Errno::Erofs => Failure::Errno(30),
+            Errno::Eopnotsupp => Failure::Errno(95),
+            Errno::Sigbus => Failure::Signal(7),
         }
     }
 }

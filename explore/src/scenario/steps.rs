@@ -4,9 +4,10 @@ use guest_protocol::{Command, Fence, Op, Pattern};
 use toml::Spanned;
 
 use super::schema::{
-    FallocateMode, OracleOptions, PatternName, RawFlush, RawPromise, RawPromiseTable, RawSetXattr, RawStep,
+    Errno, FallocateMode, OracleOptions, PatternName, RawFileRange, RawFlush, RawPromise, RawPromiseTable,
+    RawSetXattr, RawStep,
 };
-use super::{Planned, ScenarioError, Source, Step};
+use super::{Lost, Planned, ScenarioError, Source, Step};
 use crate::oracle::history::History;
 use crate::oracle::model::{Model, Refusal};
 
@@ -57,7 +58,7 @@ impl Compiler {
     }
 
     fn push(&mut self, command: Command) {
-        self.commands.push(Planned { step: self.steps.len(), command, fails: None });
+        self.commands.push(Planned { step: self.steps.len(), command, fails: None, loses: None });
     }
 
     /// Sends the promise behind the command just pushed.
@@ -97,7 +98,7 @@ impl Compiler {
         self.check_shape(step)?;
         self.action(step)?;
         if let (Some(errno), Some(planned)) = (step.fails, self.commands.last_mut()) {
-            planned.fails = Some(errno.number());
+            planned.fails = Some(errno.failure());
             // The mapping was not made.
             step.map.iter().try_for_each(|map| self.model.unmap(&map.name))?;
         }
@@ -144,6 +145,9 @@ impl Compiler {
             ("marker", step.marker.is_some()),
             ("promise", promise_alone),
             ("observe", step.observe.is_some()),
+            ("read", step.read.is_some()),
+            ("poison", step.poison.is_some()),
+            ("scrub", step.scrub.is_some()),
         ]
         .into_iter()
         .filter_map(|(name, present)| present.then_some(name))
@@ -153,7 +157,7 @@ impl Compiler {
             [] => {
                 return refuse(
                     "step",
-                    "has no action: write exactly one of mkdir, create, write, truncate, fallocate, rename, link, symlink, unlink, setxattr, removexattr, fsync, fdatasync, sync, syncfs, map, touch, store, flush, fence, msync, munmap, exec, marker, promise, observe",
+                    "has no action: write exactly one of mkdir, create, write, truncate, fallocate, rename, link, symlink, unlink, setxattr, removexattr, fsync, fdatasync, sync, syncfs, map, touch, store, flush, fence, msync, munmap, exec, marker, promise, observe, read, poison, scrub",
                 );
             }
             _ => {
@@ -186,6 +190,9 @@ impl Compiler {
                 return refuse(key, "stands beside store only");
             }
         }
+        if step.scrub == Some(false) {
+            return refuse("scrub", "write true, or leave the step out");
+        }
         if step.sync == Some(false) || step.syncfs == Some(false) {
             return refuse("sync", "write true, or leave the step out");
         }
@@ -194,9 +201,19 @@ impl Compiler {
             || step.sync.is_some()
             || step.syncfs.is_some()
             || step.msync.is_some();
-        let can_fail = step.map.is_some() || promises && step.sync.is_none();
+        let reads = step.touch.is_some() || step.read.is_some();
+        let can_fail = step.map.is_some() || reads || promises && step.sync.is_none();
         if step.fails.is_some() && !can_fail {
-            return refuse("fails", "stands beside map, fsync, fdatasync, syncfs and msync only");
+            return refuse(
+                "fails",
+                "stands beside map, touch, read, fsync, fdatasync, syncfs and msync only",
+            );
+        }
+        if matches!(step.fails, Some(Errno::Sigbus)) != (step.fails.is_some() && step.touch.is_some()) {
+            return refuse(
+                "fails",
+                "SIGBUS stands beside touch, which can end in no other way, and beside touch only",
+            );
         }
         if step.waive == Some(true) && !promises {
             return refuse(
@@ -431,8 +448,51 @@ impl Compiler {
             self.model.entry("observe", path)?;
             self.push(Command::Observe { path: path.clone() });
         }
+        if let Some(range) = &step.read {
+            let (at, len) = self.file_range(range)?;
+            self.push(Command::Read { path: range.file.clone(), at, len });
+        }
+        if let Some(range) = &step.poison {
+            self.poison(range)?;
+        }
+        if step.scrub.is_some() {
+            self.push(Command::Scrub);
+        }
         if let Some(RawPromise::Alone(table)) = &step.promise {
             self.promise_step(table)?;
+        }
+        Ok(())
+    }
+
+    /// A range of a file, or all of it that there is.
+    fn file_range(&self, range: &RawFileRange) -> Result<(u64, u64), Refusal> {
+        let file = self.model.file("file", &range.file)?;
+        let at = range.at.unwrap_or_default().0;
+        let len = range.bytes.map_or(self.model.size(file).saturating_sub(at), |bytes| bytes.0);
+        if len == 0 {
+            return refuse("bytes", "must be at least 1");
+        }
+        Ok((at, len))
+    }
+
+    /// One command for each page, for they may lie anywhere.
+    fn poison(&mut self, range: &RawFileRange) -> Result<(), Refusal> {
+        let (at, len) = self.file_range(range)?;
+        if len > MOST_LOST {
+            return refuse("bytes", format!("{len}: one step has the media lose at most {MOST_LOST}"));
+        }
+        let end = at.saturating_add(len);
+        let pages = end.div_ceil(PAGE) - at / PAGE;
+        self.model.lose(self.next() + pages as usize - 1, &range.file, at, len)?;
+        let mut at = at;
+        while at < end {
+            let len = (end - at).min(PAGE - at % PAGE);
+            self.push(Command::Observe { path: range.file.clone() });
+            if let Some(planned) = self.commands.last_mut() {
+                let last = at + len == end;
+                planned.loses = Some(Lost { path: range.file.clone(), at, len, last });
+            }
+            at += len;
         }
         Ok(())
     }
@@ -460,6 +520,10 @@ impl Compiler {
         Ok(())
     }
 }
+
+const PAGE: u64 = 4096;
+/// Bytes that one step has the media lose.
+const MOST_LOST: u64 = 256 << 10;
 
 /// XATTR_SIZE_MAX of linux/limits.h.
 const LARGEST_ATTRIBUTE: u64 = 65536;

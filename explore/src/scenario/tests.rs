@@ -256,7 +256,11 @@ fn regions_of_every_kind_are_in_the_order_of_the_kernel() {
     assert_eq!(
         kinds,
         [
-            (64, Namespace::Fsdax, Interface::Nvdimm { flush_hints: 1, labels: false, claims: None }),
+            (
+                64,
+                Namespace::Fsdax,
+                Interface::Nvdimm { flush_hints: 1, labels: false, poison: Vec::new(), claims: None }
+            ),
             (32, Namespace::Fsdax, Interface::VirtioPmem { faults }),
             (16, Namespace::Raw, Interface::Legacy),
         ]
@@ -285,7 +289,7 @@ fn a_step_that_is_to_fail_makes_neither_mapping_nor_promise() {
                  [[step]]\nfsync = \"a\"\nfails = \"EIO\"\n";
     let scenario = parse(steps).unwrap();
     let fails: Vec<_> = scenario.commands.iter().map(|planned| planned.fails).collect();
-    assert_eq!(fails, [None, Some(95), None, Some(5)]);
+    assert_eq!(fails, [None, Some(Failure::Errno(95)), None, Some(Failure::Errno(5))]);
     let (_, key, _) = error("[[step]]\nmkdir = \"a\"\nfails = \"EIO\"\n");
     assert_eq!(key, "fails");
 }

@@ -213,7 +213,8 @@ impl State {
                 Kind::Symlink(target) => Found::Symlink { target: target.clone() },
                 _ => {
                     let allocated = inode.blocks.len() as u64 * PAGE;
-                    Found::File { size: inode.size, allocated, address: FILES + (u64::from(number) << 32) }
+                    let address = FILES + (u64::from(number) << 32);
+                    Found::File { size: inode.size, allocated, address, unreadable: Vec::new() }
                 }
             },
         };

@@ -43,6 +43,7 @@ impl Guest {
             | Command::Mount { .. }
             | Command::Umount
             | Command::Sync
+            | Command::Scrub
             | Command::Syncfs => on_file_system(command),
             Command::Exercise { what, rounds } => exercise::run(*what, *rounds).map_err(errno("exercise")),
             _ => on_file(command),
@@ -88,6 +89,7 @@ fn on_file_system(command: &Command) -> Outcome {
             Ok(())
         }
         Command::Syncfs => files::syncfs(),
+        Command::Scrub => nd::scrub().map_err(errno("scrub")),
         other => Err(unknown(other)),
     }
 }
@@ -98,6 +100,7 @@ fn on_file(command: &Command) -> Outcome {
         Command::Mkdir { path } => files::mkdir(path),
         Command::Create { path, size } => files::create(path, *size),
         Command::Write { path, at, len, pattern } => files::write(path, *at, *len, *pattern),
+        Command::Read { path, at, len } => files::read(path, *at, *len),
         Command::Truncate { path, size } => files::truncate(path, *size),
         Command::Fallocate { path, mode, at, len } => files::fallocate(path, *mode, *at, *len),
         Command::Rename { from, to } => files::rename(from, to),

@@ -39,6 +39,7 @@ fn bind_dimms() -> Result<()> {
 /// Binds the region and waits for its block device; returns the device's path.
 pub fn attach(region: u32) -> Result<PathBuf> {
     bind_dimms()?;
+    scrub()?;
     if !Path::new(&format!("{DRIVER}/region{region}")).exists() {
         fs::write(format!("{DRIVER}/bind"), format!("region{region}"))?;
     }
@@ -51,6 +52,32 @@ pub fn attach(region: u32) -> Result<PathBuf> {
         std::thread::sleep(Duration::from_millis(1));
     }
     Err(Error::from_raw_os_error(libc::ENODEV))
+}
+
+/// Has firmware scrub everything, where it can, and waits until the kernel has the results: `scrub_show` (drivers/acpi/nfit/core.c)
+/// ends with a plus while that lasts, and a scrub that is under way refuses another one.
+pub fn scrub() -> Result<()> {
+    for name in names(DEVICES).into_iter().filter(|name| name.starts_with("ndbus")) {
+        let place = format!("{DEVICES}/{name}/nfit/scrub");
+        if !Path::new(&place).exists() {
+            continue;
+        }
+        wait_for_scrub(&place)?;
+        fs::write(&place, "1")?;
+        wait_for_scrub(&place)?;
+    }
+    Ok(())
+}
+
+fn wait_for_scrub(place: &str) -> Result<()> {
+    // The kernel looks every second at first, then more seldom.
+    for _ in 0..2000 {
+        if !fs::read_to_string(place)?.trim_end().ends_with('+') {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Err(Error::from_raw_os_error(libc::ETIMEDOUT))
 }
 
 /// The block device of the region, once it can be opened.

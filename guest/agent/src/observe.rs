@@ -12,6 +12,10 @@ use crate::files::full;
 use crate::host::Host;
 use crate::{signals, straight, sys};
 
+const PAGE: u64 = 4096;
+/// Ranges that are told one by one: a message has room for so many.
+const MOST_UNREADABLE: usize = 10_000;
+
 /// Observes one path.
 pub fn one(host: &mut Host, path: &str) {
     observe(host, path, &full(path));
@@ -111,27 +115,45 @@ fn observe_file(host: &mut Host, path: &str, place: &Path, data: &fs::Metadata, 
         Err(error) => return report(host, path, failed("open", &error)),
     };
     if size == 0 {
-        return report_with(host, path, Found::File { size, allocated, address: 0 }, attributes);
+        let found = Found::File { size, allocated, address: 0, unreadable: Vec::new() };
+        return report_with(host, path, found, attributes);
     }
     match map(&file, size) {
-        Ok(address) => {
-            report_with(host, path, Found::File { size, allocated, address }, attributes);
-            host.print_digest(address, size);
+        Ok((address, unreadable)) => {
+            let whole = unreadable.is_empty();
+            report_with(host, path, Found::File { size, allocated, address, unreadable }, attributes);
+            if whole {
+                host.print_digest(address, size);
+            }
             let _ = sys::unmap(address as usize, size as usize);
         }
         Err(found) => report(host, path, found),
     }
 }
 
-/// Address of the mapped file, every page present.
-fn map(file: &File, size: u64) -> Result<u64, Found> {
+/// Address of the mapped file, every page present but for those of which nothing can be loaded: offset and length of these.
+fn map(file: &File, size: u64) -> Result<(u64, Vec<(u64, u64)>), Found> {
     let length =
         usize::try_from(size).map_err(|_| Found::Errno { call: "mmap".into(), errno: libc::ENOMEM })?;
     let address = sys::map_to_read(file, length).map_err(|error| failed("mmap", &error))? as u64;
     // MAP_POPULATE says nothing when a page could not be had.
-    if signals::guarded(|| straight::touch(address, size)).is_err() {
-        let _ = sys::unmap(address as usize, length);
-        return Err(Found::Errno { call: "load".into(), errno: libc::EIO });
+    if signals::guarded(|| straight::touch(address, size)).is_ok() {
+        return Ok((address, Vec::new()));
     }
-    Ok(address)
+    let mut unreadable: Vec<(u64, u64)> = Vec::new();
+    for at in (0..size).step_by(PAGE as usize) {
+        let len = PAGE.min(size - at);
+        if signals::guarded(|| straight::touch(address + at, len)).is_ok() {
+            continue;
+        }
+        match unreadable.last_mut() {
+            Some((start, before)) if *start + *before == at => *before += len,
+            _ => unreadable.push((at, len)),
+        }
+        if unreadable.len() > MOST_UNREADABLE {
+            let _ = sys::unmap(address as usize, length);
+            return Err(Found::Errno { call: "load".into(), errno: libc::EIO });
+        }
+    }
+    Ok((address, unreadable))
 }

@@ -14,7 +14,7 @@ pub use pattern::Pattern;
 pub const PORT: u16 = 0x0d50;
 
 /// Version of everything in this crate. `hello` with another one is refused.
-pub const VERSION: u32 = 4;
+pub const VERSION: u32 = 5;
 
 /// Largest encoded [`Command`], [`Reply`] or [`Observation`], in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
@@ -240,6 +240,17 @@ pub enum Command {
         /// Value.
         value: Vec<u8>,
     },
+    /// Has firmware scrub all persistent memory, and waits until the kernel knows what was found.
+    Scrub,
+    /// pread(2) of a range; what is read is not looked at.
+    Read {
+        /// Path of the file.
+        path: String,
+        /// Offset in bytes.
+        at: u64,
+        /// Length in bytes.
+        len: u64,
+    },
     /// removexattr(2)
     RemoveXattr {
         /// Path; a symbolic link is not followed.
@@ -400,6 +411,8 @@ pub enum Found {
         allocated: u64,
         /// Guest-virtual address of a populated read-only mapping of the whole file, 0 when it is empty.
         address: u64,
+        /// Offset and length of what of it cannot be loaded: whole pages, ascending, that are not in the mapping.
+        unreadable: Vec<(u64, u64)>,
     },
     /// A directory.
     Directory,

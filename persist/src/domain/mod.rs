@@ -5,6 +5,7 @@ mod coverage;
 mod device_flush;
 mod drain;
 mod flush_hint;
+mod poison;
 mod processor;
 mod store_buffer;
 #[cfg(test)]
@@ -81,6 +82,9 @@ impl Domain {
         for (addr, line) in content.lines() {
             self.durable.set(*addr, Some(*line));
         }
+        for &line in content.poisoned() {
+            self.durable.set_poisoned(line, true);
+        }
         self
     }
 
@@ -105,6 +109,8 @@ impl Domain {
             EventKind::FlushHint { dimm } => self.hint(event, *dimm),
             EventKind::DeviceFlushSubmitted { region, id } => self.submit_flush(event, *region, *id),
             EventKind::DeviceFlushCompleted { id, status, .. } => self.complete_flush(event, *id, *status),
+            EventKind::Poisoned { addr, len } => self.poison(*addr, *len),
+            EventKind::PoisonCleared { addr, len } => self.clear_poison(event, *addr, *len),
             EventKind::StoresVisible => self.empty_buffer(event.origin.vcpu),
             EventKind::Promise { .. } if self.settings.faults.promises_drain => {
                 self.drain(event, DrainKind::Sfence)

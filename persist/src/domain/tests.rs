@@ -261,3 +261,34 @@ fn a_model_can_be_broken_to_drain_at_promises() {
         assert_eq!(run.promise(), promises_drain);
     }
 }
+
+#[test]
+fn a_poisoned_line_makes_another_state_until_it_is_cleared_to_zeros() {
+    let mut run = line();
+    run.cached(X, 1);
+    let point = run.point();
+    let before = point.state_id(&point.nothing());
+    assert!(run.event(EventKind::Poisoned { addr: X, len: 64 }));
+    assert!(!run.event(EventKind::Poisoned { addr: X, len: 64 }), "it was so before");
+    let point = run.point();
+    assert_eq!(point.poisoned(), [X]);
+    assert_eq!(point.content(&point.everything()).poisoned(), [X]);
+    assert_ne!(point.state_id(&point.nothing()), before);
+    assert!(run.event(EventKind::PoisonCleared { addr: X, len: 128 }));
+    let point = run.point();
+    assert!(point.poisoned().is_empty());
+    assert_eq!(run.byte(X), [0], "what was in flight has no effect any more");
+    run.cached(X, 2);
+    assert_eq!(run.byte(X), [0, 2]);
+}
+
+#[test]
+fn a_machine_that_comes_up_on_a_content_has_its_poison() {
+    let mut run = line();
+    run.event(EventKind::Poisoned { addr: Y, len: 64 });
+    let point = run.point();
+    let content = point.content(&point.nothing());
+    let again = line().domain.holding(&content).crash_point();
+    assert_eq!(again.poisoned(), [Y]);
+    assert_eq!(again.state_id(&again.nothing()), point.state_id(&point.nothing()));
+}

@@ -83,7 +83,7 @@ pub(crate) fn offered(system: &System) -> Result<Model, KvmError> {
         extended_ecx: wanted.extended_ecx & !there.extended_ecx,
         extended_edx: wanted.extended_edx & !there.extended_edx,
     };
-    Ok(Model { tsc_khz: system.tsc_khz(all.tsc_khz)?, withheld })
+    Ok(Model { tsc_khz: system.tsc_khz(all.tsc_khz)?, withheld, ..all })
 }
 
 /// What the software processor has and a machine with `model` lacks.
@@ -97,6 +97,9 @@ pub(super) fn check(model: &Model, offered: &Model) -> Result<(), KvmError> {
     let (wanted, there) = (model.features(), offered.features());
     let lacking = |&&(_, word, bit): &&Named| word(&wanted) >> bit & 1 != 0 && word(&there) >> bit & 1 == 0;
     let mut what: Vec<String> = NAMES.iter().filter(lacking).map(|(name, ..)| (*name).to_owned()).collect();
+    if model.machine_checks {
+        what.push("machine checks".to_owned());
+    }
     if model.tsc_khz != offered.tsc_khz {
         what.push(format!("a TSC of {} kHz (here {})", model.tsc_khz, offered.tsc_khz));
     }

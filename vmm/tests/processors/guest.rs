@@ -1,6 +1,6 @@
 //! Guests of one processor, or whose bootstrap processor starts the second one, that execute some code in 64-bit mode.
 
-use vmm::{Machine, MachineConfig, Nvdimm, PlatformCapability};
+use vmm::{Machine, MachineConfig, Nvdimm};
 
 use crate::small_guest::{ENTRY, config};
 
@@ -114,7 +114,6 @@ pub fn config_of_two(first: &[u8], second: &[u8], seed: u64) -> MachineConfig {
 }
 
 fn with(code: &[u8], cpus: u8, nvdimms: usize, seed: u64) -> MachineConfig {
-    let nvdimm =
-        Nvdimm { size: 2 << 20, flush_hints: 1, labels: false, persistence: PlatformCapability::default() };
+    let nvdimm = Nvdimm { size: 2 << 20, flush_hints: 1, ..Nvdimm::default() };
     MachineConfig { cpus, nvdimms: vec![nvdimm; nvdimms], seed, ..config(code) }
 }
