@@ -152,8 +152,14 @@ impl Report {
         let counts = &self.counts;
         writeln!(
             f,
-            "  {} judgements, {} of {} promises judged",
-            counts.judged, counts.promises_judged, counts.promises
+            "  {} judgements, {} of {} promises judged{}",
+            counts.judged,
+            counts.promises_judged,
+            counts.promises,
+            match counts.acknowledged {
+                0 => String::new(),
+                all => format!(", {} of {all} acknowledgements", counts.acknowledged_judged),
+            }
         )
     }
 

@@ -5,6 +5,7 @@ mod mutants;
 mod number;
 mod platforms;
 mod points;
+mod programs;
 mod regions;
 mod sampled;
 mod schema;
@@ -23,8 +24,8 @@ pub use self::platforms::Claim;
 pub use self::points::PointRule;
 pub use self::regions::{Interface, Region};
 pub use self::schema::{
-    Dropped, Filesystem, LimitOptions, Machine, MetadataPolicy, NamesPolicy, Namespace, OracleOptions, Plant,
-    SCHEMA,
+    Check, Dropped, Filesystem, GuestFile, LimitOptions, Machine, MetadataPolicy, NamesPolicy, Namespace,
+    OracleOptions, Plant, SCHEMA,
 };
 use crate::oracle::history::History;
 use crate::verdict::Class;
@@ -58,6 +59,8 @@ pub struct Scenario {
     pub limits: LimitOptions,
     /// `[oracle]`
     pub oracle: OracleOptions,
+    /// `[check]`
+    pub check: Option<Check>,
     /// `[plant]`
     pub plant: Option<Plant>,
     /// The text it was read from: a report carries it, so that a replay needs nothing else.
@@ -192,6 +195,7 @@ impl Scenario {
         check_limits(&source, &document.limits)?;
         let crash = check_crash(&source, &document.crash)?;
         check_marker(&source, &document)?;
+        programs::check(&source, &document)?;
         let program = steps::compile(&source, &document.step, document.oracle)?;
         let mutants = mutants::compile(&source, document.mutant)?;
         let expect = document.expect.map_or(Vec::new(), |classes| classes.0);
@@ -209,6 +213,7 @@ impl Scenario {
             crash,
             limits: document.limits,
             oracle: document.oracle,
+            check: document.check,
             plant: document.plant,
             text: text.to_owned(),
             steps: program.steps,
