@@ -259,7 +259,9 @@ fn check_limits(source: &Source, limits: &LimitOptions) -> Result<(), ScenarioEr
 fn check_marker(source: &Source, document: &schema::Document) -> Result<(), ScenarioError> {
     let Some(marker) = &document.crash.from_marker else { return Ok(()) };
     let number = *marker.get_ref();
-    if document.step.iter().any(|step| step.get_ref().marker == Some(number)) {
+    // Programs make markers, too.
+    let can_be = |step: &schema::RawStep| step.marker == Some(number) || step.exec.is_some();
+    if document.step.iter().any(|step| can_be(step.get_ref())) {
         return Ok(());
     }
     let what =
