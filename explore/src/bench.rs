@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::conversation::{Conversation, Limits};
 use crate::effort::own_memory;
 use crate::options::RunOptions;
+use crate::oracle::acknowledged::Acknowledged;
 use crate::record::prepared;
 use crate::recover::{Worker, look};
 use crate::run::prepare;
@@ -40,20 +41,21 @@ pub fn recoveries<L: Laboratory>(
     if contents.is_empty() {
         return Err(HostError("the scenario has no crash points".to_owned()));
     }
+    let told = Acknowledged::default();
     let (ready, done) = (Barrier::new(jobs.max(1)), Barrier::new(jobs.max(1)));
     let before = own_memory().unwrap_or(0);
     let most = AtomicU64::new(0);
     let one_machine = || -> Result<(Vec<Measured>, Duration), HostError> {
         // The first recovery of a machine decodes code and faults its memory in.
         let worker = Worker::new(scenario, laboratory)
-            .and_then(|mut worker| worker.recover(&contents[0], &[], None).map(|_| worker));
+            .and_then(|mut worker| worker.recover(&contents[0], &told, &[], None).map(|_| worker));
         ready.wait();
         let started = Instant::now();
         let recover = |worker: &mut Worker<L>, content| {
             let started = Instant::now();
             let pages = worker.rewind();
             let back = started.elapsed();
-            worker.recover(content, &[], None)?;
+            worker.recover(content, &told, &[], None)?;
             Ok(Measured { pages, back, recovery: started.elapsed() - back })
         };
         let mut measured = Vec::new();
@@ -113,7 +115,7 @@ pub fn traced_recoveries<L: Laboratory>(
         content.lines().iter().for_each(|(address, line)| target.write_pmem(*address, line));
         let (before, started) = (target.retired(), clock());
         let limits = Limits::of_recovery(&scenario.limits);
-        let found = look(scenario, &mut Conversation::new(&mut target, limits));
+        let found = look(scenario, &Acknowledged::default(), &mut Conversation::new(&mut target, limits));
         let work = GuestWork { instructions: target.retired() - before, time: clock() - started };
         target.take_events();
         match found {

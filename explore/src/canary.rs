@@ -2,10 +2,12 @@
 
 use std::fmt;
 
-use persist::Choice;
+use persist::{Choice, Overlay};
 
+use crate::checking;
 use crate::oracle::expectation::Expectation;
 use crate::oracle::judge::Tree;
+use crate::points::Point;
 use crate::recover::{Outcome, Worker};
 use crate::run::{Judged, Run, State};
 use crate::target::{HostError, Laboratory};
@@ -32,6 +34,37 @@ impl fmt::Display for Canary {
 /// How many states are tried before the canary gives up.
 const ATTEMPTS: usize = 4;
 
+/// Tells the check program, on media on which nothing of it can be, of everything that was acknowledged later.
+fn tell_too_much<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>) -> Result<Option<Canary>, HostError> {
+    let points = &run.points.points;
+    let by_told = |point: &&Point| point.told().count();
+    let (Some(first), Some(last)) = (points.iter().min_by_key(by_told), points.iter().max_by_key(by_told))
+    else {
+        return Ok(None);
+    };
+    let told = last.told();
+    if told.count() == 0 {
+        return Ok(None);
+    }
+    let content = match first.told().count() < told.count() {
+        true => first.media.content(&first.media.nothing()),
+        // Nothing was acknowledged on the empty file system.
+        false => Overlay::default(),
+    };
+    let outcome = worker.recover(&content, told, &[], None)?.outcome;
+    let what = format!(
+        "{} acknowledgements where there were {}",
+        told.count(),
+        if content == Overlay::default() { 0 } else { first.told().count() }
+    );
+    let broken = outcome.faults(&last.expectation).iter().any(|fault| fault.subject == checking::SUBJECT);
+    Ok(Some(if broken {
+        Canary::Seen(format!("the check program misses something when told of {what}"))
+    } else {
+        Canary::NotSeen(format!("the check program misses nothing when told of {what}"))
+    }))
+}
+
 /// Flips one promised byte on the media of a state that was fine.
 pub(crate) fn try_one<L: Laboratory>(
     run: &Run<L>,
@@ -43,6 +76,13 @@ pub(crate) fn try_one<L: Laboratory>(
     }
     let fine = places(run, states, judged);
     let mut worker = Worker::new(run.scenario, run.laboratory)?;
+    let checked = match run.scenario.check {
+        Some(_) => tell_too_much(run, &mut worker)?,
+        None => None,
+    };
+    if let Some(Canary::NotSeen(why)) = checked {
+        return Ok(Canary::NotSeen(why));
+    }
     let mut last = None;
     for &(point, choice) in fine.iter().rev().take(ATTEMPTS) {
         let canary = flip_content(run, &mut worker, point, choice)?;
@@ -61,6 +101,8 @@ pub(crate) fn try_one<L: Laboratory>(
         .any(|fault| fault.class == Class::Lost && fault.promise.is_some());
     match last {
         Some(not_seen) => Ok(not_seen),
+        // The steps themselves promised nothing that could be flipped.
+        None if checked.is_some() => Ok(checked.unwrap_or(Canary::NotTried)),
         None if lost => {
             Ok(Canary::Seen("a broken promise was found, and no state in which it was kept".to_owned()))
         }
@@ -118,14 +160,16 @@ fn flip_content<L: Laboratory>(
 ) -> Result<Option<Canary>, HostError> {
     let at = &run.points.points[point];
     let content = at.media.content(choice);
-    let Outcome::Found(tree) = worker.recover(&content, &[], None)?.outcome else { return Ok(None) };
+    let Outcome::Found(tree) = worker.recover(&content, at.told(), &[], None)?.outcome else {
+        return Ok(None);
+    };
     let Some((path, offset)) = promised_byte(&at.expectation, &tree) else { return Ok(None) };
-    let Some(address) = worker.recover(&content, &[], Some((&path, offset)))?.located else {
+    let Some(address) = worker.recover(&content, at.told(), &[], Some((&path, offset)))?.located else {
         return Ok(Some(Canary::NotSeen(format!("byte {offset:#x} of {path} is not in persistent memory"))));
     };
     let line = content.line(address).copied().unwrap_or_else(|| run.model.media.line(address & !63));
     let flipped = line[(address % 64) as usize] ^ 0xff;
-    let outcome = worker.recover(&content, &[(address, flipped)], None)?.outcome;
+    let outcome = worker.recover(&content, at.told(), &[(address, flipped)], None)?.outcome;
     let lost =
         run.faults(&outcome, point).iter().any(|fault| fault.class == Class::Lost && fault.promise.is_some());
     let what = format!("byte {offset:#x} of {path} flipped on the media");
@@ -144,7 +188,8 @@ fn drop_name<L: Laboratory>(
     choice: &Choice,
 ) -> Result<Option<Canary>, HostError> {
     let at = &run.points.points[point];
-    let Outcome::Found(tree) = worker.recover(&at.media.content(choice), &[], None)?.outcome else {
+    let Outcome::Found(tree) = worker.recover(&at.media.content(choice), at.told(), &[], None)?.outcome
+    else {
         return Ok(None);
     };
     let promised = at.expectation.names.iter().filter(|group| group.promise.is_some());

@@ -84,7 +84,8 @@ impl<'r, 'a, L: Laboratory> Causes<'r, 'a, L> {
             Some(faults) => Rc::clone(faults),
             None => {
                 let media = &self.run.points.points[point].media;
-                let recovered = torn::recover(&mut self.worker, media, choice)?;
+                let recovered =
+                    torn::recover(&mut self.worker, media, choice, self.run.points.points[point].told())?;
                 let mut faults = self.run.faults(&recovered.outcome, point);
                 faults.extend(warnings(&recovered.warnings));
                 let faults = Rc::new(faults);

@@ -1,8 +1,10 @@
 //! Talking to the agent: one command at a time, and everything that can go wrong meanwhile.
 
-use guest_protocol::{Command, Found, MAX_MESSAGE, Observation, Reply, call};
+use guest_protocol::{Command, Found, MAX_ACKNOWLEDGEMENT, MAX_MESSAGE, Observation, Reply, call};
 
+use crate::oracle::acknowledged::Acknowledgement;
 use crate::oracle::judge::{Entry, Open};
+use crate::recover::Broken;
 use crate::scenario::LimitOptions;
 use crate::target::{Stop, Target};
 
@@ -67,6 +69,9 @@ const MOST_OBSERVED: u64 = 4 << 30;
 /// What an observation counts beside its message and content: a quarter of a million are enough for any tree.
 const OBSERVATION: u64 = 16 << 10;
 
+/// Bytes that the acknowledgements of one recording may take: all have to fit in one message to the agent.
+const MOST_ACKNOWLEDGED: usize = MAX_MESSAGE / 2;
+
 /// What of the guest-physical memory behind an observation is wanted: where this byte of this file lies.
 pub(crate) type Wanted<'a> = Option<(&'a str, u64)>;
 
@@ -79,6 +84,11 @@ pub(crate) struct Heard {
     pub observed: Vec<(String, Option<Entry>)>,
     /// Where the wanted byte lies.
     pub located: Option<u64>,
+    /// What programs acknowledged, in order.
+    pub acknowledged: Vec<Acknowledgement>,
+    /// What the check program says is wrong.
+    pub broken: Option<Broken>,
+    acknowledged_bytes: usize,
     /// Bytes that all observations took.
     observed_bytes: u64,
     /// Instructions left for what is waited for, and of them in this slice, when something undecided came between.
@@ -204,18 +214,24 @@ impl<'a, T: Target> Conversation<'a, T> {
             match stop {
                 Stop::Call { number, first, second } => {
                     self.heard.call = Some((number, first, second));
-                    if number != call::LOG {
+                    if ![call::LOG, call::ACKNOWLEDGE].contains(&number) {
                         return Ok((number, first, second));
                     }
                     let line =
                         self.message(first, second).inspect_err(|_| self.heard.left = Some((left, slice)))?;
-                    self.heard.console.extend(line);
-                    self.heard.console.push(b'\n');
+                    if number == call::ACKNOWLEDGE {
+                        self.acknowledged(&line)?;
+                    } else {
+                        self.heard.console.extend(line);
+                        self.heard.console.push(b'\n');
+                    }
                     self.target.answer(0);
                     left = left.saturating_sub(LOG_COST);
                     slice = left.min(SLICE);
                     if left == 0 {
-                        return Err(Trouble::Crash("it does nothing but write to the log".to_owned()));
+                        return Err(Trouble::Crash(
+                            "it does nothing but write to the log, or acknowledge".to_owned(),
+                        ));
                     }
                 }
                 Stop::Budget => {
@@ -235,6 +251,19 @@ impl<'a, T: Target> Conversation<'a, T> {
                 }
             }
         }
+    }
+
+    fn acknowledged(&mut self, line: &[u8]) -> Result<(), Trouble> {
+        let line = &line[..line.len().min(MAX_ACKNOWLEDGEMENT)];
+        // A line each is what the check program gets.
+        let text = String::from_utf8_lossy(line).replace(['\n', '\0'], " ");
+        self.heard.acknowledged_bytes += text.len() + size_of::<Acknowledgement>();
+        if self.heard.acknowledged_bytes > MOST_ACKNOWLEDGED {
+            let what = format!("acknowledgements of more than {MOST_ACKNOWLEDGED} bytes");
+            return Err(Trouble::Harness(what));
+        }
+        self.heard.acknowledged.push(Acknowledgement { events: self.target.event_count(), text });
+        Ok(())
     }
 
     /// Runs for what is left of a slice, and hears what the console says.

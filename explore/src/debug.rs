@@ -121,7 +121,8 @@ pub fn debug<L: Laboratory>(
         Part::Recovery => {
             let (point, choice) = found
                 .ok_or_else(|| HostError("there is no recovery: the guest crashed while recording".into()))?;
-            let content = run.points.points[point].media.content(&choice);
+            let point = &run.points.points[point];
+            let content = point.media.content(&choice);
             let mut worker = Worker::new(scenario, laboratory)?;
             until_left(&mut worker.target, debugger, |stepped| {
                 stepped.target.rewind();
@@ -129,7 +130,7 @@ pub fn debug<L: Laboratory>(
                     stepped.target.write_pmem(*address, line);
                 }
                 let limits = Limits::of_recovery(&scenario.limits);
-                let _ = look(scenario, &mut Conversation::new(stepped, limits));
+                let _ = look(scenario, point.told(), &mut Conversation::new(stepped, limits));
             });
         }
     }

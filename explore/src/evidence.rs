@@ -14,6 +14,8 @@ use crate::target::{HostError, Laboratory};
 
 /// Stores told for one finding.
 const TOLD: usize = 6;
+/// What an address in user space is told with.
+const USER: &str = "user space";
 /// Call stacks computed in one run.
 const STACKS: usize = 24;
 
@@ -28,6 +30,10 @@ pub(crate) fn stores<L: Laboratory>(
     let stacks = stacks(run, &events)?;
     for store in stores.iter_mut().flatten() {
         store.stack = stacks.get(&store.event).cloned().unwrap_or_default();
+        // Where a program is in memory only the stack tells.
+        if let Some(frame) = store.stack.first().filter(|_| store.at.starts_with(USER)) {
+            store.at.clone_from(frame);
+        }
     }
     Ok(stores)
 }
@@ -132,7 +138,7 @@ pub(crate) fn place<L: Laboratory>(run: &Run<L>, cpl: u8, rip: u64) -> String {
         Some((name, offset)) if cpl == 0 => format!("{name}+{offset:#x}"),
         Some((name, offset)) => format!("{name}+{offset:#x} [agent]"),
         None if cpl == 0 => format!("{rip:#x}"),
-        None => format!("user space {rip:#x}"),
+        None => format!("{USER} {rip:#x}"),
     }
 }
 
@@ -239,7 +245,8 @@ pub(crate) fn stacks<L: Laboratory>(
         drive(run.scenario, run.laboratory, &mut target, Some(first), &mut at_event);
     } else {
         let mut worker = Worker::new(run.scenario, run.laboratory)?;
-        again::record(&mut worker, &run.model.holding, Some(first), &mut at_event)?;
+        let told = run.earlier[0].expectation.told.clone();
+        again::record(&mut worker, &run.model.holding, &told, Some(first), &mut at_event)?;
     }
     Ok(stacks)
 }

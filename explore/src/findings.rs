@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::causes::{Cause, Causes, Failing};
+use crate::checking;
 use crate::evidence;
 use crate::oracle::judge::Fault;
+use crate::points::Point;
 use crate::report::{CauseReport, Finding, PromiseReport, RECORDING, SmallestState, SymptomReport};
 use crate::run::{Run, State};
 use crate::sites::Site;
@@ -220,8 +222,8 @@ fn write_down<L: Laboratory>(
     symptoms: &[Symptom],
 ) -> Result<Finding, HostError> {
     let Failing { point, choice, .. } = &symptoms[0].smallest;
-    let content = run.points.points[*point].media.content(choice);
-    let console = causes.worker.recover(&content, &[], None)?.console;
+    let at = &run.points.points[*point];
+    let console = causes.worker.recover(&at.media.content(choice), at.told(), &[], None)?.console;
     let mut others: Vec<SymptomReport> = symptoms.iter().map(|symptom| report(run, symptom)).collect();
     let SymptomReport { id, class, text, promise, smallest, .. } = others.remove(0);
     let count = |of: fn(&Symptom) -> &BTreeSet<usize>| {
@@ -268,6 +270,8 @@ fn report<L: Laboratory>(run: &Run<L>, symptom: &Symptom) -> SymptomReport {
             event: run.recording.timeline.promises.get(&id).map_or(0, |events| events - 1),
         }
     });
+    let promise =
+        promise.or_else(|| acknowledged(run, point).filter(|_| found.fault.subject == checking::SUBJECT));
     let class = point.class_of(&found.fault, &found.choice);
     let text = &found.fault.text;
     let text = match class {
@@ -285,6 +289,18 @@ fn report<L: Laboratory>(run: &Run<L>, symptom: &Symptom) -> SymptomReport {
         points: symptom.points.len() as u64,
         smallest: SmallestState::of(point, &found.choice),
     }
+}
+
+/// What the check program was told, as a promise.
+fn acknowledged<L: Laboratory>(run: &Run<L>, point: &Point) -> Option<PromiseReport> {
+    let last = point.told().last()?;
+    let command = run.recording.timeline.command_at(last.events);
+    let step = command.map(|command| &run.scenario.steps[run.scenario.commands[command].step]);
+    Some(PromiseReport {
+        text: format!("{} acknowledged, the last one {:?}", point.told().count(), last.text),
+        line: step.map_or(0, |step| step.line as u64),
+        event: last.events.saturating_sub(1),
+    })
 }
 
 fn while_recording<L: Laboratory>(run: &Run<L>, fault: &Fault) -> Finding {

@@ -9,6 +9,7 @@ mod again;
 pub mod bench;
 mod canary;
 mod causes;
+mod checking;
 pub mod console;
 mod conversation;
 pub mod debug;
@@ -46,7 +47,9 @@ mod text;
 mod torn;
 #[cfg(test)]
 mod toy;
+mod user_programs;
 mod user_stack;
+mod user_unwind;
 pub mod verdict;
 mod window_rules;
 mod windows;

@@ -4,14 +4,16 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use guest_protocol::{VERSION, call};
+use guest_protocol::{Command, VERSION, call};
 use images::{Cache, Checker, Filesystem, FilesystemKind, ImageSpec, Initramfs, Kernel};
 use vmm::unwind::{End, OrcTable, Registers, unwind};
 use vmm::{Engine, FlushFault, KvmCounts, Machine, MachineConfig, Snapshot, Symbols, VirtioPmem};
 
 use crate::scenario::{Claim, Interface, Namespace, Scenario};
 use crate::target::{Checked, Health, HostError, Laboratory, Region, Stop, Target};
-use crate::user_stack::Agent;
+use crate::user_programs::UserPrograms;
+use crate::user_stack::{Agent, saved_registers};
+use crate::user_unwind::UserRegisters;
 
 /// What every kernel is told: no self tests that cost a second, addresses as linked, warnings on the console, and to
 /// reset by the register of the ACPI tables (else Linux tries firmware calls that are not there).
@@ -88,6 +90,7 @@ pub struct Machines {
     copies: Vec<Range<u64>>,
     tables: Vec<OrcTable>,
     agent: Agent,
+    programs: UserPrograms,
     cache: Cache,
     checkers: Mutex<Vec<Checker>>,
     provenance: Vec<(String, String)>,
@@ -123,6 +126,7 @@ impl Machines {
             let package = initramfs.program(cache, program)?;
             provenance.push((program.clone(), package.version));
         }
+        user_files(scenario, cache, &mut initramfs, &mut provenance)?;
         initramfs.modules(modules.clone());
         let command_line = format!("{COMMAND_LINE} {}", scenario.machine.append).trim_end().to_owned();
         provenance.push(("command line".to_owned(), command_line.clone()));
@@ -164,11 +168,63 @@ impl Machines {
             faults: regions.faults,
             tables,
             agent: Agent::new(images::AGENT),
+            programs: UserPrograms::new(initramfs.files()),
             cache: cache.clone(),
             checkers: Mutex::default(),
             provenance,
         })
     }
+}
+
+/// The user's own files, and whether what the scenario runs can be run.
+fn user_files(
+    scenario: &Scenario,
+    cache: &Cache,
+    initramfs: &mut Initramfs,
+    provenance: &mut Vec<(String, String)>,
+) -> Result<(), Error> {
+    let files = &scenario.machine.files;
+    for file in files {
+        let bytes = if let Some(text) = &file.text {
+            text.clone().into_bytes()
+        } else if let Some(from) = &file.from {
+            let read = std::fs::read(from);
+            read.map_err(|why| bad_program(&file.to, format!("{} cannot be read: {why}", from.display())))?
+        } else if let Some(source) = &file.c {
+            let packages = initramfs.compiled(cache, &file.to, source, &file.packages, &file.flags)?;
+            provenance.extend(packages.into_iter().map(|package| (package.name, package.version)));
+            continue;
+        } else {
+            continue;
+        };
+        initramfs.file(&file.to, 0o755, bytes)?;
+    }
+    let ours: Vec<&str> = files.iter().map(|file| file.to.as_str()).collect();
+    initramfs.check_programs(&ours)?;
+    for file in files.iter().filter(|file| file.text.is_none()) {
+        let inner = file.to.trim_start_matches('/');
+        let content =
+            initramfs.files().find(|(path, _)| *path == inner || path.strip_prefix("usr/") == Some(inner));
+        provenance
+            .extend(content.map(|(_, bytes)| (file.to.clone(), blake3::hash(bytes).to_hex().to_string())));
+    }
+    let run = scenario.commands.iter().filter_map(|planned| match &planned.command {
+        Command::Exec { argv } | Command::ExecHeard { argv } => argv.first(),
+        _ => None,
+    });
+    let check = scenario.check.as_ref().and_then(|check| check.command.first());
+    for program in run.chain(check) {
+        if !initramfs.has_program(program) {
+            let why =
+                "is run, but is not in the guest: name its Debian package in programs, or give it in files";
+            return Err(bad_program(program, why.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+fn bad_program(program: &str, why: String) -> Error {
+    Error::Images(images::Error::BadProgram { program: program.to_owned(), why })
 }
 
 fn filesystem_of(scenario: &Scenario) -> FilesystemKind {
@@ -499,13 +555,22 @@ impl Laboratory for Machines {
             machine.read_guest(address, &mut word).ok()?;
             Some(u64::from_le_bytes(word))
         };
-        if state.cpl() == 3 {
+        if state.cpl() == 3 && self.agent.is_running(state.rip(), &read) {
             return self.agent.stack(state.rip(), rbp, &read);
+        }
+        if state.cpl() == 3 {
+            let general = std::array::from_fn(|number| state.regs[number]);
+            return self.programs.stack(UserRegisters::new(state.rip(), &general), &read);
         }
         let stack = unwind(&self.tables, Registers::from(&state), &read);
         let mut frames: Vec<String> = stack.frames(&self.symbols).iter().map(ToString::to_string).collect();
         if let End::User { rip } = stack.end {
-            frames.extend(self.agent.stack_behind_kernel(rip, rsp, &read));
+            frames.extend(match saved_registers(rip, rsp, &read) {
+                Some(registers) if !self.agent.is_running(rip, &read) => {
+                    self.programs.stack(registers, &read)
+                }
+                _ => self.agent.stack_behind_kernel(rip, rsp, &read),
+            });
         }
         frames
     }

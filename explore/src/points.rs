@@ -9,6 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::model::Model;
+use crate::oracle::acknowledged::Acknowledged;
 use crate::oracle::expectation::{Expectation, expect};
 use crate::oracle::judge::Fault;
 use crate::record::Recording;
@@ -50,6 +51,11 @@ pub(crate) struct Point {
 }
 
 impl Point {
+    /// What the check program is told of what was acknowledged.
+    pub fn told(&self) -> &Acknowledged {
+        &self.expectation.told
+    }
+
     /// Whether the state lacks something that is durable unless only SFENCE and MFENCE count.
     pub fn is_only_strict(&self, choice: &Choice) -> bool {
         self.without_strict.is_some() && self.media.handed_over().iter().any(|index| !choice.contains(index))
@@ -221,7 +227,10 @@ fn of_rule(
         // The last moment before something becomes durable has the most in flight; the first one after it is when
         // something can be promised.
         PointRule::Durable => Ok(grows.iter().flat_map(|seq| [*seq, seq + 1]).collect()),
-        PointRule::Promises => Ok(recording.timeline.promises.values().copied().collect()),
+        PointRule::Promises => {
+            let acknowledged = recording.timeline.acknowledged.iter().map(|it| it.events);
+            Ok(recording.timeline.promises.values().copied().chain(acknowledged).collect())
+        }
         PointRule::Event(event) if *event < last => Ok(vec![event + 1]),
         PointRule::Event(_) => Err(format!("the recording has {last} events")),
         PointRule::Sample(count) => {

@@ -3,7 +3,9 @@
 use guest_protocol::{Command, Reply};
 use persist::{Event, EventKind, LINE, Platform};
 
+use crate::checking;
 use crate::conversation::{Conversation, Limits, Trouble};
+use crate::oracle::acknowledged::Acknowledged;
 use crate::oracle::expectation::Timeline;
 use crate::scenario::{Failure, Scenario};
 use crate::target::{HostError, Laboratory, Region, Target};
@@ -51,7 +53,12 @@ pub(crate) type AtEvent<'a, T> = &'a mut dyn FnMut(&mut T, u64) -> Option<u64>;
 /// Runs the scenario from the beginning.
 pub(crate) fn record<L: Laboratory>(scenario: &Scenario, laboratory: &L) -> Result<Recording, HostError> {
     let mut target = with_images(laboratory, laboratory.start_recording()?)?;
-    let recording = drive(scenario, laboratory, &mut target, None, &mut |_, _| None);
+    let mut recording = drive(scenario, laboratory, &mut target, None, &mut |_, _| None);
+    if recording.trouble.is_none() {
+        target.set_tracing(false);
+        let told = Acknowledged::behind(&recording.timeline.acknowledged, u64::MAX);
+        recording.trouble = checking::try_without_power_cut(scenario, &mut target, &told).err();
+    }
     Ok(Recording { account: laboratory.account(&target), ..recording })
 }
 
@@ -97,6 +104,7 @@ pub(crate) fn drive_on<L: Laboratory, T: Target>(
     recording.trouble = converse(scenario, &mut conversation, &mut recording, at_event).err();
     recording.warnings = conversation.heard.warnings();
     recording.console = String::from_utf8_lossy(&conversation.heard.console).into_owned();
+    recording.timeline.acknowledged = std::mem::take(&mut conversation.heard.acknowledged).into();
     recording.events.extend(target.take_events());
     for event in &recording.events {
         if let EventKind::Promise { id } = event.kind {
@@ -216,6 +224,7 @@ fn expect_ok(what: &str, reply: Reply) -> Result<(), Trouble> {
         Reply::Errno { call, errno } => failed(format!("fails: {call} returns errno {errno}")),
         Reply::Signal { signal } => failed(format!("ends with signal {signal}")),
         Reply::Exited { status } => failed(format!("exits with wait status {status:#x}")),
+        Reply::Checked { status, .. } => failed(format!("ends as a check, with wait status {status:#x}")),
         Reply::Bad { why } => failed(format!("is refused by the agent: {why}")),
     }
 }

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use guest_protocol::{Command, Reply};
 use persist::Overlay;
 
+use crate::checking;
 use crate::conversation::{Conversation, Heard, Limits, Trouble, Wanted};
+use crate::oracle::acknowledged::Acknowledged;
 use crate::oracle::expectation::Expectation;
 use crate::oracle::judge::{Entry, Fault, Tree, judge};
 use crate::record::prepared;
@@ -41,11 +43,20 @@ pub(crate) enum Outcome {
     Unmountable(String),
     /// It came back, but its checker finds damage.
     Damaged(Tree, String),
+    /// It came back so, but the check program finds something wrong.
+    Broken(Box<Outcome>, Broken),
     /// It did not come back, or came back damaged, only because one kernel copy is there in part.
     Torn(Box<Outcome>),
     Crashed(String),
     /// Nothing is known.
     Unknown(String),
+}
+
+/// What a check program says is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Broken {
+    pub class: Class,
+    pub text: String,
 }
 
 impl<'a, L: Laboratory> Worker<'a, L> {
@@ -61,10 +72,11 @@ impl<'a, L: Laboratory> Worker<'a, L> {
         self.target.rewind()
     }
 
-    /// Puts the content on the media and lets the guest look at it.
+    /// Puts the content on the media and lets the guest look at it. The check program is told what was acknowledged.
     pub fn recover(
         &mut self,
         content: &Overlay,
+        told: &Acknowledged,
         changed: &[(u64, u8)],
         wanted: Wanted,
     ) -> Result<Recovered, HostError> {
@@ -74,7 +86,7 @@ impl<'a, L: Laboratory> Worker<'a, L> {
         }
         let limits = Limits::of_recovery(&self.scenario.limits);
         let mut conversation = Conversation::new(&mut self.target, limits).locating(wanted);
-        let result = look(self.scenario, &mut conversation);
+        let result = look(self.scenario, told, &mut conversation);
         let heard = conversation.heard;
         self.judge(result, heard)
     }
@@ -98,7 +110,7 @@ impl<'a, L: Laboratory> Worker<'a, L> {
         let warnings = heard.warnings();
         let console = String::from_utf8_lossy(&heard.console).into_owned();
         let outcome = match ended(looked) {
-            Ok(()) => self.check(tree(heard.observed, self.target.is_poisoned()))?,
+            Ok(()) => self.check(tree(heard.observed, self.target.is_poisoned()))?.broken_by(heard.broken),
             Err(outcome) => outcome,
         };
         Ok(Recovered { outcome, warnings, console, located: heard.located })
@@ -128,7 +140,7 @@ impl<'a, L: Laboratory> Worker<'a, L> {
     }
 }
 
-/// Attach, mount, observe, unmount: how far that is.
+/// Attach, mount, observe, check, unmount: how far that is.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Look {
     /// Commands that are done.
@@ -153,10 +165,11 @@ impl Look {
     pub fn go_on<T: Target>(
         &mut self,
         scenario: &Scenario,
+        told: &Acknowledged,
         conversation: &mut Conversation<T>,
     ) -> Result<Option<String>, Trouble> {
         loop {
-            match self.next(scenario, conversation)? {
+            match self.next(scenario, told, conversation)? {
                 Looked::Done(_) => (),
                 Looked::Failed(why) => return Ok(Some(why)),
                 Looked::End => return Ok(None),
@@ -169,18 +182,24 @@ impl Look {
     pub fn next<T: Target>(
         &mut self,
         scenario: &Scenario,
+        told: &Acknowledged,
         conversation: &mut Conversation<T>,
     ) -> Result<Looked, Trouble> {
         let filesystem = &scenario.filesystem;
         let mount =
             Command::Mount { region: 0, fs: filesystem.kind.clone(), options: filesystem.mount.clone() };
-        let commands = [
-            ("attaching", "the device does not come back", Command::Attach { region: 0 }),
-            ("mounting", "the file system does not mount", mount),
-            ("observing", "observing", Command::ObserveTree),
-            ("unmounting", "unmounting", Command::Umount),
-        ];
-        let Some((doing, wrong, command)) = commands.get(self.done) else { return Ok(Looked::End) };
+        let check =
+            scenario.check.as_ref().map(|check| ("checking", "checking", checking::command(check, told)));
+        let mut commands = [
+            Some(("attaching", "the device does not come back", Command::Attach { region: 0 })),
+            Some(("mounting", "the file system does not mount", mount)),
+            Some(("observing", "observing", Command::ObserveTree)),
+            check,
+            Some(("unmounting", "unmounting", Command::Umount)),
+        ]
+        .into_iter()
+        .flatten();
+        let Some((doing, wrong, command)) = commands.nth(self.done) else { return Ok(Looked::End) };
         loop {
             match self.waits {
                 Waits::Nothing => {
@@ -189,12 +208,14 @@ impl Look {
                 }
                 Waits::Next => {
                     let buffer = conversation.wait_for_next()?;
-                    conversation.send(buffer, command)?;
+                    conversation.send(buffer, &command)?;
                     self.waits = Waits::Reply;
                 }
                 Waits::Reply => {
-                    let reply = conversation.wait_for_reply()?;
-                    if let Some(why) = judge_reply(wrong, command, reply)? {
+                    let reply = conversation.wait_for_reply().map_err(|trouble| named(&command, trouble))?;
+                    if let (Some(check), Reply::Checked { status, output }) = (&scenario.check, &reply) {
+                        conversation.heard.broken = checking::judge(check, *status, output)?;
+                    } else if let Some(why) = judge_reply(wrong, &command, reply)? {
                         return Ok(Looked::Failed(why));
                     }
                     *self = Look { done: self.done + 1, waits: Waits::Nothing };
@@ -215,6 +236,16 @@ pub(crate) enum Looked {
     End,
 }
 
+/// A program that does not come to its end is no crash of the kernel: says so.
+fn named(command: &Command, trouble: Trouble) -> Trouble {
+    match (command, trouble) {
+        (Command::Check { .. }, Trouble::Crash(why)) => {
+            Trouble::Crash(format!("while the check program runs: {why}"))
+        }
+        (_, trouble) => trouble,
+    }
+}
+
 /// `Some` when the command shows that the device or the file system does not come back, and why.
 fn judge_reply(what: &str, command: &Command, reply: Reply) -> Result<Option<String>, Trouble> {
     match (reply, command) {
@@ -229,12 +260,13 @@ fn judge_reply(what: &str, command: &Command, reply: Reply) -> Result<Option<Str
     }
 }
 
-/// Attach, mount, observe, unmount. `Some` when the device or the file system does not come back, and why.
+/// Attach, mount, observe, check, unmount. `Some` when the device or the file system does not come back, and why.
 pub(crate) fn look<T: Target>(
     scenario: &Scenario,
+    told: &Acknowledged,
     conversation: &mut Conversation<T>,
 ) -> Result<Option<String>, Trouble> {
-    Look::default().go_on(scenario, conversation)
+    Look::default().go_on(scenario, told, conversation)
 }
 
 /// What came of looking; `Ok` when the file system came back and has yet to be checked.
@@ -278,10 +310,23 @@ impl Outcome {
         }
     }
 
+    /// The same, and what the check program says of it.
+    pub fn broken_by(self, broken: Option<Broken>) -> Outcome {
+        match (self, broken) {
+            // What is not known of it is more than what is.
+            (Outcome::Unknown(why), _) => Outcome::Unknown(why),
+            (outcome, Some(broken)) => Outcome::Broken(Box::new(outcome), broken),
+            (outcome, None) => outcome,
+        }
+    }
+
     /// The same for equal outcomes only.
     pub fn digest(&self) -> [u8; 32] {
         let mut hash = blake3::Hasher::new();
         hash.update(self.words().as_bytes());
+        if let Outcome::Broken(outcome, broken) = self {
+            hash.update(format!("{broken:?}").as_bytes()).update(&outcome.digest());
+        }
         for (path, entry) in self.tree().iter().flat_map(|tree| &tree.0) {
             hash.update(&(path.len() as u64).to_le_bytes()).update(path.as_bytes());
             match entry {
@@ -304,7 +349,7 @@ impl Outcome {
     pub fn tree(&self) -> Option<&Tree> {
         match self {
             Outcome::Found(tree) | Outcome::Damaged(tree, _) => Some(tree),
-            Outcome::Torn(outcome) => outcome.tree(),
+            Outcome::Torn(outcome) | Outcome::Broken(outcome, _) => outcome.tree(),
             Outcome::Unmountable(_) | Outcome::Crashed(_) | Outcome::Unknown(_) => None,
         }
     }
@@ -315,6 +360,9 @@ impl Outcome {
             Outcome::Found(_) => Outcome::Found(tree),
             Outcome::Damaged(_, why) => Outcome::Damaged(tree, why.clone()),
             Outcome::Torn(outcome) => Outcome::Torn(Box::new(outcome.with_tree(tree))),
+            Outcome::Broken(outcome, broken) => {
+                Outcome::Broken(Box::new(outcome.with_tree(tree)), broken.clone())
+            }
             Outcome::Unmountable(_) | Outcome::Crashed(_) | Outcome::Unknown(_) => self.clone(),
         }
     }
@@ -339,6 +387,10 @@ impl Outcome {
                     .for_each(|fault| fault.class = Class::TornSector);
                 faults
             }
+            Outcome::Broken(outcome, broken) => {
+                let found = fault(broken.class, checking::SUBJECT, &broken.text);
+                found.into_iter().chain(outcome.faults(expectation)).collect()
+            }
             Outcome::Unknown(_) => Vec::new(),
         }
     }
@@ -350,7 +402,11 @@ impl Outcome {
 
     /// Whether the file system is damaged.
     pub fn is_corrupt(&self) -> bool {
-        matches!(self, Outcome::Unmountable(_) | Outcome::Damaged(..))
+        match self {
+            Outcome::Unmountable(_) | Outcome::Damaged(..) => true,
+            Outcome::Broken(outcome, _) => outcome.is_corrupt(),
+            _ => false,
+        }
     }
 
     /// Why there is nothing to judge, in words.
@@ -361,6 +417,7 @@ impl Outcome {
             | Outcome::Damaged(_, why)
             | Outcome::Crashed(why)
             | Outcome::Unknown(why) => why,
+            Outcome::Broken(_, broken) => &broken.text,
             Outcome::Torn(outcome) => outcome.words(),
         }
     }

@@ -135,7 +135,8 @@ pub fn replay<L: Laboratory>(
             image[at..at + 64].copy_from_slice(line);
         }
     }
-    let recovered = torn::recover(&mut Worker::new(scenario, laboratory)?, media, &choice)?;
+    let told = run.points.points[point].told();
+    let recovered = torn::recover(&mut Worker::new(scenario, laboratory)?, media, &choice, told)?;
     let faults = run.faults(&recovered.outcome, point);
     let outcome = recovered.outcome.words().to_owned();
     Ok(Replayed {

@@ -148,6 +148,12 @@ pub struct Counts {
     pub promises: u64,
     /// Promises that were judged in at least one state.
     pub promises_judged: u64,
+    /// Lines by which programs acknowledged something.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub acknowledged: u64,
+    /// Of these, those that the check program was told of in at least one state.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub acknowledged_judged: u64,
     /// Crash points explored.
     pub crash_points: u64,
     /// Crash points left out because another is the same.

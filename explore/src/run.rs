@@ -32,7 +32,8 @@ use crate::work::Units;
 /// Why a run that was interrupted says nothing.
 const INTERRUPTED: &str = "interrupted: what is told was found until then";
 
-/// A distinct content of the media, and every crash point of which it is a state.
+/// A distinct content of the media, and every crash point of which it is a state. What the check program is told is the
+/// same at all of them.
 pub(crate) struct State {
     pub id: StateId,
     pub at: Vec<(usize, Choice)>,
@@ -228,11 +229,14 @@ impl<'a, L: Laboratory> Run<'a, L> {
         ledger::key("execution", &(self.trace(), settings, self.laboratory.provenance()))
     }
 
-    /// BLAKE3 of all recorded events, in hexadecimal.
+    /// BLAKE3 of all recorded events and acknowledgements, in hexadecimal.
     pub fn trace(&self) -> String {
         let mut hash = blake3::Hasher::new();
         for event in &self.recording.events {
             hash.update(&postcard::to_stdvec(event).expect("an event has only numbers and bytes"));
+        }
+        for acknowledged in self.recording.timeline.acknowledged.iter() {
+            hash.update(&acknowledged.events.to_le_bytes()).update(acknowledged.text.as_bytes());
         }
         hash.finalize().to_hex().to_string()
     }
@@ -254,6 +258,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
         Counts {
             events: self.recording.events.len() as u64,
             promises: self.scenario.history.promises.len() as u64,
+            acknowledged: self.recording.timeline.acknowledged.len() as u64,
             crash_points: self.points.points.len() as u64,
             crash_points_equal: self.points.equal as u64,
             crash_points_left_out: self.points.left_out as u64,
@@ -311,13 +316,15 @@ impl<'a, L: Laboratory> Run<'a, L> {
         let chosen: Vec<Vec<Choice>> = points.iter().enumerate().map(of_point).collect();
         let order = self.order();
         let mut states: Vec<State> = Vec::new();
-        let mut known: BTreeMap<StateId, usize> = BTreeMap::new();
+        let mut known: BTreeMap<(StateId, usize), usize> = BTreeMap::new();
         for round in 0..chosen.iter().map(Vec::len).max().unwrap_or(0) {
             for &number in &order {
                 let Some(choice) = chosen[number].get(round) else { continue };
                 counts.states_chosen += 1;
                 let id = points[number].media.state_id(choice);
-                if let Some(&known) = known.get(&id) {
+                // A check program sees what it is told, too.
+                let key = (id, points[number].told().count());
+                if let Some(&known) = known.get(&key) {
                     counts.states_equal += 1;
                     match states[known].at.iter_mut().find(|(point, _)| *point == number) {
                         // The same content without strict fences says more.
@@ -326,7 +333,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
                         None => states[known].at.push((number, choice.clone())),
                     }
                 } else if (states.len() as u64) < self.budget() {
-                    known.insert(id, states.len());
+                    known.insert(key, states.len());
                     states.push(State { id, at: vec![(number, choice.clone())] });
                 } else {
                     counts.states_left_out += 1;
@@ -391,7 +398,8 @@ impl<'a, L: Laboratory> Run<'a, L> {
 
     fn recover(&self, worker: &mut Worker<L>, state: &State) -> Result<Judged, HostError> {
         let (point, choice) = &state.at[0];
-        let recovered = torn::recover(worker, &self.points.points[*point].media, choice)?;
+        let at = &self.points.points[*point];
+        let recovered = torn::recover(worker, &at.media, choice, at.told())?;
         let faults = state.at.iter().map(|(point, _)| self.faults(&recovered.outcome, *point)).collect();
         let unknown = match &recovered.outcome {
             Outcome::Unknown(why) => Some(why.clone()),
@@ -423,9 +431,16 @@ impl<'a, L: Laboratory> Run<'a, L> {
             );
         }
         counts.promises_judged = promises.len() as u64;
+        let whole = states.iter().zip(judged).filter(|(_, judged)| judged.unknown.is_none());
+        let points =
+            whole.flat_map(|(state, _)| state.at.iter().map(|(point, _)| &self.points.points[*point]));
+        counts.acknowledged_judged = match self.scenario.check {
+            Some(_) => points.map(|point| point.told().count() as u64).max().unwrap_or(0),
+            None => 0,
+        };
         if self.points.points.is_empty() {
             inconclusive.push("there is no crash point".to_owned());
-        } else if promises.is_empty() && !self.is_partial() {
+        } else if promises.is_empty() && counts.acknowledged_judged == 0 && !self.is_partial() {
             inconclusive.push("no promise was judged".to_owned());
         }
         if self.skips_oracle() {

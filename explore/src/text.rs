@@ -152,8 +152,14 @@ impl Report {
         let counts = &self.counts;
         writeln!(
             f,
-            "  {} judgements, {} of {} promises judged",
-            counts.judged, counts.promises_judged, counts.promises
+            "  {} judgements, {} of {} promises judged{}",
+            counts.judged,
+            counts.promises_judged,
+            counts.promises,
+            match counts.acknowledged {
+                0 => String::new(),
+                all => format!(", {} of {all} acknowledgements", counts.acknowledged_judged),
+            }
         )
     }
 
@@ -229,6 +235,12 @@ fn write_finding(f: &mut Formatter, finding: &Finding, sampled: bool) -> fmt::Re
     }
     for store in &finding.stores {
         write_store(f, store)?;
+    }
+    if !finding.is_of_recording() && smallest.lost.is_empty() && finding.stores.is_empty() {
+        writeln!(
+            f,
+            "  no store in flight is behind it: what is missing was in memory only, as changes of names and sizes may be"
+        )?;
     }
     let console: Vec<&str> = finding.console.lines().rev().take(12).collect();
     if !console.is_empty() {

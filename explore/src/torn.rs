@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use persist::{Choice, CrashPoint};
 
+use crate::oracle::acknowledged::Acknowledged;
 use crate::recover::{Recovered, Worker};
 use crate::target::{HostError, Laboratory};
 
@@ -29,9 +30,10 @@ pub(crate) fn recover<L: Laboratory>(
     worker: &mut Worker<L>,
     media: &CrashPoint,
     choice: &Choice,
+    told: &Acknowledged,
 ) -> Result<Recovered, HostError> {
-    let recovered = worker.recover(&media.content(choice), &[], None)?;
-    lay_to_tearing(worker, media, choice, recovered)
+    let recovered = worker.recover(&media.content(choice), told, &[], None)?;
+    lay_to_tearing(worker, media, choice, told, recovered)
 }
 
 /// Lays damage of a state that has been recovered to tearing, where that is behind it.
@@ -39,13 +41,14 @@ pub(crate) fn lay_to_tearing<L: Laboratory>(
     worker: &mut Worker<L>,
     media: &CrashPoint,
     choice: &Choice,
+    told: &Acknowledged,
     mut recovered: Recovered,
 ) -> Result<Recovered, HostError> {
     let Some(others) = whole_and_missing(media, choice).filter(|_| recovered.outcome.is_corrupt()) else {
         return Ok(recovered);
     };
     for other in others {
-        if worker.recover(&media.content(&other), &[], None)?.outcome.is_corrupt() {
+        if worker.recover(&media.content(&other), told, &[], None)?.outcome.is_corrupt() {
             return Ok(recovered);
         }
     }

@@ -1,7 +1,9 @@
-//! User stacks. The guest agent is built with frame pointers and keeps its symbols (images/build.rs). Other programs
-//! have neither, so that nothing but the address is told of them.
+//! User stacks of the guest agent, which is built with frame pointers and keeps its symbols (images/build.rs), and the
+//! registers that a kernel stack keeps of the program that entered it. Other programs: `user_programs.rs`.
 
 use object::{Object, ObjectSection, ObjectSymbol, SymbolKind};
+
+use crate::user_unwind::UserRegisters;
 
 /// Longer stacks are cut: user memory is whatever the guest made it.
 const DEEPEST: usize = 64;
@@ -14,6 +16,9 @@ const KERNEL_STACK: u64 = 16 << 10;
 const PT_REGS: u64 = 168;
 const PT_REGS_RBP: u64 = 32;
 const PT_REGS_RIP: u64 = 128;
+const PT_REGS_RSP: u64 = 152;
+/// The others, in the order of `struct pt_regs`, by the numbers of their encoding.
+const PT_REGS_GENERAL: [usize; 15] = [15, 14, 13, 12, 5, 3, 11, 10, 9, 8, 0, 1, 2, 6, 7];
 const PT_REGS_CS: u64 = 136;
 
 /// Reads a word of guest memory at a linear address.
@@ -74,6 +79,11 @@ impl Agent {
         std::iter::once(first).chain(callers).collect()
     }
 
+    /// Whether the guest executes the agent's code there.
+    pub(crate) fn is_running(&self, rip: u64, read: Read) -> bool {
+        self.function_at(rip).is_some() && self.is_at(rip, read)
+    }
+
     /// The address in words. It counts to the function that holds what is `behind` bytes before it: a return address
     /// to that with the call.
     fn frame(&self, address: u64, behind: u64, read: Read) -> Option<String> {
@@ -117,6 +127,19 @@ fn addresses(rip: u64, rbp: u64, read: Read) -> Vec<u64> {
         frame = next;
     }
     addresses
+}
+
+/// The registers of the user program that entered the kernel and will go on at `rip`, from the kernel stack that `rsp`
+/// points into; none where they are not expected.
+pub(crate) fn saved_registers(rip: u64, rsp: u64, read: Read) -> Option<UserRegisters> {
+    saved_rbp(rip, rsp, read)?;
+    let registers = (rsp & !(KERNEL_STACK - 1)) + KERNEL_STACK - PT_REGS;
+    let mut encoded = [0; 16];
+    for (number, offset) in PT_REGS_GENERAL.into_iter().zip((0..).step_by(8)) {
+        encoded[number] = read(registers + offset)?;
+    }
+    encoded[4] = read(registers + PT_REGS_RSP)?;
+    Some(UserRegisters::new(rip, &encoded))
 }
 
 /// The user's RBP, if the saved registers are where they are expected: they must tell the same RIP.

@@ -54,6 +54,18 @@ impl Archive {
         self.entries.insert(path.to_string(), Entry { mode, device, data });
     }
 
+    /// Every file, by its path.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        let is_file = |entry: &Entry| entry.mode & 0o170_000 == FILE;
+        let files = self.entries.iter().filter(move |(_, entry)| is_file(entry));
+        files.map(|(path, entry)| (path.as_str(), entry.data.as_slice()))
+    }
+
+    /// Whether something is at the path.
+    pub(crate) fn has(&self, path: &str) -> bool {
+        self.entries.contains_key(path)
+    }
+
     /// Writes files, links and directories below `root`.
     pub(crate) fn unpack(&self, root: &Path) -> Result<()> {
         for (path, entry) in &self.entries {

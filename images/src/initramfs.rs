@@ -1,12 +1,15 @@
 //! The initramfs: the agent as /init, modules with the order to load them in, programs.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::apt::Package;
 use crate::cache::Cache;
+use crate::compile::compile;
 use crate::cpio::Archive;
-use crate::deb::Content;
+use crate::deb::{Content, Member};
 use crate::error::{Error, Result};
+use crate::executable;
 use crate::modules::Module;
 use crate::programs::{Programs, merged};
 
@@ -85,6 +88,67 @@ impl Initramfs {
         let inner = self.free(path)?;
         self.archive.symlink(&inner, target);
         Ok(self)
+    }
+
+    /// Compiles a C source file of the host and adds the program, with the shared libraries that it needs. `packages` are
+    /// those of Debian with the headers and libraries that it needs beside C's own; `flags` are for the compiler.
+    /// `#include <pmemsim.h>` talks to the simulator. Returns the packages.
+    ///
+    /// # Errors
+    /// [`Error::BadProgram`] with what the compiler says, and all that fetching can meet.
+    pub fn compiled(
+        &mut self,
+        cache: &Cache,
+        path: &str,
+        source: &Path,
+        packages: &[String],
+        flags: &[String],
+    ) -> Result<Vec<Package>> {
+        let compiled = compile(cache, source, packages, flags)?;
+        self.file(path, 0o755, compiled.program)?;
+        for Member { path, mode, content } in compiled.libraries {
+            let inner = path.to_string_lossy();
+            match content {
+                // What a package has brought is the same, or fits to the others of its package.
+                _ if self.archive.has(&inner) => (),
+                Content::File(bytes) => self.archive.file(&inner, mode, bytes),
+                Content::Symlink(target) => self.archive.symlink(&inner, &target.to_string_lossy()),
+            }
+        }
+        Ok(compiled.packages)
+    }
+
+    /// Whether a program of this name would be found, in a directory of PATH if it has no slash.
+    pub fn has_program(&self, name: &str) -> bool {
+        let at = |path: &str| self.archive.has(&merged(Path::new(path)).to_string_lossy());
+        match name.strip_prefix('/') {
+            Some(path) => at(path),
+            // Relative to the file system on persistent memory.
+            None if name.contains('/') => true,
+            None => ["usr/bin", "usr/sbin"].iter().any(|directory| at(&format!("{directory}/{name}"))),
+        }
+    }
+
+    /// Looks at the programs at these paths: whether a guest of this processor executes them, and whether it has the
+    /// interpreter and the shared libraries that they need, in full.
+    ///
+    /// # Errors
+    /// [`Error::BadProgram`]
+    pub fn check_programs(&self, paths: &[&str]) -> Result<()> {
+        let files: BTreeMap<&str, &[u8]> = self.archive.files().collect();
+        let names: BTreeSet<&str> =
+            files.keys().map(|path| path.rsplit('/').next().unwrap_or(path)).collect();
+        for path in paths {
+            let inner = merged(Path::new(path.trim_start_matches('/'))).to_string_lossy().into_owned();
+            let Some(bytes) = files.get(inner.as_str()) else { continue };
+            executable::check(path, bytes, &|name| names.contains(name) || self.archive.has(name))?;
+        }
+        Ok(())
+    }
+
+    /// Every file: its path without a leading slash, and its content.
+    pub fn files(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.archive.files()
     }
 
     fn free(&self, path: &str) -> Result<String> {

@@ -16,9 +16,11 @@ mod bzimage;
 mod cache;
 mod catalog;
 mod check;
+mod compile;
 mod cpio;
 mod deb;
 mod error;
+mod executable;
 mod ext4;
 mod filesystem;
 #[doc(hidden)]

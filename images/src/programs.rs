@@ -20,7 +20,7 @@ use crate::deb::{self, Content, Member};
 use crate::error::{Error, Result};
 
 /// Dependencies for installing and configuring, not for running.
-const NOT_NEEDED: [&str; 9] = [
+pub(crate) const NOT_NEEDED: [&str; 9] = [
     "dpkg",
     "debconf",
     "debianutils",
@@ -118,7 +118,7 @@ fn bad(program: &str, why: impl Into<String>) -> Error {
     Error::BadProgram { program: program.into(), why: why.into() }
 }
 
-fn put(place: &Path, member: &Member) -> Result<()> {
+pub(crate) fn put(place: &Path, member: &Member) -> Result<()> {
     create_dir(place.parent().expect("it lies below the tree's root"))?;
     let fail = || Error::io("write", place);
     match &member.content {
@@ -314,7 +314,7 @@ pub(crate) fn merged(path: &Path) -> PathBuf {
 }
 
 /// The package's files, those that no program needs aside.
-fn unpack(deb: &Path) -> Result<BTreeMap<PathBuf, Member>> {
+pub(crate) fn unpack(deb: &Path) -> Result<BTreeMap<PathBuf, Member>> {
     let mut files = BTreeMap::new();
     let wanted = |path: &Path| !LEFT_OUT.iter().any(|dir| path.starts_with(dir));
     deb::read(deb, wanted, |member| {
@@ -325,7 +325,7 @@ fn unpack(deb: &Path) -> Result<BTreeMap<PathBuf, Member>> {
 }
 
 /// Names of the packages it depends on; of alternatives the first.
-fn depends(deb: &Path) -> Result<Vec<String>> {
+pub(crate) fn depends(deb: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     for field in ["Pre-Depends", "Depends"] {
         names.extend(first_alternatives(&deb::field(deb, field)?));

@@ -283,14 +283,16 @@ fn below<'a, L: Laboratory>(
     root: Root,
 ) -> Result<Run<'a, L>, HostError> {
     let mut worker = Worker::new(scenario, run.laboratory)?;
+    let told = root.told();
     let model = run.model.holding(root.content);
-    let recovery = record(&mut worker, &model.holding, None, &mut |_, _| None)?;
+    let recovery = record(&mut worker, &model.holding, &told, None, &mut |_, _| None)?;
     let Recovery { recovered, mut events, phases } = recovery;
     let watched = plant::watched_in_recovery(scenario, run.laboratory);
     let dropped = plant::drop_replayed(scenario, &watched, &mut events);
     let expectations: Vec<_> = root.ways.iter().map(|way| way.expectation.clone()).collect();
     let points = points_of(&events, &model, &expectations);
-    let timeline = Timeline { promises: run.recording.timeline.promises.clone(), ..Timeline::default() };
+    let Timeline { promises, acknowledged, .. } = run.recording.timeline.clone();
+    let timeline = Timeline { promises, acknowledged, ..Timeline::default() };
     let recording = Recording {
         events,
         timeline,

@@ -8,6 +8,7 @@ use persist::{Domain, Event, EventKind, Overlay, Platform};
 
 use crate::conversation::{Conversation, Limits, Trouble};
 use crate::model::Model;
+use crate::oracle::acknowledged::Acknowledged;
 use crate::oracle::expectation::Expectation;
 use crate::plant;
 use crate::points::{self, Point, Points};
@@ -28,6 +29,7 @@ pub(crate) struct Recovery {
 pub(crate) fn record<L: Laboratory>(
     worker: &mut Worker<L>,
     content: &Overlay,
+    told: &Acknowledged,
     first: Option<u64>,
     at_event: AtEvent<L::Target>,
 ) -> Result<Recovery, HostError> {
@@ -43,7 +45,7 @@ pub(crate) fn record<L: Laboratory>(
     let mut look = Look::default();
     let mut conversation = Conversation::new(&mut worker.target, Limits::of_recovery(&scenario.limits));
     let looked = loop {
-        match look.next(scenario, &mut conversation) {
+        match look.next(scenario, told, &mut conversation) {
             Ok(Looked::Done(phase)) => phases.push((phase, conversation.target.event_count())),
             Ok(Looked::Failed(why)) => break Ok(Some(why)),
             Ok(Looked::End) => break Ok(None),

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Way, recording};
 use crate::ledger;
 use crate::options::OnProgress;
+use crate::oracle::acknowledged::Acknowledged;
 use crate::points::Point;
 use crate::recover::{Outcome, Worker};
 use crate::run::{Judged, Run, State};
@@ -22,6 +23,13 @@ pub(crate) struct Root {
     pub content: Overlay,
     /// One for each of the different things that may be found, at the crash points of which it is a state.
     pub ways: Vec<Way>,
+}
+
+impl Root {
+    /// What the check program is told when the power does not go again: it is the same on every way.
+    pub fn told(&self) -> Acknowledged {
+        self.ways.first().map(|way| way.expectation.told.clone()).unwrap_or_default()
+    }
 }
 
 /// The roots, and how they were chosen.
@@ -106,12 +114,12 @@ fn candidates<L: Laboratory>(
 ) -> Vec<Candidate> {
     let points = &run.points.points;
     let mut found: Vec<Candidate> = Vec::new();
-    let mut known: BTreeMap<StateId, usize> = BTreeMap::new();
+    let mut known: BTreeMap<(StateId, usize), usize> = BTreeMap::new();
     let mut add = |id: StateId, point: usize, choice: Choice| {
         if points[point].is_only_strict(&choice) {
             return;
         }
-        let number = *known.entry(id).or_insert(found.len());
+        let number = *known.entry((id, points[point].told().count())).or_insert(found.len());
         match found.get_mut(number) {
             Some(candidate) if candidate.at.iter().any(|(other, _)| *other == point) => (),
             Some(candidate) => candidate.at.push((point, choice)),
@@ -161,7 +169,8 @@ fn try_all<L: Laboratory>(
         let candidate = &candidates[unit];
         let (point, choice) = &candidate.at[0];
         let content = run.points.points[*point].media.content(choice);
-        let recovery = recording::record(worker, &content, None, &mut |_, _| None)?;
+        let told = run.points.points[*point].told();
+        let recovery = recording::record(worker, &content, told, None, &mut |_, _| None)?;
         let outcome = &recovery.recovered.outcome;
         let fine = matches!(outcome, Outcome::Found(_))
             && candidate.at.iter().all(|(point, _)| run.faults(outcome, *point).is_empty());

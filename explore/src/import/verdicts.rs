@@ -170,11 +170,14 @@ impl<L: Laboratory> Recoveries<'_, L> {
             let id = point.media.state_id(&choice);
             let digest = match self.known.get(&id) {
                 Some(known) => *known,
-                None => match self.worker.recover(&point.media.content(&choice), &[], None)?.outcome {
-                    Outcome::Unknown(why) => return Ok(Err(why)),
-                    Outcome::Found(tree) => Some(digest(&tree)),
-                    _ => None,
-                },
+                None => {
+                    match self.worker.recover(&point.media.content(&choice), point.told(), &[], None)?.outcome
+                    {
+                        Outcome::Unknown(why) => return Ok(Err(why)),
+                        Outcome::Found(tree) => Some(digest(&tree)),
+                        _ => None,
+                    }
+                }
             };
             self.known.insert(id, digest);
             came.digests.insert(digest);

@@ -1,12 +1,13 @@
 //! Lazy exploration against recovering crash states one by one: every state has to come out as the leaf says that
 //! stands for it, to the last byte of what is found and of what the guest says.
 
-use persist::{Choice, CrashPoint};
+use persist::Choice;
 
 use super::recovery::{Checks, Leaf, Recovery};
 use super::search::{Limits, search};
 use super::{SETS, Searched};
 use crate::options::RunOptions;
+use crate::points::Point;
 use crate::recover::{Outcome, Worker};
 use crate::run::prepare;
 use crate::scenario::Scenario;
@@ -47,7 +48,7 @@ pub fn compare<L: Laboratory>(
         let media = &point.media;
         let mut leaves: Vec<Known> = Vec::new();
         let mut checks = Checks::default();
-        let mut recovery = Recovery::begin(&mut worker, &mut checks, media)?;
+        let mut recovery = Recovery::begin(&mut worker, &mut checks, media, point.told())?;
         let limits = Limits { branches: run.branches(), sets: SETS };
         let searched = search(&mut recovery, media.partial(), limits, &|| false, |known, leaf| {
             leaves.push((known.known().map(|(line, content)| (line, *content)).collect(), leaf));
@@ -65,7 +66,7 @@ pub fn compare<L: Laboratory>(
         };
         for choice in choices {
             comparison.states += 1;
-            let difference = differs(&run.model.media, &mut worker, media, &choice, &leaves, searched)?;
+            let difference = differs(&run.model.media, &mut worker, point, &choice, &leaves, searched)?;
             comparison.differences.extend(difference.map(|what| {
                 format!("behind {} events, state {}: {what}", point.events, media.state_id(&choice))
             }));
@@ -78,12 +79,12 @@ pub fn compare<L: Laboratory>(
 fn differs<L: Laboratory>(
     initial: &std::sync::Arc<dyn persist::Media>,
     worker: &mut Worker<L>,
-    media: &CrashPoint,
+    point: &Point,
     choice: &Choice,
     leaves: &[Known],
     searched: Searched,
 ) -> Result<Option<String>, HostError> {
-    let content = media.content(choice);
+    let content = point.media.content(choice);
     let line = |addr: u64| content.line(addr).copied().unwrap_or_else(|| initial.line(addr));
     let agrees = |known: &&Known| known.0.iter().all(|(addr, content)| line(*addr) == *content);
     let mut agreeing = leaves.iter().filter(agrees);
@@ -98,7 +99,7 @@ fn differs<L: Laboratory>(
         Some(tree) => leaf.outcome.with_tree(tree.filled(&content, |addr| initial.line(addr))),
         None => leaf.outcome.clone(),
     };
-    let recovered = worker.recover(&content, &[], None)?;
+    let recovered = worker.recover(&content, point.told(), &[], None)?;
     let what = if lazily.digest() != recovered.outcome.digest() {
         format!("found {}, lazily {}", words(&recovered.outcome), words(&lazily))
     } else if leaf.console != recovered.console {

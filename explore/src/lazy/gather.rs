@@ -152,7 +152,7 @@ impl<'r, 'a, L: Laboratory> Gathered<'r, 'a, L> {
         let leaf = self.leaves.iter().find(|(lines, _)| lines.iter().all(|(addr, it)| line(*addr) == *it));
         let damaged = match leaf {
             Some((_, damaged)) => *damaged,
-            None => worker.recover(&content, &[], None)?.outcome.is_corrupt(),
+            None => worker.recover(&content, self.run.told(self.task), &[], None)?.outcome.is_corrupt(),
         };
         known.insert(id, damaged);
         Ok(damaged)

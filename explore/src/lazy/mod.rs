@@ -23,6 +23,7 @@ pub(crate) use self::search::{Cut, Searched};
 use self::search::{Limits, search};
 use crate::ledger;
 use crate::options::OnProgress;
+use crate::oracle::acknowledged::Acknowledged;
 use crate::oracle::judge::Fault;
 use crate::points::Point;
 use crate::recover::{Outcome, Worker};
@@ -45,12 +46,15 @@ pub(crate) struct Explored {
     pub inconclusive: Vec<String>,
 }
 
-/// Crash points with the same media: one search serves them all.
+/// Crash points with the same media, where the check program is told the same: one search serves them all.
 struct Task {
     points: Vec<usize>,
     /// Under strict fences: without them.
     plain: bool,
 }
+
+/// What tells tasks apart: the media, whether strict fences are left out, and how much the check program is told of.
+type TaskKey = ([u8; 32], bool, usize);
 
 /// What came of a task.
 #[derive(Serialize, Deserialize)]
@@ -132,15 +136,17 @@ impl<L: Laboratory> Run<'_, L> {
         Ok(explored)
     }
 
-    /// Crash points whose media are the same, and under strict fences those without them, too.
+    /// Crash points whose media are the same, and under strict fences those without them, too. A check program sees what
+    /// it is told, so what it is told must be the same.
     fn tasks(&self) -> Vec<Task> {
-        let mut known: BTreeMap<([u8; 32], bool), usize> = BTreeMap::new();
+        let mut known: BTreeMap<TaskKey, usize> = BTreeMap::new();
         let mut tasks: Vec<Task> = Vec::new();
         for (number, point) in self.points.points.iter().enumerate() {
             let plain = point.without_strict.as_ref().filter(|_| !point.media.handed_over().is_empty());
             let readings = plain.map(|media| (media, true)).into_iter().chain([(&point.media, false)]);
             for (media, plain) in readings {
-                let task = *known.entry((media_key(media), plain)).or_insert_with(|| {
+                let told = point.told().count();
+                let task = *known.entry((media_key(media), plain, told)).or_insert_with(|| {
                     tasks.push(Task { points: Vec::new(), plain });
                     tasks.len() - 1
                 });
@@ -153,6 +159,10 @@ impl<L: Laboratory> Run<'_, L> {
     fn media(&self, task: &Task) -> &CrashPoint {
         let point = &self.points.points[task.points[0]];
         point.without_strict.as_ref().filter(|_| task.plain).unwrap_or(&point.media)
+    }
+
+    fn told(&self, task: &Task) -> &Acknowledged {
+        self.points.points[task.points[0]].told()
     }
 
     fn state(&self, task: &Task, choice: &Choice) -> State {
@@ -206,7 +216,7 @@ impl<L: Laboratory> Run<'_, L> {
     ) -> Result<Done, HostError> {
         let media = self.media(task);
         let mut gathered = Gathered::new(self, task);
-        let mut recovery = Recovery::begin(worker, checks, media)?;
+        let mut recovery = Recovery::begin(worker, checks, media, self.told(task))?;
         let limits = Limits { branches, sets: SETS };
         let interrupted = || self.interrupted();
         let mut searched = search(&mut recovery, media.partial(), limits, &interrupted, |known, leaf| {
@@ -233,9 +243,10 @@ impl<L: Laboratory> Run<'_, L> {
         found: &mut Found,
     ) -> Result<Option<String>, HostError> {
         let media = self.media(task);
-        let recovered = worker.recover(&media.content(&found.choice), &[], None)?;
+        let told = self.told(task);
+        let recovered = worker.recover(&media.content(&found.choice), told, &[], None)?;
         let same = recovered.outcome.digest() == found.outcome && recovered.warnings == found.judged.warnings;
-        let recovered = torn::lay_to_tearing(worker, media, &found.choice, recovered)?;
+        let recovered = torn::lay_to_tearing(worker, media, &found.choice, told, recovered)?;
         found.judged.faults = self.faults_of(task, &recovered.outcome);
         found.judged.shape = recovered.outcome.shape();
         let point = self.points.points[task.points[0]].events;

@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use super::search::{Reached, Subject};
 use crate::conversation::{Conversation, Heard, Limits, Trouble};
+use crate::oracle::acknowledged::Acknowledged;
 use crate::oracle::judge::Tree;
 use crate::recover::{Look, Outcome, PAGE, Worker, ended, tree};
 use crate::target::{Checked, HostError, Laboratory, Target};
@@ -25,6 +26,8 @@ pub(crate) struct Recovery<'w, 'a, L: Laboratory> {
     worker: &'w mut Worker<'a, L>,
     /// What the checker said, by what it was given: it says the same about the same.
     checks: &'w mut Checks,
+    /// What the check program is told.
+    told: Acknowledged,
     now: Progress,
     levels: Vec<Progress>,
 }
@@ -49,6 +52,7 @@ impl<'w, 'a, L: Laboratory> Recovery<'w, 'a, L> {
         worker: &'w mut Worker<'a, L>,
         checks: &'w mut Checks,
         media: &CrashPoint,
+        told: &Acknowledged,
     ) -> Result<Self, HostError> {
         worker.rewind();
         for (address, line) in media.content(&media.nothing()).lines() {
@@ -60,14 +64,14 @@ impl<'w, 'a, L: Laboratory> Recovery<'w, 'a, L> {
         worker.target.take_console();
         let page = |(address, _): &(u64, u64)| address - address % PAGE as u64;
         let now = Progress { changed: undecided.iter().map(page).collect(), ..Progress::default() };
-        Ok(Recovery { worker, checks, now, levels: Vec::new() })
+        Ok(Recovery { worker, checks, told: told.clone(), now, levels: Vec::new() })
     }
 
     fn look(&mut self) -> Result<Option<String>, Trouble> {
         let Worker { target, scenario, .. } = &mut *self.worker;
         let heard = std::mem::take(&mut self.now.heard);
         let mut conversation = Conversation::go_on(target, Limits::of_recovery(&scenario.limits), heard);
-        let result = self.now.look.go_on(scenario, &mut conversation);
+        let result = self.now.look.go_on(scenario, &self.told, &mut conversation);
         self.now.heard = conversation.heard;
         result
     }
@@ -91,7 +95,8 @@ impl<'w, 'a, L: Laboratory> Recovery<'w, 'a, L> {
             .map(|(_, origin)| origin & !63)
             .collect();
         if lines.is_empty() {
-            return Ok(self.end(Outcome::checked(tree, checked.health)));
+            let outcome = Outcome::checked(tree, checked.health);
+            return Ok(self.end(outcome.broken_by(self.now.heard.broken.clone())));
         }
         lines.sort_unstable();
         lines.dedup();

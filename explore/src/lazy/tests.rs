@@ -321,7 +321,9 @@ fn by_brute_force(run: &Run<ToyLaboratory>, worker: &mut Worker<ToyLaboratory>, 
     let media = &run.points.points[point].media;
     let mut possible = Possible::default();
     for choice in media.all() {
-        let outcome = torn::recover(worker, media, &choice).expect("a toy has no host trouble").outcome;
+        let outcome = torn::recover(worker, media, &choice, run.points.points[point].told())
+            .expect("a toy has no host trouble")
+            .outcome;
         possible.0.insert(outcome.shape());
         let faults = run.faults(&outcome, point).into_iter();
         possible.1.extend(faults.map(|fault| (fault.class, fault.promise, fault.subject)));

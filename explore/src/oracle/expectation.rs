@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use guest_protocol::Pattern;
 
+use super::acknowledged::{Acknowledged, Acknowledgement};
 use super::history::{
     AttributeChange, ContentChange, FileHistory, FileId, FileKind, History, NameChange, SizeChange, Term,
     Unit,
@@ -18,6 +20,8 @@ pub(crate) struct Timeline {
     pub commands: Vec<(u64, u64)>,
     /// For each promise, how many events came before it held, itself included.
     pub promises: BTreeMap<u32, u64>,
+    /// What programs acknowledged, in order.
+    pub acknowledged: Arc<[Acknowledgement]>,
 }
 
 impl Timeline {
@@ -44,6 +48,8 @@ pub(crate) struct Expectation {
     pub programs_ran: bool,
     /// Promises that hold here.
     pub promises: Vec<u32>,
+    /// What the check program is told.
+    pub told: Acknowledged,
 }
 
 /// Names that change together.
@@ -99,6 +105,7 @@ pub(crate) fn expect(history: &History, timeline: &Timeline, events: u64) -> Exp
         order: context.order(),
         programs_ran: history.programs_ran,
         promises: promises.clone(),
+        told: Acknowledged::behind(&timeline.acknowledged, events),
     }
 }
 

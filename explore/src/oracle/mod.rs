@@ -1,5 +1,6 @@
 //! What the steps promise, and whether what was found after a power loss keeps it.
 
+pub(crate) mod acknowledged;
 pub(crate) mod expectation;
 pub(crate) mod history;
 pub(crate) mod judge;

@@ -6,6 +6,7 @@ mod number;
 mod platforms;
 mod points;
 mod poison;
+mod programs;
 mod regions;
 mod sampled;
 mod schema;
@@ -24,8 +25,8 @@ pub use self::platforms::Claim;
 pub use self::points::PointRule;
 pub use self::regions::{Interface, Region};
 pub use self::schema::{
-    Dropped, Filesystem, LimitOptions, Machine, MetadataPolicy, NamesPolicy, Namespace, OracleOptions, Plant,
-    SCHEMA,
+    Check, Dropped, Filesystem, GuestFile, LimitOptions, Machine, MetadataPolicy, NamesPolicy, Namespace,
+    OracleOptions, Plant, SCHEMA,
 };
 use crate::oracle::history::History;
 use crate::verdict::Class;
@@ -61,6 +62,8 @@ pub struct Scenario {
     pub limits: LimitOptions,
     /// `[oracle]`
     pub oracle: OracleOptions,
+    /// `[check]`
+    pub check: Option<Check>,
     /// `[plant]`
     pub plant: Option<Plant>,
     /// The text it was read from: a report carries it, so that a replay needs nothing else.
@@ -215,6 +218,7 @@ impl Scenario {
         check_limits(&source, &document.limits)?;
         let crash = check_crash(&source, &document.crash)?;
         check_marker(&source, &document)?;
+        programs::check(&source, &document)?;
         let program = steps::compile(&source, &document.step, document.oracle)?;
         let media_errors = media_errors(&source, &document, &regions)?;
         let mutants = mutants::compile(&source, document.mutant)?;
@@ -234,6 +238,7 @@ impl Scenario {
             crash,
             limits: document.limits,
             oracle: document.oracle,
+            check: document.check,
             plant: document.plant,
             text: text.to_owned(),
             steps: program.steps,
@@ -298,7 +303,9 @@ fn check_limits(source: &Source, limits: &LimitOptions) -> Result<(), ScenarioEr
 fn check_marker(source: &Source, document: &schema::Document) -> Result<(), ScenarioError> {
     let Some(marker) = &document.crash.from_marker else { return Ok(()) };
     let number = *marker.get_ref();
-    if document.step.iter().any(|step| step.get_ref().marker == Some(number)) {
+    // Programs make markers, too.
+    let can_be = |step: &schema::RawStep| step.marker == Some(number) || step.exec.is_some();
+    if document.step.iter().any(|step| can_be(step.get_ref())) {
         return Ok(());
     }
     let what =

@@ -1,5 +1,7 @@
 //! The TOML form of a scenario, version 1. Unknown keys are errors.
 
+use std::path::PathBuf;
+
 use persist::Platform;
 use serde::Deserialize;
 use toml::Spanned;
@@ -45,6 +47,8 @@ pub(super) struct Document {
     #[serde(default)]
     pub oracle: OracleOptions,
     #[serde(default)]
+    pub check: Option<Check>,
+    #[serde(default)]
     pub plant: Option<Plant>,
     #[serde(default)]
     pub mutant: Vec<RawMutant>,
@@ -71,6 +75,44 @@ pub struct Machine {
     /// Debian programs, by package name, that the initramfs also holds.
     #[serde(default)]
     pub programs: Vec<String>,
+    /// The user's own files, that the initramfs also holds.
+    #[serde(default)]
+    pub files: Vec<GuestFile>,
+}
+
+/// A file of the initramfs, executable; its content is exactly one of `text`, `from` and `c`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestFile {
+    /// Where it is in the guest: an absolute path.
+    pub to: String,
+    /// What is in it.
+    pub text: Option<String>,
+    /// A file of the host, as it is there.
+    pub from: Option<PathBuf>,
+    /// A C source file of the host: the program that Debian's headers and libraries make of it.
+    pub c: Option<PathBuf>,
+    /// Debian packages with headers and libraries that `c` needs besides those of C itself.
+    #[serde(default)]
+    pub packages: Vec<String>,
+    /// Arguments of the compiler for `c`.
+    #[serde(default)]
+    pub flags: Vec<String>,
+}
+
+/// `[check]`: a program that says of a recovered file system whether what had been acknowledged is there.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Check {
+    /// Program and arguments: exit code 0 says that everything is kept.
+    pub command: Vec<String>,
+    /// What it is when the program says that something is not kept.
+    #[serde(default = "lost")]
+    pub broken: Class,
+}
+
+fn lost() -> Class {
+    Class::Lost
 }
 
 fn default_memory() -> Bytes {
@@ -254,6 +296,7 @@ pub(super) struct RawStep {
     pub msync: Option<RawRange>,
     pub munmap: Option<String>,
     pub exec: Option<Vec<String>>,
+    pub acknowledge: Option<Acknowledge>,
     pub marker: Option<u32>,
     pub promise: Option<RawPromise>,
     pub observe: Option<String>,
@@ -271,6 +314,14 @@ pub(super) struct RawFileRange {
     pub file: String,
     pub at: Option<Bytes>,
     pub bytes: Option<Bytes>,
+}
+
+/// How the program of an `exec` step acknowledges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Acknowledge {
+    /// Every line of its standard output is an acknowledgement.
+    Stdout,
 }
 
 /// The error, or the signal, that a step is to end with.

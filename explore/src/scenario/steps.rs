@@ -4,8 +4,8 @@ use guest_protocol::{Command, Fence, Op, Pattern};
 use toml::Spanned;
 
 use super::schema::{
-    Errno, FallocateMode, OracleOptions, PatternName, RawFileRange, RawFlush, RawPromise, RawPromiseTable,
-    RawSetXattr, RawStep,
+    Acknowledge, Errno, FallocateMode, OracleOptions, PatternName, RawFileRange, RawFlush, RawPromise,
+    RawPromiseTable, RawSetXattr, RawStep,
 };
 use super::{Lost, Planned, ScenarioError, Source, Step};
 use crate::oracle::history::History;
@@ -192,6 +192,9 @@ impl Compiler {
         }
         if step.scrub == Some(false) {
             return refuse("scrub", "write true, or leave the step out");
+        }
+        if step.acknowledge.is_some() && step.exec.is_none() {
+            return refuse("acknowledge", "stands beside exec only");
         }
         if step.sync == Some(false) || step.syncfs == Some(false) {
             return refuse("sync", "write true, or leave the step out");
@@ -439,7 +442,11 @@ impl Compiler {
                 return refuse("exec", "names no program");
             }
             self.model.history.programs_ran = true;
-            self.push(Command::Exec { argv: argv.clone() });
+            let argv = argv.clone();
+            self.push(match step.acknowledge {
+                Some(Acknowledge::Stdout) => Command::ExecHeard { argv },
+                None => Command::Exec { argv },
+            });
         }
         if let Some(id) = step.marker {
             self.push(Command::Marker { id });
@@ -571,10 +578,20 @@ fn describe(command: &Command) -> String {
         Command::Touch { map, .. } => format!("touch {map}"),
         Command::Msync { map, .. } => format!("msync {map}"),
         Command::Munmap { map } => format!("munmap {map}"),
-        Command::Exec { argv } => format!("exec {}", argv.join(" ")),
+        Command::Exec { argv } | Command::ExecHeard { argv } => {
+            format!("exec {}", shortened(&argv.join(" ")))
+        }
         Command::Promise { id } => format!("promise {id}"),
         other => format!("{other:?}").to_lowercase(),
     }
+}
+
+/// The first line, and not too much of it.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 100;
+    let line = text.lines().next().unwrap_or_default();
+    let short: String = line.chars().take(MOST).collect();
+    if short == text { short } else { format!("{short} ...") }
 }
 
 fn describe_op(op: &Op) -> String {

@@ -1,15 +1,11 @@
 //! Commands to what does them.
 
-use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
-use std::process;
-
 use guest_protocol::{Command, MOUNT, Reply, call};
 
 use crate::files::{self, errno};
 use crate::host::Host;
 use crate::maps::Maps;
-use crate::{exercise, nd, observe, sys};
+use crate::{exercise, nd, observe, programs, sys};
 
 /// How a command fails is a reply, too.
 pub type Outcome = Result<(), Reply>;
@@ -24,7 +20,9 @@ impl Guest {
     #[inline(never)]
     pub fn execute(&mut self, host: &mut Host, command: &Command) -> Reply {
         let outcome = match command {
-            Command::Exec { argv } => return exec(argv),
+            Command::Exec { argv } => return programs::exec(argv),
+            Command::ExecHeard { argv } => return programs::exec_heard(host, argv),
+            Command::Check { argv, acknowledged } => return programs::check(argv, acknowledged),
             Command::Marker { .. }
             | Command::Promise { .. }
             | Command::Observe { .. }
@@ -144,17 +142,4 @@ fn mount(region: u32, fs: &str, options: &str) -> Outcome {
         }
     }
     sys::mount(&device.to_string_lossy(), MOUNT, fs, flags, &data.join(",")).map_err(errno("mount"))
-}
-
-fn exec(argv: &[String]) -> Reply {
-    let Some((program, arguments)) = argv.split_first() else {
-        return Reply::Bad { why: "exec needs a program".into() };
-    };
-    let mut command = process::Command::new(program);
-    command.args(arguments).current_dir(Path::new(MOUNT)).env_clear();
-    command.env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", "/").env("LC_ALL", "C");
-    match command.status() {
-        Ok(status) => Reply::Exited { status: status.into_raw() },
-        Err(error) => errno("exec")(error),
-    }
 }

@@ -5,7 +5,7 @@ use std::arch::asm;
 use std::fs::File;
 use std::io::{self, Read};
 
-use guest_protocol::{Command, MAX_MESSAGE, Observation, PORT, Reply, VERSION, call};
+use guest_protocol::{Command, MAX_ACKNOWLEDGEMENT, MAX_MESSAGE, Observation, PORT, Reply, VERSION, call};
 use serde::Serialize;
 
 use crate::{script, sys};
@@ -89,6 +89,17 @@ impl Host {
         let short = Reply::Bad { why: "the reply is too long to be sent".into() };
         let length = [reply, &short].into_iter().find_map(|reply| self.encode(reply));
         self.send(call::DONE, length.unwrap_or(0));
+    }
+
+    /// One [`call::ACKNOWLEDGE`].
+    pub fn acknowledge(&mut self, line: &[u8]) {
+        if !self.there {
+            println!("acknowledged {}", String::from_utf8_lossy(line));
+            return;
+        }
+        let length = line.len().min(MAX_ACKNOWLEDGEMENT);
+        self.buffer[..length].copy_from_slice(&line[..length]);
+        self.send(call::ACKNOWLEDGE, length);
     }
 
     pub fn observe(&mut self, observation: &Observation) {

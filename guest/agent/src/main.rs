@@ -11,6 +11,7 @@ mod host;
 mod maps;
 mod nd;
 mod observe;
+mod programs;
 mod race;
 mod script;
 mod signals;

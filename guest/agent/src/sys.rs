@@ -118,6 +118,22 @@ pub fn reap() {
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), libc::WNOHANG) } > 0 {}
 }
 
+/// Whether this process goes before all others: SCHED_FIFO, which its children do not inherit.
+pub fn come_first(first: bool) {
+    let (policy, priority) = if first { (libc::SCHED_FIFO, 1) } else { (libc::SCHED_OTHER, 0) };
+    let parameter = libc::sched_param { sched_priority: priority };
+    // SAFETY: the parameter lives until the call returns. A kernel that refuses leaves everything as it was.
+    unsafe { libc::sched_setscheduler(0, policy | libc::SCHED_RESET_ON_FORK, &parameter) };
+}
+
+/// Kills every process but this one, which is init, and waits until they are gone.
+pub fn end_all_others() {
+    // SAFETY: touches no memory of ours; the kernel spares init and the caller.
+    unsafe { libc::kill(-1, libc::SIGKILL) };
+    // SAFETY: a null status pointer is allowed.
+    while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {}
+}
+
 /// Powers off; when the kernel cannot, waits for ever.
 pub fn power_off() -> ! {
     loop {

@@ -19,6 +19,9 @@ pub const VERSION: u32 = 5;
 /// Largest encoded [`Command`], [`Reply`] or [`Observation`], in bytes.
 pub const MAX_MESSAGE: usize = 1 << 20;
 
+/// What is kept of the output of a check program, in bytes.
+pub const MAX_CHECK_OUTPUT: usize = 4096;
+
 /// Directory of the guest below which every path of a command lies.
 pub const MOUNT: &str = "/mnt/pmem";
 
@@ -42,7 +45,13 @@ pub mod call {
     pub const OBSERVE: u32 = 8;
     /// RDI, RSI = a line of text for the log.
     pub const LOG: u32 = 9;
+    /// RDI, RSI = a line of text, at most [`crate::MAX_ACKNOWLEDGEMENT`] bytes, by which a program acknowledges something
+    /// to its user: from here on it has to survive power losses. The check program is told all that were made before.
+    pub const ACKNOWLEDGE: u32 = 10;
 }
+
+/// Longest text of an acknowledgement, in bytes.
+pub const MAX_ACKNOWLEDGEMENT: usize = 4096;
 
 /// What the simulator wants done. Paths are relative to [`MOUNT`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,6 +214,21 @@ pub enum Command {
         /// Program and arguments.
         argv: Vec<String>,
     },
+    /// The same, and every line that the program writes to its standard output is a [`call::ACKNOWLEDGE`], made before
+    /// the program goes on.
+    ExecHeard {
+        /// Program and arguments.
+        argv: Vec<String>,
+    },
+    /// Ends all other processes, runs a program as [`Command::Exec`] does, and ends what it leaves behind. The reply is
+    /// [`Reply::Checked`].
+    Check {
+        /// Program and arguments.
+        argv: Vec<String>,
+        /// What had been acknowledged, in order: the program reads it from its standard input, a line each, and from the
+        /// file that `PMEMSIM_ACKNOWLEDGED` in its environment names.
+        acknowledged: Vec<String>,
+    },
     /// [`call::MARKER`]
     Marker {
         /// Number.
@@ -363,6 +387,13 @@ pub enum Reply {
     Exited {
         /// Raw wait status.
         status: i32,
+    },
+    /// [`Command::Check`] ended.
+    Checked {
+        /// Raw wait status.
+        status: i32,
+        /// What it wrote to its standard output and error, at most [`MAX_CHECK_OUTPUT`] bytes, then cut off.
+        output: String,
     },
     /// The command itself makes no sense (unknown mapping, range outside of it).
     Bad {
