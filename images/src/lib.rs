@@ -12,12 +12,14 @@
 //! ```
 
 mod apt;
+mod btt;
 mod bzimage;
 mod cache;
 mod catalog;
 mod check;
 mod cpio;
 mod deb;
+mod device;
 mod error;
 mod ext4;
 mod filesystem;
@@ -40,6 +42,7 @@ pub use apt::Package;
 pub use cache::Cache;
 pub use catalog::{Entry, fetch, list};
 pub use check::{Checker, Fsck};
+pub use device::{Device, Namespace};
 pub use error::{Error, Result};
 pub use filesystem::{Filesystem, FilesystemKind};
 pub use initramfs::{AGENT, Initramfs};
@@ -47,7 +50,7 @@ pub use kernel::Kernel;
 pub use modules::Module;
 pub use namespace::{DATA_OFFSET, untouched_word};
 pub use own_kernel::build_kernel;
-pub use pmem::{ImageSpec, Namespace, PmemImage, pmem_image};
+pub use pmem::{ImageSpec, PmemImage, pmem_image};
 
 /// The modules that an NVDIMM described by ACPI needs.
 pub const PMEM_MODULES: [&str; 4] = ["libnvdimm", "nfit", "nd_btt", "nd_pmem"];

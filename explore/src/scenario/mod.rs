@@ -13,6 +13,7 @@ mod steps;
 use std::path::Path;
 
 use guest_protocol::Command;
+pub use images::Namespace;
 use toml::Spanned;
 
 pub use self::error::ScenarioError;
@@ -23,8 +24,7 @@ pub use self::platforms::Claim;
 pub use self::points::PointRule;
 pub use self::regions::{Interface, Region};
 pub use self::schema::{
-    Dropped, Filesystem, LimitOptions, Machine, MetadataPolicy, NamesPolicy, Namespace, OracleOptions, Plant,
-    SCHEMA,
+    Dropped, Filesystem, LimitOptions, Machine, MetadataPolicy, NamesPolicy, OracleOptions, Plant, SCHEMA,
 };
 use crate::oracle::history::History;
 use crate::verdict::Class;
@@ -189,6 +189,7 @@ impl Scenario {
         }
         check_machine(&source, &document)?;
         let regions = regions::compile(&source, &document)?;
+        check_mount(&source, &document, &regions[0])?;
         check_limits(&source, &document.limits)?;
         let crash = check_crash(&source, &document.crash)?;
         check_marker(&source, &document)?;
@@ -239,6 +240,16 @@ fn check_machine(source: &Source, document: &schema::Document) -> Result<(), Sce
         return wrong(&["filesystem", "type"], what);
     }
     Ok(())
+}
+
+/// A BTT has no DAX, and a mount that asks for it fails.
+fn check_mount(source: &Source, document: &schema::Document, region: &Region) -> Result<(), ScenarioError> {
+    let asks = |option: &str| matches!(option, "dax" | "dax=always");
+    if !matches!(region.namespace, Namespace::Btt { .. }) || !document.filesystem.mount.split(',').any(asks) {
+        return Ok(());
+    }
+    let what = "the file system is on a BTT, which has no DAX: leave dax out";
+    Err(source.error(source.place(&["filesystem", "mount"]), "mount", what))
 }
 
 fn check_limits(source: &Source, limits: &LimitOptions) -> Result<(), ScenarioError> {

@@ -83,7 +83,7 @@ fn one() -> u8 {
 /// `[[nvdimm]]`: one DIMM, one region.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Nvdimm {
+pub(super) struct Nvdimm {
     /// Size in bytes: a multiple of 2 MiB, 16 MiB or more.
     pub size: Bytes,
     /// What survives a power loss.
@@ -93,7 +93,9 @@ pub struct Nvdimm {
     pub claims: Option<Claim>,
     /// What the region holds.
     #[serde(default)]
-    pub namespace: Namespace,
+    pub namespace: NamespaceName,
+    /// Bytes of a sector of a BTT; 4096 when absent.
+    pub sector_size: Option<u32>,
     /// Flush hint addresses of the DIMM.
     #[serde(default)]
     pub flush_hints: u32,
@@ -105,12 +107,14 @@ pub struct Nvdimm {
 /// What a region holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Namespace {
+pub(super) enum NamespaceName {
     /// A namespace with a pfn info block: a block device with DAX.
     #[default]
     Fsdax,
     /// No info block: a block device without DAX.
     Raw,
+    /// A block translation table: a block device without DAX, whose sectors are never torn.
+    Btt,
 }
 
 /// `[filesystem]`, on the first region.
