@@ -100,6 +100,8 @@ pub struct CrashOptions {
     pub budget: u64,
     /// States of one crash point, at most, when sampling.
     pub states: u64,
+    /// What persists as one.
+    pub granularity: persist::Granularity,
     /// Whether only SFENCE and MFENCE make durable.
     pub strict_fences: bool,
     /// Depth of the store buffer under `eadr`, in parts of stores.
@@ -126,6 +128,7 @@ impl Default for CrashOptions {
             branches: 4096,
             budget: 1000,
             states: 64,
+            granularity: persist::Granularity::default(),
             strict_fences: false,
             store_buffer: persist::Settings::default().store_buffer,
             failed_flush_loses: false,
@@ -291,6 +294,7 @@ fn check_crash(source: &Source, raw: &schema::RawCrash) -> Result<CrashOptions, 
     crash.branches = raw.branches.unwrap_or(crash.branches);
     crash.budget = raw.budget.unwrap_or(crash.budget);
     crash.states = raw.states.unwrap_or(crash.states);
+    crash.granularity = raw.granularity;
     crash.strict_fences = raw.strict_fences;
     crash.store_buffer = raw.store_buffer.unwrap_or(crash.store_buffer);
     crash.failed_flush_loses = raw.failed_flush_loses;

@@ -146,6 +146,8 @@ pub(super) struct RawCrash {
     pub in_recovery_states: Option<u64>,
     pub seed: Option<u64>,
     #[serde(default)]
+    pub granularity: persist::Granularity,
+    #[serde(default)]
     pub strict_fences: bool,
     pub store_buffer: Option<u32>,
     #[serde(default)]
