@@ -5,7 +5,7 @@ use std::fmt;
 use persist::{Choice, Overlay};
 
 use crate::oracle::expectation::Expectation;
-use crate::oracle::judge::{Entry, Tree};
+use crate::oracle::judge::{Entry, Fault, Tree};
 use crate::recover::{Outcome, Worker};
 use crate::run::{Judged, Run, State};
 use crate::target::{HostError, Laboratory, Target};
@@ -67,6 +67,9 @@ pub(crate) fn try_one<L: Laboratory>(
         None if lost => {
             Ok(Canary::Seen("a broken promise was found, and no state in which it was kept".to_owned()))
         }
+        None if all_are_damaged(&fine, states, judged) => Ok(Canary::Seen(
+            "the file system is damaged wherever something is promised, and that was found".to_owned(),
+        )),
         None => Ok(Canary::NotSeen("there is no state in which something promised was found".to_owned())),
     }
 }
@@ -88,6 +91,14 @@ fn places<'a, L: Laboratory>(
     }
     places.sort();
     places
+}
+
+/// Whether the file system was found damaged at all of these places, of which there are some.
+fn all_are_damaged(places: &[(usize, &Choice)], states: &[State], judged: &[Judged]) -> bool {
+    let damaged = |faults: &[Fault]| faults.iter().any(|fault| fault.class == Class::Corrupt);
+    let mut whole = states.iter().zip(judged).flat_map(|(state, judged)| state.at.iter().zip(&judged.faults));
+    !places.is_empty()
+        && !whole.any(|((point, choice), faults)| !damaged(faults) && places.contains(&(*point, choice)))
 }
 
 /// A promised byte that is not zero: (path, offset).

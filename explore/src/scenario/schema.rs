@@ -213,6 +213,8 @@ pub struct Plant {
 pub enum Dropped {
     /// What `blkdev_issue_zeroout` writes into newly allocated blocks, until `ext4_set_iomap` or `xfs_bmbt_to_iomap` is entered.
     Zeroing,
+    /// What a BTT writes to its log, from `__btt_log_write` on until `btt_map_write` is entered.
+    BttLog,
     /// What the replay of ext4's journal writes, from `jbd2_journal_recover` on until `jbd2_journal_update_sb_log_tail` is
     /// entered: out of the recording of a recovery that is cut (`in_recovery`).
     Replay,
