@@ -34,9 +34,9 @@ pub struct Run {
     /// sectors have changed at device flushes and promises: for virtio-pmem; the report is a sample and cannot be reproduced)
     #[arg(long, value_enum, default_value_t)]
     engine: EngineName,
-    /// What persists as one: sector, line or word
-    #[arg(long, default_value = "sector", value_parser = granularity)]
-    granularity: Granularity,
+    /// What persists as one, instead of what the scenario says: sector, line or word
+    #[arg(long, value_parser = granularity)]
+    granularity: Option<Granularity>,
     /// What the platform saves when the power goes, instead of what the scenario says: adr, eadr, adr-lost, virtio-pmem,
     /// or host-survives
     #[arg(long, value_parser = platform)]

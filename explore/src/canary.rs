@@ -6,11 +6,11 @@ use persist::{Choice, Overlay};
 
 use crate::checking;
 use crate::oracle::expectation::Expectation;
-use crate::oracle::judge::Tree;
+use crate::oracle::judge::{Entry, Fault, Tree};
 use crate::points::Point;
 use crate::recover::{Outcome, Worker};
 use crate::run::{Judged, Run, State};
-use crate::target::{HostError, Laboratory};
+use crate::target::{HostError, Laboratory, Target};
 use crate::verdict::Class;
 
 /// What the canary showed.
@@ -30,6 +30,9 @@ impl fmt::Display for Canary {
         }
     }
 }
+
+/// The smallest piece of a file that block devices keep together, bytes.
+const SECTOR: usize = 512;
 
 /// How many states are tried before the canary gives up.
 const ATTEMPTS: usize = 4;
@@ -106,6 +109,9 @@ pub(crate) fn try_one<L: Laboratory>(
         None if lost => {
             Ok(Canary::Seen("a broken promise was found, and no state in which it was kept".to_owned()))
         }
+        None if all_are_damaged(&fine, states, judged) => Ok(Canary::Seen(
+            "the file system is damaged wherever something is promised, and that was found".to_owned(),
+        )),
         None => Ok(Canary::NotSeen("there is no state in which something promised was found".to_owned())),
     }
 }
@@ -127,6 +133,14 @@ fn places<'a, L: Laboratory>(
     }
     places.sort();
     places
+}
+
+/// Whether the file system was found damaged at all of these places, of which there are some.
+fn all_are_damaged(places: &[(usize, &Choice)], states: &[State], judged: &[Judged]) -> bool {
+    let damaged = |faults: &[Fault]| faults.iter().any(|fault| fault.class == Class::Corrupt);
+    let mut whole = states.iter().zip(judged).flat_map(|(state, judged)| state.at.iter().zip(&judged.faults));
+    !places.is_empty()
+        && !whole.any(|((point, choice), faults)| !damaged(faults) && places.contains(&(*point, choice)))
 }
 
 /// A promised byte that is not zero: (path, offset).
@@ -164,12 +178,21 @@ fn flip_content<L: Laboratory>(
         return Ok(None);
     };
     let Some((path, offset)) = promised_byte(&at.expectation, &tree) else { return Ok(None) };
-    let Some(address) = worker.recover(&content, at.told(), &[], Some((&path, offset)))?.located else {
-        return Ok(Some(Canary::NotSeen(format!("byte {offset:#x} of {path} is not in persistent memory"))));
+    let located = worker.recover(&content, at.told(), &[], Some((&path, offset)))?.located;
+    let places = match located.filter(|address| is_persistent(worker, *address)) {
+        Some(address) => vec![address],
+        // What is mapped is a copy in the page cache.
+        None => copies_on_media(worker, &content, &tree, (&path, offset)),
     };
-    let line = content.line(address).copied().unwrap_or_else(|| run.model.media.line(address & !63));
-    let flipped = line[(address % 64) as usize] ^ 0xff;
-    let outcome = worker.recover(&content, at.told(), &[(address, flipped)], None)?.outcome;
+    if places.is_empty() {
+        return Ok(Some(Canary::NotSeen(format!("byte {offset:#x} of {path} is not in persistent memory"))));
+    }
+    let flip = |address: &u64| {
+        let line = content.line(*address).copied().unwrap_or_else(|| run.model.media.line(address & !63));
+        (*address, line[(address % 64) as usize] ^ 0xff)
+    };
+    let flipped: Vec<(u64, u8)> = places.iter().map(flip).collect();
+    let outcome = worker.recover(&content, at.told(), &flipped, None)?.outcome;
     let lost =
         run.faults(&outcome, point).iter().any(|fault| fault.class == Class::Lost && fault.promise.is_some());
     let what = format!("byte {offset:#x} of {path} flipped on the media");
@@ -178,6 +201,32 @@ fn flip_content<L: Laboratory>(
     } else {
         Canary::NotSeen(format!("{what} was not called lost"))
     }))
+}
+
+fn is_persistent<L: Laboratory>(worker: &Worker<L>, address: u64) -> bool {
+    worker.target.regions().iter().any(|region| (region.base..region.base + region.size).contains(&address))
+}
+
+/// Where the byte of a file is on the media of the first region: in every sector that holds what its sector of the file
+/// does.
+fn copies_on_media<L: Laboratory>(
+    worker: &mut Worker<L>,
+    content: &Overlay,
+    tree: &Tree,
+    (path, offset): (&str, u64),
+) -> Vec<u64> {
+    let Some(Entry::File { content: file, .. }) = tree.0.get(path) else { return Vec::new() };
+    let start = offset as usize / SECTOR * SECTOR;
+    // The kernel writes zeroes behind the end of a file.
+    let mut wanted = file.get(start..).unwrap_or_default().to_vec();
+    wanted.resize(SECTOR, 0);
+    worker.put(content);
+    let Some(region) = worker.target.regions().first().copied() else { return Vec::new() };
+    let mut media = vec![0; region.size as usize];
+    worker.target.read_pmem(region.base, &mut media);
+    let sectors = (region.base..).step_by(SECTOR).zip(media.chunks_exact(SECTOR));
+    let same = sectors.filter(|(_, sector)| *sector == wanted);
+    same.map(|(address, _)| address + offset % SECTOR as u64).collect()
 }
 
 /// Where only names are promised: takes a promised name away from what was found.

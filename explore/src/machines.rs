@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use guest_protocol::{Command, VERSION, call};
-use images::{Cache, Checker, Filesystem, FilesystemKind, ImageSpec, Initramfs, Kernel};
+use images::{Cache, Checker, Device, Filesystem, FilesystemKind, ImageSpec, Initramfs, Kernel};
 use vmm::unwind::{End, OrcTable, Registers, unwind};
 use vmm::{Engine, FlushFault, KvmCounts, Machine, MachineConfig, Snapshot, Symbols, VirtioPmem};
 
-use crate::scenario::{Claim, Interface, Namespace, Scenario};
+use crate::scenario::{Claim, Interface, Scenario};
 use crate::target::{Checked, Health, HostError, Laboratory, Region, Stop, Target};
 use crate::user_programs::UserPrograms;
 use crate::user_stack::{Agent, saved_registers};
@@ -85,7 +85,7 @@ pub struct Machines {
     faults: Vec<(usize, Vec<FlushFault>)>,
     /// The first region's content, as the checker compares with it.
     base: Arc<[u8]>,
-    data_offset: u64,
+    device: Device,
     filesystem: FilesystemKind,
     copies: Vec<Range<u64>>,
     tables: Vec<OrcTable>,
@@ -163,7 +163,7 @@ impl Machines {
             symbols,
             base: contents.images[0].as_slice().into(),
             images: contents.images,
-            data_offset: contents.data_offset,
+            device: contents.device,
             filesystem,
             faults: regions.faults,
             tables,
@@ -267,7 +267,8 @@ impl Regions {
 /// What the regions hold at first.
 struct Contents {
     images: Vec<Arc<Vec<u8>>>,
-    data_offset: u64,
+    /// What the file system is on.
+    device: Device,
 }
 
 impl Contents {
@@ -276,20 +277,16 @@ impl Contents {
         cache: &Cache,
         provenance: &mut Vec<(String, String)>,
     ) -> Result<Contents, Error> {
-        let mut contents = Contents { images: Vec::new(), data_offset: 0 };
+        let first = &scenario.regions[0];
+        let device = Device::of(first.namespace, first.size.0)?;
+        let mut contents = Contents { images: Vec::new(), device };
         for (number, region) in scenario.regions.iter().enumerate() {
-            let namespace = match region.namespace {
-                Namespace::Fsdax => images::Namespace::Fsdax,
-                Namespace::Raw => images::Namespace::Raw,
-            };
+            let namespace = region.namespace;
             let filesystem = (number == 0).then(|| Filesystem {
                 kind: filesystem_of(scenario),
                 mkfs: scenario.filesystem.mkfs.clone(),
             });
             let image = images::pmem_image(cache, &ImageSpec { size: region.size.0, namespace, filesystem })?;
-            if number == 0 {
-                contents.data_offset = image.data_offset;
-            }
             provenance.extend(image.package.map(|package| (package.name, package.version)));
             contents.images.push(Arc::new(image.bytes));
         }
@@ -458,7 +455,7 @@ impl Machines {
         let free = lock().pop();
         let mut checker = match free {
             Some(checker) => checker,
-            None => Checker::new(&self.cache, self.filesystem, Arc::clone(&self.base), self.data_offset)
+            None => Checker::new(&self.cache, self.filesystem, Arc::clone(&self.base), self.device)
                 .map_err(|why| HostError(why.to_string()))?,
         };
         let result = work(&mut checker);

@@ -16,8 +16,8 @@ use crate::verdict::Class;
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunOptions {
-    /// What persists as one.
-    pub granularity: Granularity,
+    /// What persists as one, instead of what the scenario says.
+    pub granularity: Option<Granularity>,
     /// Whether a non-temporal store waits for earlier cached ones of its line.
     pub nt_evicts: bool,
     /// Whether only SFENCE and MFENCE make durable, also when the scenario does not say so.
@@ -73,6 +73,11 @@ pub enum Sabotage {
 }
 
 impl RunOptions {
+    /// What persists as one.
+    pub(crate) fn granularity_of(&self, scenario: &Scenario) -> Granularity {
+        self.granularity.unwrap_or(scenario.crash.granularity)
+    }
+
     /// The settings of the persistence model.
     pub(crate) fn model_of(&self, scenario: &Scenario) -> persist::Settings {
         let mut faults = ModelFaults::default();
@@ -83,7 +88,7 @@ impl RunOptions {
             Some(Sabotage::SkipOracle) | None => (),
         }
         persist::Settings {
-            granularity: self.granularity,
+            granularity: self.granularity_of(scenario),
             nt_evicts: self.nt_evicts,
             strict_fences: self.strict_fences || scenario.crash.strict_fences,
             store_buffer: scenario.crash.store_buffer,

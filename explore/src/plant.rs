@@ -9,12 +9,16 @@ use crate::target::Laboratory;
 /// the journal's superblock (fs/jbd2/recovery.c, fs/jbd2/journal.c).
 const REPLAY: [&str; 2] = ["jbd2_journal_recover", "jbd2_journal_update_sb_log_tail"];
 
+/// Between these functions a BTT writes to its log (drivers/nvdimm/btt.c). Compilers give the last one other names.
+pub(crate) const BTT_LOG: [&str; 3] = ["__btt_log_write", "btt_map_write", "btt_map_write.constprop.0"];
+
 /// Takes stores out of the recording of a scenario and returns them. Events keep their numbers.
 pub(crate) fn drop_stores(dropped: Dropped, watched: &[String], events: &mut Vec<Event>) -> Vec<Event> {
     match dropped {
         Dropped::Zeroing => {
             drop_between(&["blkdev_issue_zeroout"], &["ext4_set_iomap", "xfs_bmbt_to_iomap"], watched, events)
         }
+        Dropped::BttLog => drop_between(&BTT_LOG[..1], &BTT_LOG[1..], watched, events),
         Dropped::Replay => Vec::new(),
     }
 }
@@ -23,7 +27,7 @@ pub(crate) fn drop_stores(dropped: Dropped, watched: &[String], events: &mut Vec
 pub(crate) fn drop_replayed(scenario: &Scenario, watched: &[String], events: &mut Vec<Event>) -> Vec<Event> {
     match scenario.plant.map(|plant| plant.drop) {
         Some(Dropped::Replay) => drop_between(&REPLAY[..1], &REPLAY[1..], watched, events),
-        Some(Dropped::Zeroing) | None => Vec::new(),
+        Some(Dropped::Zeroing | Dropped::BttLog) | None => Vec::new(),
     }
 }
 

@@ -106,7 +106,7 @@ pub(crate) fn recreate<'a, L: Laboratory>(
 /// The options of the run that a report is of, as far as recording and crash points depend on them.
 pub(crate) fn options_of(report: &Report) -> RunOptions {
     RunOptions {
-        granularity: report.settings.granularity,
+        granularity: Some(report.settings.granularity),
         nt_evicts: report.settings.nt_evicts,
         strict_fences: report.settings.strict_fences,
         seed: Some(report.settings.seed),

@@ -205,7 +205,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
             platform_override: self.scenario.platform_override,
             kernel_override: self.scenario.kernel_override.clone(),
             mutant: self.scenario.mutant.clone(),
-            granularity: self.options.granularity,
+            granularity: self.options.granularity_of(self.scenario),
             nt_evicts: self.options.nt_evicts,
             strict_fences: self.options.strict_fences || self.scenario.crash.strict_fences,
             store_buffer: self

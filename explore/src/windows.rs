@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 
 use persist::{DrainKind, Event, EventKind};
 
+use crate::plant::BTT_LOG;
 use crate::scenario::{Dropped, PointRule, Scenario};
 use crate::target::Laboratory;
 
@@ -60,6 +61,9 @@ pub(crate) fn watched<L: Laboratory>(scenario: &Scenario, laboratory: &L) -> Vec
     }
     if scenario.plant.is_some_and(|plant| plant.drop == Dropped::Zeroing) {
         names.extend([Role::Zeroing, Role::Mapped].iter().flat_map(|role| role.functions()));
+    }
+    if scenario.plant.is_some_and(|plant| plant.drop == Dropped::BttLog) {
+        names.extend(BTT_LOG);
     }
     for rule in &scenario.crash.points {
         if let PointRule::Symbol(name) = rule {

@@ -6,7 +6,9 @@ use std::ops::Range;
 use std::path::Path;
 
 use crate::apt::Package;
+use crate::btt::Media;
 use crate::cache::Cache;
+use crate::device::{Device, View};
 use crate::error::{Error, Result};
 use crate::filesystem::{FilesystemKind, Tools};
 use crate::traced::{self, Reads};
@@ -52,30 +54,32 @@ fn reads(log: &str) -> Reads {
 pub struct Checker {
     tools: Tools,
     base: std::sync::Arc<[u8]>,
-    /// The region from byte `skipped` on.
+    device: Device,
+    /// The device's content.
     file: File,
-    skipped: u64,
-    offset: u64,
     /// Where e2fsck writes what it reads.
     log: Option<File>,
 }
 
+/// What the checker is asked about, as it lies in the region: offset, bytes.
+type Changes<'a> = Vec<(u64, &'a [u8])>;
+
 impl Checker {
-    /// `base` is a region's content; its file system begins at `offset`.
+    /// `base` is a region's content; its file system is on this device of it.
     ///
     /// # Errors
     /// What fetching its programs can meet; [`Error::Io`], [`Error::DiskFull`] for the file (in /dev/shm when there is
-    /// one); [`Error::BadImage`] when `offset` lies outside.
+    /// one); [`Error::BadImage`] when the device lies outside.
     pub fn new(
         cache: &Cache,
         kind: FilesystemKind,
         base: std::sync::Arc<[u8]>,
-        offset: u64,
+        device: Device,
     ) -> Result<Checker> {
         let tools = Tools::get(cache, kind)?;
-        let skipped = if tools.wants_file_system_alone() { offset } else { 0 };
-        let Some(content) = usize::try_from(skipped).ok().and_then(|skipped| base.get(skipped..)) else {
-            return Err(Error::BadImage { why: format!("the file system cannot begin at {offset:#x}") });
+        let extent = device.extent();
+        let Some(content) = base.get(extent.start as usize..extent.end as usize) else {
+            return Err(Error::BadImage { why: format!("the file system cannot be at {extent:#x?}") });
         };
         let memory = Path::new("/dev/shm");
         let scratch = cache.root().join("tmp");
@@ -84,7 +88,7 @@ impl Checker {
         let file = in_memory.map_or_else(|| tempfile::tempfile_in(&scratch), Ok);
         let mut file = file.map_err(Error::io("write", &scratch))?;
         file.write_all(content).map_err(Error::io("write", &scratch))?;
-        Ok(Checker { tools, base, file, skipped, offset, log: None })
+        Ok(Checker { tools, base, device, file, log: None })
     }
 
     /// The package that the checker comes from.
@@ -98,8 +102,12 @@ impl Checker {
     /// [`Error::BadImage`] when a change lies outside, [`Error::Tool`] when the checker did not get to an end (killed, say):
     /// nothing is known about the image then.
     pub fn check<'a>(&mut self, changes: impl Iterator<Item = (u64, &'a [u8])>) -> Result<Fsck> {
-        let offset = self.offset - self.skipped;
-        self.check_with(changes, |tools, file| tools.check(file, offset, None))
+        let changes = self.inside(changes)?;
+        let base = std::sync::Arc::clone(&self.base);
+        match self.device.view(&Media { base: &base, changes: &changes }) {
+            Err(why) => Ok(unreadable(why)),
+            Ok(view) => self.check_view(&view, |tools, file| tools.check(file, None)),
+        }
     }
 
     /// As [`Checker::check`], and tells which ranges of the region the checker has read: what it says would be the same
@@ -111,16 +119,19 @@ impl Checker {
         &mut self,
         changes: impl Iterator<Item = (u64, &'a [u8])>,
     ) -> Result<(Fsck, Vec<Range<u64>>)> {
+        let changes = self.inside(changes)?;
+        let base = std::sync::Arc::clone(&self.base);
+        let view = match self.device.view(&Media { base: &base, changes: &changes }) {
+            Err(why) => return Ok((unreadable(why), self.device.read_for_view())),
+            Ok(view) => view,
+        };
         let (fsck, ranges) = match &self.tools {
-            Tools::Ext4(_) => self.check_and_log(changes)?,
-            Tools::Xfs(_) => self.check_with(changes, |tools, file| tools.check_traced(file))?,
+            Tools::Ext4(_) => self.check_and_log(&view)?,
+            Tools::Xfs(_) => self.check_view(&view, |tools, file| tools.check_traced(file))?,
         };
         let everything = 0..self.base.len() as u64;
-        let ranges = ranges.unwrap_or_else(|| vec![everything]);
-        let in_region = |range: Range<u64>| {
-            range.start.saturating_add(self.offset)..range.end.saturating_add(self.offset)
-        };
-        Ok((fsck, ranges.into_iter().map(in_region).collect()))
+        let places = ranges.map_or_else(|| vec![everything], |ranges| self.device.places(&view, &ranges));
+        Ok((fsck, places))
     }
 
     /// Whether this host lets it be known what the checker reads: xfs_repair is followed by ptrace(2), which containers
@@ -130,13 +141,12 @@ impl Checker {
     }
 
     /// Has e2fsck write a log of what it reads.
-    fn check_and_log<'a>(&mut self, changes: impl Iterator<Item = (u64, &'a [u8])>) -> Result<(Fsck, Reads)> {
+    fn check_and_log(&mut self, view: &View) -> Result<(Fsck, Reads)> {
         let place = Path::new("the log of e2fsck");
         let mut log =
             self.log.take().map_or_else(tempfile::tempfile, Ok).map_err(Error::io("write", place))?;
         log.set_len(0).map_err(Error::io("write", place))?;
-        let offset = self.offset - self.skipped;
-        let fsck = self.check_with(changes, |tools, file| tools.check(file, offset, Some(&log)))?;
+        let fsck = self.check_view(view, |tools, file| tools.check(file, Some(&log)))?;
         let mut said = String::new();
         let read = log.seek(SeekFrom::Start(0)).and_then(|_| log.read_to_string(&mut said));
         read.map_err(Error::io("read", place))?;
@@ -144,42 +154,38 @@ impl Checker {
         Ok((fsck, reads(&said)))
     }
 
-    fn check_with<'a, R>(
-        &mut self,
-        changes: impl Iterator<Item = (u64, &'a [u8])>,
-        look: impl FnOnce(&Tools, &File) -> Result<R>,
-    ) -> Result<R> {
-        let mut changed = Vec::new();
-        let mut result = Ok(());
-        for (offset, bytes) in changes {
-            let end = usize::try_from(offset).ok().and_then(|start| start.checked_add(bytes.len()));
-            if end.is_none_or(|end| end > self.base.len()) {
-                result = Err(Error::BadImage {
-                    why: format!("a change at {offset:#x} lies outside of the region"),
-                });
-                break;
-            }
-            changed.push((offset, bytes.len()));
-            result = self.write(offset, bytes);
-            if result.is_err() {
-                break;
+    fn inside<'a>(&self, changes: impl Iterator<Item = (u64, &'a [u8])>) -> Result<Changes<'a>> {
+        let changes: Changes = changes.collect();
+        let size = self.base.len() as u64;
+        let end = |(at, bytes): &(u64, &[u8])| at.checked_add(bytes.len() as u64);
+        match changes.iter().find(|change| end(change).is_none_or(|end| end > size)) {
+            None => Ok(changes),
+            Some((at, _)) => {
+                Err(Error::BadImage { why: format!("a change at {at:#x} lies outside of the region") })
             }
         }
-        let result = result.and_then(|()| look(&self.tools, &self.file));
-        for (offset, length) in changed {
-            let base = std::sync::Arc::clone(&self.base);
-            self.write(offset, &base[offset as usize..offset as usize + length])?;
+    }
+
+    fn check_view<R>(&mut self, view: &View, look: impl FnOnce(&Tools, &File) -> Result<R>) -> Result<R> {
+        let written = view.changed.iter().try_for_each(|(offset, bytes)| self.write(*offset, bytes));
+        let result = written.and_then(|()| look(&self.tools, &self.file));
+        let (base, start) = (std::sync::Arc::clone(&self.base), self.device.extent().start);
+        for (offset, bytes) in &view.changed {
+            let at = (start + offset) as usize;
+            self.write(*offset, &base[at..at + bytes.len()])?;
         }
         result
     }
 
     fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
-        // What lies in front of the file system is not in the file.
-        let outside = self.skipped.saturating_sub(offset).min(bytes.len() as u64);
-        let place = SeekFrom::Start((offset + outside).saturating_sub(self.skipped));
-        let written = self.file.seek(place).and_then(|_| self.file.write_all(&bytes[outside as usize..]));
+        let written = self.file.seek(SeekFrom::Start(offset)).and_then(|_| self.file.write_all(bytes));
         written.map_err(Error::io("write", Path::new("the image for the checker")))
     }
+}
+
+/// Of a device that cannot be read, no file system can be.
+fn unreadable(why: String) -> Fsck {
+    Fsck { command: "reading the namespace", clean: false, code: 1, output: why }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! never the host's, whose version is not ours to choose.
 
 use std::fs::{self, File};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -43,9 +44,9 @@ impl Tools {
         programs::command(&self.root, program)
     }
 
-    /// Makes a file system in `file` from byte `offset` to its end. `arguments` are options of mke2fs.
-    pub(crate) fn make(&self, file: &Path, offset: u64, arguments: &[String]) -> Result<()> {
-        let size = fs::metadata(file).map_err(Error::io("look at", file))?.len();
+    /// Makes a file system in these bytes of `file`. `arguments` are options of mke2fs.
+    pub(crate) fn make(&self, file: &Path, place: Range<u64>, arguments: &[String]) -> Result<()> {
+        let (offset, size) = (place.start, place.end - place.start);
         let (mut extended, others) = split_extended(arguments)?;
         let fixed = format!(
             "nodiscard,lazy_itable_init=0,lazy_journal_init=0,hash_seed={HASH_SEED},root_owner=0:0,offset={offset}"
@@ -55,7 +56,7 @@ impl Tools {
         mke2fs.env("MKE2FS_CONFIG", self.root.join("etc/mke2fs.conf"));
         mke2fs.env("E2FSPROGS_FAKE_TIME", TIME).env("MKE2FS_SKIP_CHECK_MSG", "1");
         mke2fs.args(["-q", "-F", "-t", "ext4", "-b", "4096", "-U", UUID]).args(&others);
-        mke2fs.arg("-E").arg(extended.join(",")).arg(file).arg(format!("{}k", (size - offset) / 1024));
+        mke2fs.arg("-E").arg(extended.join(",")).arg(file).arg(format!("{}k", size / 1024));
         let output = run(mke2fs)?;
         if output.status.success() {
             return Ok(());
@@ -69,7 +70,7 @@ impl Tools {
     }
 
     /// With `log`, e2fsck writes there which blocks it reads ([`reads`]).
-    pub(crate) fn check(&self, file: &File, offset: u64, log: Option<&File>) -> Result<Fsck> {
+    pub(crate) fn check(&self, file: &File, log: Option<&File>) -> Result<Fsck> {
         let mut e2fsck = self.command("e2fsck");
         if let Some(log) = log {
             // lib/ext2fs/test_io.c: 1 for reads, 4 for changes of the block size.
@@ -78,14 +79,14 @@ impl Tools {
         }
         e2fsck.env("E2FSCK_CONFIG", &self.config);
         let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
-        let output = run_in(e2fsck.arg("-fn").arg(format!("{path}?offset={offset}")))?;
+        let output = run_in(e2fsck.arg("-fn").arg(&path))?;
         let Some(code) = output.status.code() else {
             let detail = format!("ended by signal {}", output.status.signal().unwrap_or_default());
             return Err(Error::Tool { tool: "e2fsck".into(), detail });
         };
         let mut said = String::from_utf8_lossy(&output.stdout).into_owned();
         said += &String::from_utf8_lossy(&output.stderr);
-        let said = said.replace(&format!("{path}?offset={offset}"), "image").replace(&path, "image");
+        let said = said.replace(&path, "image");
         if code == 127 || said.contains("error while loading shared libraries") {
             return Err(Error::Tool { tool: "e2fsck".into(), detail: said });
         }

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::apt::Package;
 use crate::cache::Cache;
 use crate::check::Fsck;
+use crate::device::Device;
 use crate::error::Result;
 use crate::ext4;
 use crate::traced::Reads;
@@ -89,24 +90,19 @@ impl Tools {
         }
     }
 
-    /// Whether the checker takes files only that begin with the file system.
-    pub(crate) fn wants_file_system_alone(&self) -> bool {
-        matches!(self, Tools::Xfs(_))
-    }
-
-    /// Makes a file system in `file` from byte `offset` to its end.
-    pub(crate) fn make(&self, file: &Path, offset: u64, arguments: &[String]) -> Result<()> {
+    /// Makes a file system in a region, which `file` holds, where the device lies in it.
+    pub(crate) fn make(&self, file: &Path, device: &Device, arguments: &[String]) -> Result<()> {
         match self {
-            Tools::Ext4(tools) => tools.make(file, offset, arguments),
-            Tools::Xfs(tools) => tools.make(file, offset, arguments),
+            Tools::Ext4(tools) => tools.make(file, device.extent(), arguments),
+            Tools::Xfs(tools) => tools.make(file, device.extent(), device.sector(), arguments),
         }
     }
 
-    /// Looks at the file system that begins at byte `offset` of `file`, and repairs nothing. What e2fsck reads it also
-    /// writes to `log`; xfs_repair cannot, and is followed ([`Tools::check_traced`]).
-    pub(crate) fn check(&self, file: &File, offset: u64, log: Option<&File>) -> Result<Fsck> {
+    /// Looks at the file system in `file`, and repairs nothing. What e2fsck reads it also writes to `log`; xfs_repair
+    /// cannot, and is followed ([`Tools::check_traced`]).
+    pub(crate) fn check(&self, file: &File, log: Option<&File>) -> Result<Fsck> {
         match self {
-            Tools::Ext4(tools) => tools.check(file, offset, log),
+            Tools::Ext4(tools) => tools.check(file, log),
             Tools::Xfs(tools) => Ok(tools.check(file, false)?.0),
         }
     }
@@ -114,7 +110,7 @@ impl Tools {
     /// The same, and what the checker has read: from outside, as ptrace(2) shows it.
     pub(crate) fn check_traced(&self, file: &File) -> Result<(Fsck, Reads)> {
         match self {
-            Tools::Ext4(tools) => Ok((tools.check(file, 0, None)?, None)),
+            Tools::Ext4(tools) => Ok((tools.check(file, None)?, None)),
             Tools::Xfs(tools) => tools.check(file, true),
         }
     }

@@ -12,6 +12,7 @@
 //! ```
 
 mod apt;
+mod btt;
 mod bzimage;
 mod cache;
 mod catalog;
@@ -19,6 +20,7 @@ mod check;
 mod compile;
 mod cpio;
 mod deb;
+mod device;
 mod error;
 mod executable;
 mod ext4;
@@ -42,6 +44,7 @@ pub use apt::Package;
 pub use cache::Cache;
 pub use catalog::{Entry, fetch, list};
 pub use check::{Checker, Fsck};
+pub use device::{Device, Namespace};
 pub use error::{Error, Result};
 pub use filesystem::{Filesystem, FilesystemKind};
 pub use initramfs::{AGENT, Initramfs};
@@ -49,7 +52,7 @@ pub use kernel::Kernel;
 pub use modules::Module;
 pub use namespace::{DATA_OFFSET, untouched_word};
 pub use own_kernel::build_kernel;
-pub use pmem::{ImageSpec, Namespace, PmemImage, pmem_image};
+pub use pmem::{ImageSpec, PmemImage, pmem_image};
 
 /// The modules that an NVDIMM described by ACPI needs.
 pub const PMEM_MODULES: [&str; 4] = ["libnvdimm", "nfit", "nd_btt", "nd_pmem"];

@@ -1,12 +1,12 @@
 //! What a pmem region holds before anything else: a pattern that gives stale data away, and the info block that makes
-//! the kernel treat a region without labels as an fsdax namespace.
+//! the kernel treat a region without labels as an fsdax or a devdax namespace.
 
 use crate::error::{Error, Result};
 
-/// Where the data of an fsdax namespace begins, bytes from the start of the region.
+/// Where the data of an fsdax or devdax namespace begins, bytes from the start of the region.
 pub const DATA_OFFSET: u64 = 2 << 20;
 
-/// Alignment of an fsdax namespace's start, data and end: SUBSECTION_SIZE and PMD_SIZE of x86-64.
+/// Alignment of such a namespace's start, data and end: SUBSECTION_SIZE and PMD_SIZE of x86-64.
 const ALIGN: u64 = 2 << 20;
 
 /// Where the info block is: nd_pfn_validate reads it at SZ_4K.
@@ -27,26 +27,33 @@ pub(crate) fn untouched(size: u64) -> Vec<u8> {
     bytes
 }
 
-/// Whether an fsdax namespace can have this many bytes.
-pub(crate) fn check_fsdax_size(size: u64) -> Result<()> {
+/// Which of the two an info block makes: its signature (drivers/nvdimm/pfn.h), and a UUID, any but zero.
+pub(crate) type Kind = (&'static [u8; 16], &'static [u8; 16]);
+pub(crate) const FSDAX: Kind = (b"NVDIMM_PFN_INFO\0", b"pmemsim fsdax ns");
+pub(crate) const DEVDAX: Kind = (b"NVDIMM_DAX_INFO\0", b"pmemsim devdaxns");
+
+/// Whether an fsdax or devdax namespace can have this many bytes.
+pub(crate) fn check_size(size: u64) -> Result<()> {
     if size.is_multiple_of(ALIGN) && size >= 2 * ALIGN {
         return Ok(());
     }
     Err(Error::BadImage {
-        why: format!("an fsdax namespace is a multiple of 2 MiB and at least 4 MiB, not {size} bytes"),
+        why: format!(
+            "an fsdax or devdax namespace is a multiple of 2 MiB and at least 4 MiB, not {size} bytes"
+        ),
     })
 }
 
-/// Writes the info block of an fsdax namespace with its page map in RAM: struct nd_pfn_sb, drivers/nvdimm/pfn.h,
-/// as nd_pfn_init fills it (version 1.4).
-pub(crate) fn write_info_block(region: &mut [u8]) -> Result<()> {
+/// Writes the info block of a namespace with its page map in RAM: struct nd_pfn_sb, drivers/nvdimm/pfn.h, as
+/// nd_pfn_init fills it (version 1.4).
+pub(crate) fn write_info_block(region: &mut [u8], (signature, uuid): Kind) -> Result<()> {
     let size = region.len() as u64;
-    check_fsdax_size(size)?;
+    check_size(size)?;
     let block = &mut region[INFO_BLOCK..2 * INFO_BLOCK];
     block.fill(0);
     let mut put = |at: usize, bytes: &[u8]| block[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, b"NVDIMM_PFN_INFO\0");
-    put(16, b"pmemsim fsdax ns"); // uuid: any but zero
+    put(0, signature);
+    put(16, uuid);
     put(52, &1u16.to_le_bytes()); // version_major
     put(54, &4u16.to_le_bytes()); // version_minor
     put(56, &DATA_OFFSET.to_le_bytes()); // dataoff
@@ -61,7 +68,7 @@ pub(crate) fn write_info_block(region: &mut [u8]) -> Result<()> {
 }
 
 /// nd_fletcher64, drivers/nvdimm/core.c: sums of 32-bit words.
-fn fletcher64(bytes: &[u8]) -> u64 {
+pub(crate) fn fletcher64(bytes: &[u8]) -> u64 {
     let (mut low, mut high) = (0u32, 0u64);
     for word in bytes.chunks_exact(4) {
         low = low.wrapping_add(u32::from_le_bytes(word.try_into().expect("4 bytes")));
@@ -86,7 +93,7 @@ mod tests {
     #[test]
     fn the_info_block_has_the_kernels_layout() {
         let mut region = untouched(64 << 20);
-        write_info_block(&mut region).unwrap();
+        write_info_block(&mut region, FSDAX).unwrap();
         let block = &region[4096..8192];
         assert_eq!(&block[..16], b"NVDIMM_PFN_INFO\0");
         assert_eq!(block[56..64], (2u64 << 20).to_le_bytes());
@@ -99,7 +106,7 @@ mod tests {
     #[test]
     fn odd_sizes_are_refused() {
         for size in [0, 4096, 2 << 20, (64 << 20) + 4096] {
-            assert!(write_info_block(&mut untouched(size)).is_err(), "{size}");
+            assert!(write_info_block(&mut untouched(size), DEVDAX).is_err(), "{size}");
         }
     }
 

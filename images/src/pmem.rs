@@ -5,21 +5,13 @@ use std::path::Path;
 
 use crate::apt::Package;
 use crate::cache::Cache;
+use crate::device::{Device, Namespace};
 use crate::error::{Error, Result};
 use crate::filesystem::{Filesystem, Tools};
-use crate::namespace::{self, DATA_OFFSET};
+use crate::namespace;
 
 /// Largest region that is made: it is held in memory.
 const LARGEST: u64 = 16 << 30;
-
-/// How a region is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Namespace {
-    /// A block device over the whole region, without DAX when the region comes from NFIT.
-    Raw,
-    /// A block device with DAX; the first 2 MiB hold the info block.
-    Fsdax,
-}
 
 /// What a region is to hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -37,8 +29,8 @@ pub struct ImageSpec {
 pub struct PmemImage {
     /// All of it.
     pub bytes: Vec<u8>,
-    /// Where the block device begins in it, bytes.
-    pub data_offset: u64,
+    /// Where the device is in it.
+    pub device: Device,
     /// The package that made the file system.
     pub package: Option<Package>,
 }
@@ -52,15 +44,9 @@ pub fn pmem_image(cache: &Cache, spec: &ImageSpec) -> Result<PmemImage> {
         let why = format!("its size is a multiple of 4 KiB up to 16 GiB, not {} bytes", spec.size);
         return Err(Error::BadImage { why });
     }
-    let data_offset = match spec.namespace {
-        Namespace::Raw => 0,
-        Namespace::Fsdax => {
-            namespace::check_fsdax_size(spec.size)?;
-            DATA_OFFSET
-        }
-    };
+    let device = Device::of(spec.namespace, spec.size)?;
     let Some(filesystem) = &spec.filesystem else {
-        return Ok(PmemImage { bytes: without_file_system(spec)?, data_offset, package: None });
+        return Ok(PmemImage { bytes: without_file_system(spec, &device)?, device, package: None });
     };
     filesystem.check_options()?;
     let tools = Tools::get(cache, filesystem.kind)?;
@@ -69,16 +55,14 @@ pub fn pmem_image(cache: &Cache, spec: &ImageSpec) -> Result<PmemImage> {
     let name = Path::new("region");
     let tree = cache.tree("regions", key, |dir| {
         let file = dir.join(name);
-        fs::write(&file, without_file_system(spec)?).map_err(Error::io("write", &file))?;
-        tools.make(&file, data_offset, &filesystem.mkfs)
+        fs::write(&file, without_file_system(spec, &device)?).map_err(Error::io("write", &file))?;
+        tools.make(&file, &device, &filesystem.mkfs)
     })?;
-    Ok(PmemImage { bytes: tree.read(name)?, data_offset, package: Some(tools.package().clone()) })
+    Ok(PmemImage { bytes: tree.read(name)?, device, package: Some(tools.package().clone()) })
 }
 
-fn without_file_system(spec: &ImageSpec) -> Result<Vec<u8>> {
+fn without_file_system(spec: &ImageSpec, device: &Device) -> Result<Vec<u8>> {
     let mut bytes = namespace::untouched(spec.size);
-    if spec.namespace == Namespace::Fsdax {
-        namespace::write_info_block(&mut bytes)?;
-    }
+    device.write_info(spec.namespace, &mut bytes)?;
     Ok(bytes)
 }

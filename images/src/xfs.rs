@@ -5,6 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -43,10 +44,17 @@ impl Tools {
         Ok(Tools { mkfs: root(&mkfs), repair: root(&repair), package: mkfs.package })
     }
 
-    /// Makes a file system in `file` from byte `offset` to its end. `arguments` are options of mkfs.xfs.
-    pub(crate) fn make(&self, file: &Path, offset: u64, arguments: &[String]) -> Result<()> {
+    /// Makes a file system in these bytes of `file`, for a device with sectors of `sector` bytes. `arguments` are
+    /// options of mkfs.xfs.
+    pub(crate) fn make(
+        &self,
+        file: &Path,
+        place: Range<u64>,
+        sector: u32,
+        arguments: &[String],
+    ) -> Result<()> {
         let mut region = fs::read(file).map_err(Error::io("read", file))?;
-        let device = region.get_mut(offset as usize..).unwrap_or_default();
+        let device = region.get_mut(place.start as usize..place.end as usize).unwrap_or_default();
         if (device.len() as u64) < SMALLEST {
             let why = format!("XFS needs {SMALLEST} bytes of a region, not {}", device.len());
             return Err(Error::BadImage { why });
@@ -54,7 +62,7 @@ impl Tools {
         // mkfs.xfs cannot be told where in a file to begin.
         let alone = file.with_extension("xfs");
         fs::write(&alone, &*device).map_err(Error::io("write", &alone))?;
-        self.make_whole(&alone, device.len() as u64, arguments)?;
+        self.make_whole(&alone, device.len() as u64, sector, arguments)?;
         let mut made = File::open(&alone).map_err(Error::io("read", &alone))?;
         made.read_exact(device).map_err(Error::io("read", &alone))?;
         fs::remove_file(&alone).map_err(Error::io("remove", &alone))?;
@@ -62,10 +70,14 @@ impl Tools {
         fs::write(file, &region).map_err(Error::io("write", file))
     }
 
-    fn make_whole(&self, file: &Path, size: u64, arguments: &[String]) -> Result<()> {
+    fn make_whole(&self, file: &Path, size: u64, sector: u32, arguments: &[String]) -> Result<()> {
         let mut mkfs = programs::command(&self.mkfs, "mkfs.xfs");
         // Without discarding, what stood there stays, as on a device that was used before.
         mkfs.args(["-q", "-f", "-K", "-b", "size=4096", "-m"]).arg(format!("uuid={UUID}"));
+        // A file says nothing of sectors, and XFS does not mount where they are larger than it was told.
+        if sector > 512 {
+            mkfs.arg("-s").arg(format!("size={sector}"));
+        }
         if size < SUPPORTED {
             mkfs.arg("--unsupported");
         }

@@ -17,7 +17,7 @@ fn spec(mkfs: &[&str]) -> ImageSpec {
 }
 
 fn checker(kind: FilesystemKind, image: PmemImage) -> Checker {
-    Checker::new(&cache(), kind, Arc::from(image.bytes), image.data_offset).unwrap()
+    Checker::new(&cache(), kind, Arc::from(image.bytes), image.device).unwrap()
 }
 
 fn cache() -> Cache {
@@ -78,7 +78,7 @@ fn blocks_that_no_one_wrote_keep_the_pattern() {
 #[test]
 fn damage_is_found_and_does_not_last() {
     let image = pmem_image(&cache(), &spec(&[])).unwrap();
-    let start = image.data_offset;
+    let start = image.device.extent().start;
     let mut checker = checker(FilesystemKind::Ext4, image);
     let zeros = [0; 4096];
     let damaged = checker.check([(start + 4096, &zeros[..])].into_iter()).unwrap();
@@ -121,7 +121,7 @@ fn an_xfs_image_is_clean_and_the_same_every_time() {
 #[test]
 fn damage_of_xfs_is_found_and_does_not_last() {
     let image = pmem_image(&cache(), &spec_of(FilesystemKind::Xfs, &[])).unwrap();
-    let start = image.data_offset;
+    let start = image.device.extent().start;
     let mut checker = checker(FilesystemKind::Xfs, image);
     let zeros = [0; 4096];
     let damaged = checker.check([(start + 512, &zeros[..512])].into_iter()).unwrap();
@@ -138,7 +138,7 @@ fn damage_of_xfs_is_found_and_does_not_last() {
 #[test]
 fn an_xfs_log_that_was_not_replayed_is_damage() {
     let image = pmem_image(&cache(), &spec_of(FilesystemKind::Xfs, &[])).unwrap();
-    let (start, bytes) = (image.data_offset, image.bytes.clone());
+    let (start, bytes) = (image.device.extent().start, image.bytes.clone());
     // The record that mkfs.xfs leaves in the log says that the file system was unmounted.
     let record = bytes.chunks(512).position(|sector| sector.starts_with(&[0xfe, 0xed, 0xba, 0xbe])).unwrap();
     let mut operation = bytes[(record + 1) * 512..][..512].to_vec();

@@ -74,6 +74,29 @@ fn a_promise_about_a_file_that_is_never_made_is_refused() {
 }
 
 #[test]
+fn namespaces_that_cannot_be_are_refused() {
+    let bench = Bench::new();
+    let nvdimm = |rest: &str| bench.run_changed("size = \"16M\"", rest);
+    nvdimm("size = \"16M\"\nnamespace = \"block\"").refuses(&[
+        "scenario.toml:6: namespace",
+        "block",
+        "`btt`",
+    ]);
+    nvdimm("size = \"16M\"\nnamespace = \"btt\"")
+        .refuses(&["scenario.toml:5: size", "at least 16781312 bytes"]);
+    let sectors =
+        |bytes: &str| nvdimm(&format!("size = \"18M\"\nnamespace = \"btt\"\nsector_size = {bytes}"));
+    sectors("1024").refuses(&["scenario.toml:7: sector_size", "512 or 4096"]);
+    sectors("-1").refuses(&["scenario.toml:7: sector_size"]);
+    nvdimm("size = \"16M\"\nsector_size = 512")
+        .refuses(&["scenario.toml:6: sector_size", "namespace = \"btt\""]);
+    let dax = nvdimm("size = \"18M\"\nnamespace = \"btt\"");
+    dax.refuses(&["mount", "no DAX"]);
+    let virtio = bench.run_changed("[[nvdimm]]\n", "[[virtio_pmem]]\nnamespace = \"btt\"\n");
+    virtio.refuses(&["scenario.toml:5: namespace", "virtio-pmem cannot have a BTT"]);
+}
+
+#[test]
 fn text_that_is_no_scenario_is_refused() {
     let bench = Bench::new();
     bench.run_text("").refuses(&["scenario.toml:1", "name"]);

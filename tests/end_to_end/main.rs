@@ -1,5 +1,6 @@
 //! The main job on real kernels: boot, record, cut, recover, judge.
 
+mod btt;
 mod checks;
 mod clusters;
 mod comparison;

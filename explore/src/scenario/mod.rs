@@ -15,6 +15,7 @@ mod steps;
 use std::path::Path;
 
 use guest_protocol::Command;
+pub use images::Namespace;
 use toml::Spanned;
 
 pub use self::error::ScenarioError;
@@ -25,8 +26,8 @@ pub use self::platforms::Claim;
 pub use self::points::PointRule;
 pub use self::regions::{Interface, Region};
 pub use self::schema::{
-    Check, Dropped, Filesystem, GuestFile, LimitOptions, Machine, MetadataPolicy, NamesPolicy, Namespace,
-    OracleOptions, Plant, SCHEMA,
+    Check, Dropped, Filesystem, GuestFile, LimitOptions, Machine, MetadataPolicy, NamesPolicy, OracleOptions,
+    Plant, SCHEMA,
 };
 use crate::oracle::history::History;
 use crate::verdict::Class;
@@ -126,6 +127,8 @@ pub struct CrashOptions {
     pub budget: u64,
     /// States of one crash point, at most, when sampling.
     pub states: u64,
+    /// What persists as one.
+    pub granularity: persist::Granularity,
     /// Whether only SFENCE and MFENCE make durable.
     pub strict_fences: bool,
     /// Depth of the store buffer under `eadr`, in parts of stores.
@@ -152,6 +155,7 @@ impl Default for CrashOptions {
             branches: 4096,
             budget: 1000,
             states: 64,
+            granularity: persist::Granularity::default(),
             strict_fences: false,
             store_buffer: persist::Settings::default().store_buffer,
             failed_flush_loses: false,
@@ -215,6 +219,7 @@ impl Scenario {
         }
         check_machine(&source, &document)?;
         let regions = regions::compile(&source, &document)?;
+        check_mount(&source, &document, &regions[0])?;
         check_limits(&source, &document.limits)?;
         let crash = check_crash(&source, &document.crash)?;
         check_marker(&source, &document)?;
@@ -290,6 +295,16 @@ fn media_errors(
     Ok(document.nvdimm.iter().any(|nvdimm| nvdimm.get_ref().poison.is_some()))
 }
 
+/// A BTT has no DAX, and a mount that asks for it fails.
+fn check_mount(source: &Source, document: &schema::Document, region: &Region) -> Result<(), ScenarioError> {
+    let asks = |option: &str| matches!(option, "dax" | "dax=always");
+    if !matches!(region.namespace, Namespace::Btt { .. }) || !document.filesystem.mount.split(',').any(asks) {
+        return Ok(());
+    }
+    let what = "the file system is on a BTT, which has no DAX: leave dax out";
+    Err(source.error(source.place(&["filesystem", "mount"]), "mount", what))
+}
+
 fn check_limits(source: &Source, limits: &LimitOptions) -> Result<(), ScenarioError> {
     let console = limits.console.map(|console| console.0);
     for (key, value) in [("instructions", limits.instructions), ("console", console)] {
@@ -331,6 +346,7 @@ fn check_crash(source: &Source, raw: &schema::RawCrash) -> Result<CrashOptions, 
     crash.branches = raw.branches.unwrap_or(crash.branches);
     crash.budget = raw.budget.unwrap_or(crash.budget);
     crash.states = raw.states.unwrap_or(crash.states);
+    crash.granularity = raw.granularity;
     crash.strict_fences = raw.strict_fences;
     crash.store_buffer = raw.store_buffer.unwrap_or(crash.store_buffer);
     crash.failed_flush_loses = raw.failed_flush_loses;

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use images::{Device, Namespace};
 use persist::Platform;
 use serde::Deserialize;
 use vmm::{FlushAction, FlushFault};
@@ -9,7 +10,7 @@ use vmm::{FlushAction, FlushFault};
 use super::number::Bytes;
 use super::platforms::Claim;
 use super::poison;
-use super::schema::{Document, Namespace, Nvdimm};
+use super::schema::{Document, NamespaceName, Nvdimm};
 use super::{ScenarioError, Source};
 
 /// Regions of each kind that a machine has at most.
@@ -72,7 +73,7 @@ pub(super) struct RawVirtioPmem {
     platform: Option<Platform>,
     /// Linux gives such a region DAX without an info block.
     #[serde(default = "raw")]
-    namespace: Namespace,
+    namespace: NamespaceName,
     #[serde(default)]
     faults: Vec<RawFault>,
 }
@@ -85,11 +86,12 @@ pub(super) struct RawLegacy {
     #[serde(default)]
     platform: Platform,
     #[serde(default = "raw")]
-    namespace: Namespace,
+    namespace: NamespaceName,
+    sector_size: Option<u32>,
 }
 
-fn raw() -> Namespace {
-    Namespace::Raw
+fn raw() -> NamespaceName {
+    NamespaceName::Raw
 }
 
 /// `{ flush = 3, action = "fail" }`
@@ -129,7 +131,7 @@ impl RawFault {
 pub(super) fn compile(source: &Source, document: &Document) -> Result<Vec<Region>, ScenarioError> {
     let mut regions = Vec::new();
     for (number, nvdimm) in document.nvdimm.iter().enumerate() {
-        let Nvdimm { size, platform, claims, namespace, flush_hints, labels, poison } =
+        let Nvdimm { size, platform, claims, namespace, sector_size, flush_hints, labels, poison } =
             nvdimm.get_ref().clone();
         if flush_hints > MAX_FLUSH_HINTS {
             let place = source.place(&["nvdimm", &number.to_string(), "flush_hints"]);
@@ -138,6 +140,7 @@ pub(super) fn compile(source: &Source, document: &Document) -> Result<Vec<Region
         }
         check(source, "nvdimm", number, size)?;
         let poison = poison::check(source, number, &poison.unwrap_or_default(), size.0)?;
+        let namespace = namespace_of(source, "nvdimm", number, (namespace, sector_size, size))?;
         let interface = Interface::Nvdimm { flush_hints, labels, poison, claims };
         regions.push(checked(source, "nvdimm", number, Region { size, platform, namespace, interface })?);
     }
@@ -149,14 +152,15 @@ pub(super) fn compile(source: &Source, document: &Document) -> Result<Vec<Region
         let region = Region {
             size: device.size,
             platform: device.platform.unwrap_or(Platform::VirtioPmem),
-            namespace: device.namespace,
+            namespace: namespace_of(source, "virtio_pmem", number, (device.namespace, None, device.size))?,
             interface: Interface::VirtioPmem { faults },
         };
         regions.push(checked(source, "virtio_pmem", number, region)?);
     }
     for (number, legacy) in document.pmem_legacy.iter().enumerate() {
         check(source, "pmem_legacy", number, legacy.size)?;
-        let RawLegacy { size, platform, namespace } = legacy.clone();
+        let RawLegacy { size, platform, namespace, sector_size } = legacy.clone();
+        let namespace = namespace_of(source, "pmem_legacy", number, (namespace, sector_size, size))?;
         let region = Region { size, platform, namespace, interface: Interface::Legacy };
         regions.push(checked(source, "pmem_legacy", number, region)?);
     }
@@ -175,6 +179,41 @@ fn checked(source: &Source, table: &str, number: usize, region: Region) -> Resul
             let place = source.place(&[table, &number.to_string(), "platform"]);
             Err(source.error(place, "platform", why))
         }
+    }
+}
+
+/// What a region holds, if its size and its kind let it.
+fn namespace_of(
+    source: &Source,
+    table: &str,
+    number: usize,
+    (name, sector_size, size): (NamespaceName, Option<u32>, Bytes),
+) -> Result<Namespace, ScenarioError> {
+    let wrong = |key: &str, what: String| {
+        let place = source.place(&[table, &number.to_string(), key]);
+        Err(source.error(place, key, what))
+    };
+    let namespace = match name {
+        NamespaceName::Fsdax => Namespace::Fsdax,
+        NamespaceName::Raw => Namespace::Raw,
+        NamespaceName::Btt => Namespace::Btt { sector: sector_size.unwrap_or(4096) },
+    };
+    if let Some(bytes) = sector_size {
+        if name != NamespaceName::Btt {
+            return wrong("sector_size", "stands beside namespace = \"btt\" only".to_owned());
+        }
+        if ![512, 4096].contains(&bytes) {
+            return wrong("sector_size", format!("{bytes}: a sector of a BTT has 512 or 4096 bytes"));
+        }
+    }
+    if table == "virtio_pmem" && name == NamespaceName::Btt {
+        let what =
+            "virtio-pmem cannot have a BTT: the kernel flushes every step of it while it must not sleep";
+        return wrong("namespace", what.to_owned());
+    }
+    match Device::of(namespace, size.0) {
+        Ok(_) => Ok(namespace),
+        Err(why) => wrong("size", why.to_string()),
     }
 }
 

@@ -15,7 +15,7 @@ impl Scenario {
                 "on the platform {platform} flushes and fences decide, which KVM does not tell: use virtio-pmem"
             ));
         }
-        if options.granularity != Granularity::Sector {
+        if options.granularity_of(self) != Granularity::Sector {
             return Some("KVM tells sectors: use --granularity sector".to_owned());
         }
         if options.strict_fences || self.crash.strict_fences {
@@ -54,7 +54,7 @@ mod tests {
         assert_eq!(refusal(virtio, "", &usual), None);
         assert!(refusal("[[nvdimm]]\nsize = \"32M\"", "", &usual).unwrap().contains("adr"));
         assert!(refusal(virtio, "[crash]\npoints = [\"window:W2\"]", &usual).unwrap().contains("window:W2"));
-        let words = RunOptions { granularity: Granularity::Word, ..RunOptions::default() };
+        let words = RunOptions { granularity: Some(Granularity::Word), ..RunOptions::default() };
         assert!(refusal(virtio, "", &words).is_some());
         let strict = RunOptions { strict_fences: true, ..RunOptions::default() };
         assert!(refusal(virtio, "", &strict).is_some());

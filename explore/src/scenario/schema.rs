@@ -126,7 +126,7 @@ fn one() -> u8 {
 /// `[[nvdimm]]`: one DIMM, one region.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Nvdimm {
+pub(super) struct Nvdimm {
     /// Size in bytes: a multiple of 2 MiB, 16 MiB or more.
     pub size: Bytes,
     /// What survives a power loss.
@@ -136,7 +136,9 @@ pub struct Nvdimm {
     pub claims: Option<Claim>,
     /// What the region holds.
     #[serde(default)]
-    pub namespace: Namespace,
+    pub namespace: NamespaceName,
+    /// Bytes of a sector of a BTT; 4096 when absent.
+    pub sector_size: Option<u32>,
     /// Flush hint addresses of the DIMM.
     #[serde(default)]
     pub flush_hints: u32,
@@ -160,12 +162,14 @@ pub struct RawPoison {
 /// What a region holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Namespace {
+pub(super) enum NamespaceName {
     /// A namespace with a pfn info block: a block device with DAX.
     #[default]
     Fsdax,
     /// No info block: a block device without DAX.
     Raw,
+    /// A block translation table: a block device without DAX, whose sectors are never torn.
+    Btt,
 }
 
 /// `[filesystem]`, on the first region.
@@ -196,6 +200,8 @@ pub(super) struct RawCrash {
     pub in_recovery: Option<u32>,
     pub in_recovery_states: Option<u64>,
     pub seed: Option<u64>,
+    #[serde(default)]
+    pub granularity: persist::Granularity,
     #[serde(default)]
     pub strict_fences: bool,
     pub store_buffer: Option<u32>,
@@ -262,6 +268,8 @@ pub struct Plant {
 pub enum Dropped {
     /// What `blkdev_issue_zeroout` writes into newly allocated blocks, until `ext4_set_iomap` or `xfs_bmbt_to_iomap` is entered.
     Zeroing,
+    /// What a BTT writes to its log, from `__btt_log_write` on until `btt_map_write` is entered.
+    BttLog,
     /// What the replay of ext4's journal writes, from `jbd2_journal_recover` on until `jbd2_journal_update_sb_log_tail` is
     /// entered: out of the recording of a recovery that is cut (`in_recovery`).
     Replay,
