@@ -10,6 +10,7 @@ pub mod bench;
 mod canary;
 mod causes;
 pub mod console;
+mod contents;
 mod conversation;
 pub mod debug;
 pub mod effort;
@@ -43,6 +44,7 @@ pub mod target;
 #[cfg(test)]
 mod tests;
 mod text;
+mod timeline;
 mod torn;
 #[cfg(test)]
 mod toy;

@@ -4,12 +4,16 @@ use persist::{Granularity, Platform, StateId};
 use serde::{Deserialize, Serialize};
 
 pub use crate::again::report::{LevelReport, RootReport};
+pub use crate::contents::{ContentReport, LineReport};
 use crate::scenario::Explore;
 use crate::shard::ShardReport;
+pub use crate::timeline::{FaultSpan, FunctionReport, StepSpan, TimelineReport, WindowSpan};
 use crate::verdict::Class;
 
-/// Version of the form of [`Report`].
-pub const REPORT: u32 = 1;
+/// Version of the form of [`Report`]. It grows with every change of the form.
+pub const REPORT: u32 = 2;
+/// The oldest version that is read: what it lacks is left out.
+const OLDEST: u32 = 1;
 /// What names a crash while the scenario was recorded, instead of a state.
 pub(crate) const RECORDING: &str = "recording";
 
@@ -44,6 +48,9 @@ pub struct Report {
     pub canary: String,
     /// Every crash point.
     pub points: Vec<PointReport>,
+    /// What happened while the scenario was recorded; not in reports of version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<TimelineReport>,
     /// What was run.
     pub provenance: Vec<(String, String)>,
     /// BLAKE3 of all recorded events.
@@ -255,6 +262,12 @@ pub struct Finding {
     /// What else comes of the same cause, the worst first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub symptoms: Vec<SymptomReport>,
+    /// The bytes of the file that shows it, when content is what is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ContentReport>,
+    /// Lines of persistent memory that the smallest state lacks, the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<LineReport>,
     /// The stores behind it.
     pub stores: Vec<StoreReport>,
     /// What the guest said from attach to verdict.
@@ -354,6 +367,9 @@ pub struct StoreReport {
     pub bytes: u64,
     /// What it lacked: never flushed, not fenced, or nothing.
     pub lacked: String,
+    /// What would have made it durable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<String>,
     /// The instruction: function and offset, or its address in user space.
     pub at: String,
     /// File and offset, when a step stored it.
@@ -392,9 +408,9 @@ impl Report {
     /// The version first: another one has other fields.
     fn from_value(value: serde_json::Value) -> Result<Report, String> {
         match value.get("version").and_then(serde_json::Value::as_u64) {
-            Some(version) if version != u64::from(REPORT) => {
+            Some(version) if !(u64::from(OLDEST)..=u64::from(REPORT)).contains(&version) => {
                 return Err(format!(
-                    "version {version} of reports is not known: this program reads version {REPORT}"
+                    "version {version} of reports is not known: this program reads versions {OLDEST} to {REPORT}"
                 ));
             }
             _ => (),

@@ -21,7 +21,7 @@ use crate::plant::drop_stores;
 use crate::points::{self, Images, Point, Points};
 use crate::record::{Recording, record};
 use crate::recover::{Outcome, Shape, Worker};
-use crate::report::{Counts, PointReport, REPORT, Report, SearchReport, Settings, Verdict};
+use crate::report::{Counts, PointReport, REPORT, Report, SearchReport, Settings, TimelineReport, Verdict};
 use crate::scenario::{Dropped, Explore, Scenario};
 use crate::states;
 use crate::target::{HostError, Laboratory, Target};
@@ -159,6 +159,7 @@ pub fn run<L: Laboratory>(
         recording_warnings: run.recording.warnings.clone(),
         canary: canary.to_string(),
         points: run.point_reports(&states, &judged, &searched),
+        timeline: Some(TimelineReport::of(&run)),
         provenance: laboratory.provenance().into_iter().chain(run.recording.account.clone()).collect(),
         trace: run.trace(),
         shard: run.shard_report(),
