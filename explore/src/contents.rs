@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use guest_protocol::Pattern;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::causes::{Failing, lost_of};
@@ -18,7 +19,7 @@ const TOLD: usize = 16;
 const SHOWN: u64 = 64;
 
 /// A line of persistent memory that lacks something in the smallest state. Bytes are hexadecimal digits, two for each.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LineReport {
     /// Guest-physical address.
@@ -32,7 +33,7 @@ pub struct LineReport {
 }
 
 /// The bytes of a file around what is wrong with it. Bytes are hexadecimal digits, two for each.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ContentReport {
     /// Its path below the mount point.
@@ -70,13 +71,13 @@ pub(crate) fn lines<L: Laboratory>(run: &Run<L>, found: &Failing) -> Vec<LineRep
     let of = |overlay: &persist::Overlay, line: u64| {
         overlay.line(line).copied().unwrap_or_else(|| run.model.media.line(line))
     };
-    let report = |(address, events): (u64, Vec<u64>)| LineReport {
-        address,
-        found: digits(&of(&state, address)),
-        stored: digits(&of(&everything, address)),
-        events,
+    let report = |(address, events): (u64, Vec<u64>)| {
+        let (found, stored) = (of(&state, address), of(&everything, address));
+        // What was stored again as it was is no loss.
+        let differs = found != stored;
+        differs.then(|| LineReport { address, found: digits(&found), stored: digits(&stored), events })
     };
-    lost.into_iter().take(TOLD).map(report).collect()
+    lost.into_iter().filter_map(report).take(TOLD).collect()
 }
 
 /// The bytes of the file around what is wrong, if a file's content is what is wrong.
@@ -97,7 +98,8 @@ fn around(file: &FileExpectation, path: &str, wrong: u64, bytes: u64, content: &
     let shown = at..at + SHOWN;
     let there = content.get(at as usize..content.len().min(shown.end as usize)).unwrap_or(&[]);
     let of = |at: u64| file.segments.iter().find(|segment| segment.at <= at && at - segment.at < segment.len);
-    let expected = |at: u64| of(at).filter(|it| !it.free).map_or("..".to_owned(), |it| byte(it.allowed[0], at));
+    let expected =
+        |at: u64| of(at).filter(|it| !it.free).map_or("..".to_owned(), |it| byte(it.allowed[0], at));
     let faulty = of(wrong).filter(|segment| !segment.free);
     let of_faulty = |list: fn(&Segment) -> &[Pattern]| {
         faulty.map_or(Vec::new(), |it| list(it).iter().map(|pattern| row(*pattern, shown.clone())).collect())

@@ -106,14 +106,18 @@ fn wanted_by(part: &Part, platform: Platform) -> String {
     let line = part.line();
     match platform {
         _ if part.handed_over_by.is_some() => "an SFENCE or MFENCE behind that".to_owned(),
-        Platform::VirtioPmem => "a flush of the device that completes with success: fsync or msync".to_owned(),
+        Platform::VirtioPmem => {
+            "a flush of the device that completes with success: fsync or msync".to_owned()
+        }
         Platform::AdrLost if part.drained_by.is_some() => {
             "a write to a flush hint of its DIMM, and an SFENCE behind it".to_owned()
         }
         _ if !part.is_cached() || part.flushed_by.is_some() => "an SFENCE or MFENCE behind that".to_owned(),
         Platform::Eadr => "an SFENCE or MFENCE behind it".to_owned(),
         _ if part.origin.cpl == 0 => {
-            format!("a flush of the line {line:#x} by the kernel (clean_cache_range, dax_flush), and an SFENCE behind it")
+            format!(
+                "a flush of the line {line:#x} by the kernel (clean_cache_range, dax_flush), and an SFENCE behind it"
+            )
         }
         _ => format!("CLWB, CLFLUSHOPT or CLFLUSH of the line {line:#x}, and an SFENCE behind it"),
     }

@@ -6,6 +6,7 @@
 //! promised. What comes out is a [`Report`].
 
 mod again;
+pub mod baseline;
 pub mod bench;
 mod canary;
 mod causes;
@@ -20,6 +21,7 @@ mod findings;
 pub mod fuzzing;
 #[cfg(test)]
 mod hostile;
+pub mod html;
 pub mod import;
 mod lazy;
 pub mod ledger;
@@ -36,6 +38,7 @@ pub mod replay;
 pub mod report;
 mod run;
 pub mod scenario;
+mod schema;
 pub mod sequences;
 pub mod shard;
 mod sites;

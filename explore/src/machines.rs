@@ -102,7 +102,10 @@ impl Machines {
     /// As [`Machines::prepare`]; the scenario is recorded on this engine. Everything else is done on the software engine,
     /// by processors that the other one has, too.
     pub fn on(engine: Engine, scenario: &Scenario, cache: &Cache, seed: u64) -> Result<Machines, Error> {
-        let kernel = Kernel::get(cache, &scenario.machine.kernel)?;
+        let kernel = match &scenario.machine.modules {
+            Some(modules) => Kernel::from_file(scenario.machine.kernel.as_ref(), Some(modules.as_ref()))?,
+            None => Kernel::get(cache, &scenario.machine.kernel)?,
+        };
         let regions = Regions::of(scenario);
         let filesystem = filesystem_of(scenario);
         let mut wanted =

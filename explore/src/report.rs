@@ -1,11 +1,13 @@
 //! What a run found, in a form that is the same for every run of the same inputs: no time, path or job count.
 
 use persist::{Granularity, Platform, StateId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::again::report::{LevelReport, RootReport};
 pub use crate::contents::{ContentReport, LineReport};
 use crate::scenario::Explore;
+pub use crate::schema::schema;
 use crate::shard::ShardReport;
 pub use crate::timeline::{FaultSpan, FunctionReport, StepSpan, TimelineReport, WindowSpan};
 use crate::verdict::Class;
@@ -18,7 +20,7 @@ const OLDEST: u32 = 1;
 pub(crate) const RECORDING: &str = "recording";
 
 /// What a run found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// Version of this form: [`REPORT`].
@@ -61,7 +63,7 @@ pub struct Report {
 }
 
 /// A run in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Every promise that was judged was kept.
@@ -89,21 +91,26 @@ impl Verdict {
 }
 
 /// How persistence was modelled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// What the platform saves; of each region in turn where they differ.
     pub platform: String,
     /// The platform that was asked for instead of the scenario's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub platform_override: Option<Platform>,
     /// The kernel that was asked for instead of the scenario's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_override: Option<String>,
+    /// Directory of the modules of that kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules_override: Option<String>,
     /// The bug that the kernel has on purpose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mutant: Option<String>,
     /// What persists as one.
+    #[schemars(with = "String")]
     pub granularity: Granularity,
     /// Whether a non-temporal store waits for earlier cached ones of its line.
     pub nt_evicts: bool,
@@ -146,7 +153,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// How much there was, and how much was tried.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
     /// Events recorded.
@@ -190,7 +197,7 @@ pub struct Counts {
 }
 
 /// One crash point.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PointReport {
     /// How many events had happened.
@@ -219,7 +226,7 @@ pub struct PointReport {
 }
 
 /// How completely a crash point was searched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SearchReport {
     /// Ways that recovery went.
@@ -232,7 +239,7 @@ pub struct SearchReport {
 }
 
 /// Something that must not be.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Finding {
     /// Names it for a replay: `EVENTS-STATE`, or `recording` for a crash while the scenario was recorded. Where the power
@@ -293,7 +300,7 @@ impl Finding {
 }
 
 /// Another symptom of a finding.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SymptomReport {
     /// Names it for a replay: `EVENTS-STATE`.
@@ -313,7 +320,7 @@ pub struct SymptomReport {
 }
 
 /// The earliest store that the smallest state lacks and with which, and what has to come before it, the fault is gone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CauseReport {
     /// Number of its event.
@@ -325,7 +332,7 @@ pub struct CauseReport {
 }
 
 /// A promise, for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromiseReport {
     /// What was promised.
@@ -337,12 +344,13 @@ pub struct PromiseReport {
 }
 
 /// A crash state with as little lost as still shows what is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SmallestState {
     /// The crash point: how many events had happened.
     pub events: u64,
     /// The content.
+    #[schemars(with = "String")]
     pub state: StateId,
     /// Parts in flight.
     pub in_flight: u64,
@@ -354,7 +362,7 @@ pub struct SmallestState {
 }
 
 /// A store behind a finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoreReport {
     /// Number of its event; of the first of several that are alike.

@@ -203,6 +203,11 @@ impl<'a, L: Laboratory> Run<'a, L> {
             platform: self.scenario.platforms(),
             platform_override: self.scenario.platform_override,
             kernel_override: self.scenario.kernel_override.clone(),
+            modules_override: self
+                .scenario
+                .kernel_override
+                .as_ref()
+                .and(self.scenario.machine.modules.clone()),
             mutant: self.scenario.mutant.clone(),
             granularity: self.options.granularity,
             nt_evicts: self.options.nt_evicts,

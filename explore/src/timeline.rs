@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use persist::{Event, EventKind, StorePath};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::findings;
@@ -12,7 +13,7 @@ use crate::run::Run;
 use crate::target::Laboratory;
 
 /// What happened while the scenario was recorded. A place in it is a number of events that had happened.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TimelineReport {
     /// The events, in order: a letter and how many of that kind come in a row, again and again, as in `s12f3d1`. Stores
@@ -31,7 +32,7 @@ pub struct TimelineReport {
 }
 
 /// A step, from its first event to its last.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepSpan {
     /// Line of the scenario.
@@ -45,7 +46,7 @@ pub struct StepSpan {
 }
 
 /// A fault that waited for the journal.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FaultSpan {
     /// The windows that it has.
@@ -53,7 +54,7 @@ pub struct FaultSpan {
 }
 
 /// A window of a fault: the power may be cut behind `begin` to `end` events, both included.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct WindowSpan {
     /// `W0` to `W8`.
@@ -65,7 +66,7 @@ pub struct WindowSpan {
 }
 
 /// A function of the kernel that was watched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct FunctionReport {
     /// Its name.

@@ -137,7 +137,9 @@ impl Default for CrashOptions {
 }
 
 /// How crash states are found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Explore {
     /// Some of each crash point are chosen, and each is recovered.

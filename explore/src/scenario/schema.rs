@@ -58,6 +58,9 @@ pub(super) struct OneOrMany(pub Vec<Class>);
 pub struct Machine {
     /// `debian-6.1`, `debian-6.1@VERSION`, `small-6.1`, `mutants-6.1`, or a path to a vmlinux or bzImage.
     pub kernel: String,
+    /// Directory below which the modules of a kernel given by its path are.
+    #[serde(default)]
+    pub modules: Option<String>,
     /// RAM in bytes; 256 MiB when absent.
     #[serde(default = "default_memory")]
     pub memory: Bytes,
