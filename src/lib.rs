@@ -28,6 +28,10 @@
 
 mod library;
 
+#[cfg(doctest)]
+#[doc = include_str!("../docs/own.md")]
+struct Documentation;
+
 pub use explore::{HostError, Report, RunOptions, Scenario, ScenarioError, Verdict};
 pub use images::FilesystemKind;
 pub use library::builder::Builder;

@@ -4,6 +4,8 @@ mod bench;
 mod boot;
 mod console;
 mod doctor;
+#[cfg(test)]
+mod documentation;
 mod engine;
 mod failure;
 mod gdb;

@@ -5,6 +5,8 @@ mod mutants;
 mod number;
 mod platforms;
 mod points;
+#[cfg(test)]
+mod reference;
 mod regions;
 mod sampled;
 mod schema;
