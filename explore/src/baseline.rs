@@ -50,20 +50,25 @@ fn marks<'r>(report: &'r Report, finding: &'r Finding) -> impl Iterator<Item = M
 
 /// Every row of numbers as one `N`.
 fn without_numbers(text: &str) -> String {
-    let is_number = |word: &str| {
-        let digits = word.trim_start_matches("0x").trim_end_matches([',', ':', ';', ')']);
-        digits.len() >= 2 && digits.chars().all(|c| c.is_ascii_hexdigit())
-            || word.starts_with(|c: char| c.is_ascii_digit())
-    };
     let mut words: Vec<&str> = Vec::new();
     for word in text.split_whitespace() {
-        match is_number(word) {
+        match is_number(word, words.last().copied()) {
             true if words.last() == Some(&"N") => (),
             true => words.push("N"),
             false => words.push(word),
         }
     }
     words.join(" ")
+}
+
+/// Whether a word is a number, or bytes in hexadecimal. Of words, only "be" could be a byte: in "may be" it is none.
+fn is_number(word: &str, before: Option<&str>) -> bool {
+    let digits = word.trim_end_matches([',', ':', ';', ')']);
+    let is_hexadecimal = digits.chars().all(|c| c.is_ascii_hexdigit());
+    let is_byte = digits.len() == 2 && is_hexadecimal && !(digits == "be" && before == Some("may"));
+    word.starts_with(|c: char| c.is_ascii_digit())
+        || is_byte
+        || is_hexadecimal && digits.contains(|c: char| c.is_ascii_digit())
 }
 
 #[cfg(test)]

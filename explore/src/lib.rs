@@ -23,6 +23,7 @@ pub mod fuzzing;
 mod hostile;
 pub mod html;
 pub mod import;
+mod kernel_lines;
 mod lazy;
 pub mod ledger;
 pub mod machines;

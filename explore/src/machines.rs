@@ -9,6 +9,7 @@ use images::{Cache, Checker, Filesystem, FilesystemKind, ImageSpec, Initramfs, K
 use vmm::unwind::{End, OrcTable, Registers, unwind};
 use vmm::{Engine, FlushFault, KvmCounts, Machine, MachineConfig, Snapshot, Symbols, VirtioPmem};
 
+use crate::kernel_lines::KernelLines;
 use crate::scenario::{Claim, Interface, Namespace, Scenario};
 use crate::target::{Checked, Health, HostError, Laboratory, Region, Stop, Target};
 use crate::user_stack::Agent;
@@ -87,6 +88,8 @@ pub struct Machines {
     filesystem: FilesystemKind,
     copies: Vec<Range<u64>>,
     tables: Vec<OrcTable>,
+    /// Of a kernel that was built with debug information.
+    lines: KernelLines,
     agent: Agent,
     cache: Cache,
     checkers: Mutex<Vec<Checker>>,
@@ -166,6 +169,7 @@ impl Machines {
             filesystem,
             faults: regions.faults,
             tables,
+            lines: KernelLines::of(&config.kernel),
             agent: Agent::new(images::AGENT),
             cache: cache.clone(),
             checkers: Mutex::default(),
@@ -505,7 +509,13 @@ impl Laboratory for Machines {
             return self.agent.stack(state.rip(), rbp, &read);
         }
         let stack = unwind(&self.tables, Registers::from(&state), &read);
-        let mut frames: Vec<String> = stack.frames(&self.symbols).iter().map(ToString::to_string).collect();
+        let frames = stack.frames(&self.symbols);
+        // A call is one byte in front of where it returns to; the first frame is an instruction, whose line is that of the byte
+        // in front of it as often as not.
+        let places: Vec<u64> = frames.iter().map(|frame| frame.address.wrapping_sub(1)).collect();
+        let lines = self.lines.find(&places);
+        let mut frames: Vec<String> =
+            frames.iter().zip(lines).map(|(frame, line)| format!("{frame}{line}")).collect();
         if let End::User { rip } = stack.end {
             frames.extend(self.agent.stack_behind_kernel(rip, rsp, &read));
         }

@@ -31,70 +31,68 @@ mod tests {
 
     /// Why a value is not of a form; knows what schemars uses, and refuses the rest.
     fn mismatch(root: &Value, form: &Value, value: &Value, place: &str) -> Option<String> {
-        let empty = Map::new();
-        let form = match form {
-            Value::Bool(true) => return None,
-            Value::Object(form) => form,
-            _ => return Some(format!("{place}: nothing may be here")),
-        };
-        let properties = form.get("properties").and_then(Value::as_object).unwrap_or(&empty);
-        for (word, rule) in form {
-            let wrong = match word.as_str() {
-                "$schema" | "title" | "description" | "format" | "default" | "$defs" | "properties" => None,
-                "$ref" => {
-                    let path = rule.as_str()?.trim_start_matches('#');
-                    mismatch(root, root.pointer(path).unwrap_or_else(|| panic!("no {path}")), value, place)
-                }
-                "type" => (!is_of_type(rule, value)).then(|| format!("{place}: {value} is no {rule}")),
-                "const" => (rule != value).then(|| format!("{place}: {value} is not {rule}")),
-                "enum" => {
-                    (!rule.as_array()?.contains(value)).then(|| format!("{place}: {value} is none of {rule}"))
-                }
-                "minimum" => {
-                    (value.as_f64()? < rule.as_f64()?).then(|| format!("{place}: {value} is too small"))
-                }
-                "maximum" => {
-                    (value.as_f64()? > rule.as_f64()?).then(|| format!("{place}: {value} is too large"))
-                }
-                "minItems" => {
-                    (value.as_array()?.len() < rule.as_u64()? as usize).then(|| format!("{place}: too short"))
-                }
-                "maxItems" => {
-                    (value.as_array()?.len() > rule.as_u64()? as usize).then(|| format!("{place}: too long"))
-                }
-                "anyOf" | "oneOf" => {
-                    let all: Vec<Option<String>> =
-                        rule.as_array()?.iter().map(|form| mismatch(root, form, value, place)).collect();
-                    all.iter().all(Option::is_some).then(|| format!("{place}: {all:?}"))
-                }
-                "required" => {
-                    let missing =
-                        rule.as_array()?.iter().find(|name| value.get(name.as_str().unwrap()).is_none());
-                    missing.map(|name| format!("{place}: {name} is missing"))
-                }
-                "additionalProperties" => {
-                    value.as_object()?.iter().find_map(|(name, inner)| match properties.get(name) {
-                        Some(form) => mismatch(root, form, inner, &format!("{place}/{name}")),
-                        None => mismatch(root, rule, inner, &format!("{place}/{name}")),
-                    })
-                }
-                "items" => value
-                    .as_array()?
-                    .iter()
-                    .find_map(|inner| mismatch(root, rule, inner, &format!("{place}[]"))),
-                "prefixItems" => {
-                    let pairs = rule.as_array()?.iter().zip(value.as_array()?);
-                    pairs
-                        .into_iter()
-                        .find_map(|(form, inner)| mismatch(root, form, inner, &format!("{place}[]")))
-                }
-                other => panic!("{place}: the test does not know {other}"),
-            };
-            if wrong.is_some() {
-                return wrong;
+        match form {
+            Value::Bool(true) => None,
+            Value::Object(form) => {
+                form.iter().find_map(|(word, rule)| breaks(root, form, (word.as_str(), rule), value, place))
             }
+            _ => Some(format!("{place}: nothing may be here")),
         }
-        None
+    }
+
+    /// Why a value breaks one rule of a form. A rule about another type says nothing.
+    fn breaks(
+        root: &Value,
+        form: &Map<String, Value>,
+        (word, rule): (&str, &Value),
+        value: &Value,
+        place: &str,
+    ) -> Option<String> {
+        let wrong = |is_wrong: bool| is_wrong.then(|| format!("{place}: {value}: {word} is {rule}"));
+        let list = || rule.as_array().expect("a list");
+        match word {
+            "$schema" | "title" | "description" | "format" | "default" | "$defs" => None,
+            "$ref" => {
+                let path = rule.as_str().expect("text").trim_start_matches('#');
+                mismatch(root, root.pointer(path).unwrap_or_else(|| panic!("no {path}")), value, place)
+            }
+            "type" => wrong(!is_of_type(rule, value)),
+            "const" => wrong(rule != value),
+            "enum" => wrong(!list().contains(value)),
+            "minimum" => wrong(value.as_f64() < rule.as_f64() && value.is_number()),
+            "maximum" => wrong(value.as_f64() > rule.as_f64() && value.is_number()),
+            "minItems" => {
+                wrong(value.as_array().is_some_and(|it| (it.len() as u64) < rule.as_u64().unwrap()))
+            }
+            "maxItems" => wrong(value.as_array().is_some_and(|it| it.len() as u64 > rule.as_u64().unwrap())),
+            "anyOf" | "oneOf" => {
+                let all: Vec<Option<String>> =
+                    list().iter().map(|form| mismatch(root, form, value, place)).collect();
+                all.iter().all(Option::is_some).then(|| format!("{place}: {all:?}"))
+            }
+            "required" => {
+                let is_missing = |name: &&Value| value.get(name.as_str().expect("text")).is_none();
+                wrong(value.is_object() && list().iter().any(|name| is_missing(&name)))
+            }
+            "properties" => {
+                rule.as_object().into_iter().flatten().find_map(|(name, form)| {
+                    mismatch(root, form, value.get(name)?, &format!("{place}/{name}"))
+                })
+            }
+            "additionalProperties" => value.as_object().into_iter().flatten().find_map(|(name, inner)| {
+                let is_named = form.get("properties").is_some_and(|named| named.get(name).is_some());
+                if is_named { None } else { mismatch(root, rule, inner, &format!("{place}/{name}")) }
+            }),
+            "items" => {
+                let inside = value.as_array().into_iter().flatten();
+                inside.into_iter().find_map(|inner| mismatch(root, rule, inner, &format!("{place}[]")))
+            }
+            "prefixItems" => {
+                let pairs = list().iter().zip(value.as_array().into_iter().flatten());
+                pairs.into_iter().find_map(|(form, inner)| mismatch(root, form, inner, &format!("{place}[]")))
+            }
+            other => panic!("{place}: the test does not know {other}"),
+        }
     }
 
     fn is_of_type(rule: &Value, value: &Value) -> bool {

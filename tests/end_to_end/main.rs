@@ -11,6 +11,7 @@ mod labels;
 mod lazily;
 mod map_sync;
 mod mutants;
+mod page;
 mod parts;
 mod platforms;
 mod processors;
