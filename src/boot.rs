@@ -1,20 +1,21 @@
 //! `pmemsim boot`: a kernel or another payload with its serial console on the terminal.
 
-use std::io::{Read, Write};
 use std::path::PathBuf;
-use std::sync::mpsc;
 use std::time::Duration;
 
-use anyhow::bail;
 use guest_protocol::Command;
 use images::{Cache, Initramfs, Kernel};
-use vmm::{BootProtocol, Engine, Machine, MachineConfig, Nvdimm, Stop, VirtioPmem};
+use pmemsim::Survives;
+use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, VirtioPmem};
 
 use crate::engine::{self, EngineName};
 use crate::failure::Usage;
 use crate::interrupt;
+use crate::media::{self, Backing};
 use crate::payload::{self, Payload};
+use crate::session::{CutAt, Ended, Session};
 use crate::size::Size;
+use crate::terminal::Input;
 
 /// What the kernel is told when nothing else is asked for: the console, no self tests that cost a second, and to reset by
 /// ACPI: with hardware-reduced ACPI it would try EFI, which is not there (reboot_init in arch/x86/kernel/reboot.c).
@@ -24,8 +25,13 @@ pub const SLICE: u64 = 5_000_000;
 /// Between two looks whether the user has interrupted a guest that waits for input.
 pub const LOOK: Duration = Duration::from_millis(50);
 
-/// Boots a kernel or another payload with its serial console on this terminal; the guest's power-off ends it.
+/// Boots a kernel or another payload with its serial console on this terminal; the guest's power-off ends it. Ctrl-A h says
+/// what can be typed besides.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  pmemsim boot --nvdimm 64M                                     # a shell; Ctrl-A p cuts the power, Ctrl-A x ends it
+  pmemsim boot --nvdimm file=disk.img --power-cut-at output:done
+  pmemsim boot --kernel ../linux/vmlinux --modules ../linux --virtio-pmem 64M")]
 pub struct Boot {
     /// debian-6.1, debian-6.12, debian-6.1@VERSION, or a path (with a slash) to a vmlinux or bzImage, or to any ELF file
     /// with a multiboot header or a PVH entry
@@ -57,15 +63,16 @@ pub struct Boot {
     /// Processors
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=8))]
     cpus: u8,
-    /// Size of an NVDIMM, zeroed; may be given more than once
-    #[arg(long)]
-    nvdimm: Vec<Size>,
-    /// Size of the memory of a virtio-pmem device, zeroed; may be given more than once
-    #[arg(long)]
-    virtio_pmem: Vec<Size>,
-    /// Size of legacy persistent memory (e820 type 12), zeroed; may be given more than once
-    #[arg(long)]
-    pmem_legacy: Vec<Size>,
+    /// An NVDIMM: a size, zeroed; file=PATH, which gets what is there at the end; file=PATH,copy, which stays as it is. May
+    /// be given more than once
+    #[arg(long, value_name = "SIZE|file=PATH[,copy]")]
+    nvdimm: Vec<Backing>,
+    /// The memory of a virtio-pmem device, as for --nvdimm; may be given more than once
+    #[arg(long, value_name = "SIZE|file=PATH[,copy]")]
+    virtio_pmem: Vec<Backing>,
+    /// Legacy persistent memory (e820 type 12), as for --nvdimm; may be given more than once
+    #[arg(long, value_name = "SIZE|file=PATH[,copy]")]
+    pmem_legacy: Vec<Backing>,
     /// Flush hint addresses of each NVDIMM
     #[arg(long, default_value_t = 1)]
     flush_hints: u32,
@@ -80,14 +87,21 @@ pub struct Boot {
     pvh: bool,
     /// Stop after so many instructions; with --engine kvm, after so many nanoseconds
     #[arg(long)]
-    timeout: Option<u64>,
+    pub timeout: Option<u64>,
     /// Say at the end, on the standard error output, a hash of what the machine did: the order of the processors and
     /// every event of persistent memory
     #[arg(long)]
     trace_hash: bool,
+    /// Cut the power there, once, and boot again with what has survived: event:N (behind so many events of persistent
+    /// memory), instruction:N, or output:TEXT (when the guest has written this to its console)
+    #[arg(long, value_name = "WHERE")]
+    power_cut_at: Option<CutAt>,
+    /// What of the stores in flight survives a power cut: durable (none), everything, or random (drawn from --seed)
+    #[arg(long, value_name = "WHAT", default_value = "durable", value_parser = ["durable", "everything", "random"])]
+    survives: String,
     /// Exit with the value that the guest writes to port 0xf4: 2 * value + 1
     #[arg(long)]
-    debug_exit: bool,
+    pub debug_exit: bool,
     /// Programs from Debian to put into the initramfs
     #[arg(long, value_delimiter = ',', default_value = "dash,coreutils")]
     programs: Vec<String>,
@@ -95,69 +109,73 @@ pub struct Boot {
 
 impl Boot {
     /// Runs until the guest powers off. Returns the exit code.
-    pub fn run(self) -> anyhow::Result<u8> {
+    pub fn run(mut self) -> anyhow::Result<u8> {
+        let all = self.nvdimm.iter_mut().chain(&mut self.virtio_pmem).chain(&mut self.pmem_legacy);
+        let mut media = all.map(Backing::read).collect::<Result<Vec<_>, _>>()?;
         let config = self.config()?;
-        let mut machine = Machine::on(self.engine.into(), &config).map_err(|error| match error {
+        let backings: Vec<&Backing> =
+            self.nvdimm.iter().chain(&self.virtio_pmem).chain(&self.pmem_legacy).collect();
+        if self.power_cut_at.is_some() && self.engine == EngineName::Kvm {
+            let why = "--power-cut-at: KVM does not tell what is in flight; use --engine software";
+            return Err(Usage(why.to_owned()).into());
+        }
+        interrupt::listen()?;
+        let mut input = Input::open();
+        let mut cut_at = self.power_cut_at.clone();
+        loop {
+            let mut machine = self.switch_on(&config, &media)?;
+            let wanted = cut_at.is_some() || input.is_terminal() && self.engine == EngineName::Software;
+            let mut session = Session::new(&mut machine, cut_at.take(), wanted);
+            let outcome = session.run(&self, &mut input);
+            let left = match &outcome {
+                Ok(Ended::PowerCut) => Some(session.survivors(self.survives())),
+                _ => None,
+            };
+            if let Some(counts) = machine.kvm_counts() {
+                eprintln!("{}", engine::summary(&machine, counts));
+            }
+            if let Some(hash) = machine.trace_hash() {
+                eprintln!("trace hash {hash} after {} instructions", machine.retired());
+            }
+            if let Some(left) = left {
+                eprintln!("\npmemsim: the power is cut; the machine boots again with what has survived");
+                media = left;
+                continue;
+            }
+            // A guest that crashed or was stopped has stored what it has stored, too.
+            media::write_back(&backings, &machine)?;
+            return Ok(match outcome? {
+                Ended::Exit(code) => code,
+                Ended::PowerCut => 0,
+            });
+        }
+    }
+
+    /// A machine with these contents of its regions.
+    fn switch_on(&self, config: &MachineConfig, media: &[Vec<u8>]) -> anyhow::Result<Machine> {
+        let mut machine = Machine::on(self.engine.into(), config).map_err(|error| match error {
             vmm::Error::Payload(_) => anyhow::Error::from(error).context(format!("--kernel {}", self.kernel)),
             other => other.into(),
         })?;
         if let Some(instructions) = self.assist {
             machine.set_assist(instructions);
         }
+        let regions = machine.regions().to_vec();
+        for (region, content) in regions.iter().zip(media) {
+            machine.write_pmem(region.base, content);
+        }
         if self.trace_hash {
             machine.set_tracing(true);
             machine.start_trace_hash();
         }
-        let outcome = self.until_the_end(&mut machine);
-        if let Some(counts) = machine.kvm_counts() {
-            eprintln!("{}", engine::summary(&machine, counts));
-        }
-        if let Some(hash) = machine.trace_hash() {
-            eprintln!("trace hash {hash} after {} instructions", machine.retired());
-        }
-        outcome
+        Ok(machine)
     }
 
-    fn until_the_end(&self, machine: &mut Machine) -> anyhow::Result<u8> {
-        interrupt::listen()?;
-        let input = keyboard();
-        let mut left = self.timeout.unwrap_or(u64::MAX);
-        loop {
-            let slice = left.min(SLICE);
-            let before = spent(machine);
-            let stop = machine.run(slice);
-            left = left.saturating_sub(spent(machine) - before);
-            // They are in the hash.
-            machine.take_events();
-            std::io::stdout().write_all(&machine.take_console())?;
-            std::io::stdout().flush()?;
-            while let Ok(bytes) = input.try_recv() {
-                machine.type_console(&bytes);
-            }
-            match stop {
-                Stop::Budget | Stop::Idle if interrupt::asked() => {
-                    bail!("interrupted after {}", limit(machine))
-                }
-                Stop::Budget if left == 0 => bail!("stopped after {}", limit(machine)),
-                Stop::Budget | Stop::Event(_) | Stop::Symbol(_) => {}
-                // Nobody is at the control port: the agent does what /script says.
-                Stop::Call(_) => {}
-                Stop::DebugExit(value) if self.debug_exit => return Ok((2 * value + 1) as u8),
-                Stop::DebugExit(_) => {}
-                Stop::PowerOff => return Ok(0),
-                Stop::Reset => bail!("the guest reset the machine"),
-                Stop::Shutdown => bail!("triple fault at {:#x}", machine.cpu_state().rip()),
-                Stop::Idle => match input.recv_timeout(LOOK) {
-                    Ok(bytes) => {
-                        machine.type_console(&bytes);
-                    }
-                    Err(mpsc::RecvTimeoutError::Timeout) => {}
-                    Err(mpsc::RecvTimeoutError::Disconnected) => bail!("the guest is halted for good"),
-                },
-                Stop::Engine(why) => bail!("the engine cannot go on: {why}"),
-                Stop::Undecided { .. } | Stop::UndecidedDevice { .. } => bail!("something is undecided"),
-                Stop::Unsupported { rip, what } => bail!("the guest needs {what} at {rip:#x}"),
-            }
+    fn survives(&self) -> Survives {
+        match self.survives.as_str() {
+            "everything" => Survives::Everything,
+            "random" => Survives::Random(self.seed),
+            _ => Survives::Durable,
         }
     }
 
@@ -212,13 +230,13 @@ impl Boot {
 
     /// The machine, without what runs on it.
     fn machine(&self) -> MachineConfig {
-        let nvdimm = |size: &Size| Nvdimm {
-            size: size.0,
+        let nvdimm = |backing: &Backing| Nvdimm {
+            size: backing.size(),
             flush_hints: self.flush_hints,
             labels: self.labels,
             ..Nvdimm::default()
         };
-        let device = |size: &Size| VirtioPmem { size: size.0, faults: Vec::new() };
+        let device = |backing: &Backing| VirtioPmem { size: backing.size(), faults: Vec::new() };
         MachineConfig {
             kernel: Vec::new(),
             initrd: Vec::new(),
@@ -228,7 +246,7 @@ impl Boot {
             cpus: self.cpus,
             nvdimms: self.nvdimm.iter().map(nvdimm).collect(),
             virtio_pmem: self.virtio_pmem.iter().map(device).collect(),
-            legacy_pmem: self.pmem_legacy.iter().map(|size| size.0).collect(),
+            legacy_pmem: self.pmem_legacy.iter().map(Backing::size).collect(),
             seed: self.seed,
             protocol: BootProtocol::default(),
         }
@@ -250,33 +268,4 @@ impl Boot {
         initramfs.file("/script", 0o644, postcard::to_stdvec(&script)?)?;
         Ok(initramfs.finish())
     }
-}
-
-/// What --timeout counts.
-fn spent(machine: &Machine) -> u64 {
-    match machine.engine() {
-        Engine::Software => machine.retired(),
-        Engine::Kvm => machine.time(),
-    }
-}
-
-fn limit(machine: &Machine) -> String {
-    match machine.engine() {
-        Engine::Software => format!("{} instructions", machine.retired()),
-        Engine::Kvm => format!("{} ms", machine.time() / 1_000_000),
-    }
-}
-
-/// What is typed on the terminal, line by line.
-pub fn keyboard() -> mpsc::Receiver<Vec<u8>> {
-    let (sender, receiver) = mpsc::channel();
-    std::thread::spawn(move || {
-        let mut buffer = [0; 256];
-        while let Ok(len @ 1..) = std::io::stdin().read(&mut buffer) {
-            if sender.send(buffer[..len].to_vec()).is_err() {
-                return;
-            }
-        }
-    });
-    receiver
 }

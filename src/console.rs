@@ -1,7 +1,6 @@
 //! `pmemsim replay --console`: a shell in the recovered machine, on this terminal.
 
 use std::io::Write;
-use std::sync::mpsc::RecvTimeoutError;
 
 use anyhow::bail;
 use explore::Scenario;
@@ -10,7 +9,8 @@ use explore::machines::Machines;
 use images::Cache;
 use vmm::Stop;
 
-use crate::boot::{LOOK, SLICE, keyboard};
+use crate::boot::{LOOK, SLICE};
+use crate::terminal::{self, Input, Key};
 
 /// Recovers these media in a machine like the scenario's that has a shell, too, and stays in it until it ends.
 pub fn open(scenario: &Scenario, seed: u64, media: &[u8]) -> anyhow::Result<()> {
@@ -23,36 +23,39 @@ pub fn open(scenario: &Scenario, seed: u64, media: &[u8]) -> anyhow::Result<()> 
     let (mut machine, said) = explore::console::open(&scenario, &machines, media)?;
     print!("{said}");
     eprintln!("--- a shell in the recovered machine; exit leaves it");
-    let input = keyboard();
+    let mut input = Input::open();
     let mut typed_all = false;
     loop {
         let stop = machine.run(SLICE);
         std::io::stdout().write_all(&machine.take_console())?;
         std::io::stdout().flush()?;
-        while let Ok(bytes) = input.try_recv() {
-            machine.type_console(&bytes);
-        }
+        let mut keys = input.typed();
         match stop {
             Stop::Budget | Stop::Event(_) | Stop::Symbol(_) | Stop::DebugExit(_) => {}
             // The shell has ended.
             Stop::Call(_) | Stop::PowerOff => return Ok(()),
             Stop::Idle if typed_all => return Ok(()),
-            Stop::Idle => match input.recv_timeout(LOOK) {
-                Ok(bytes) => {
-                    machine.type_console(&bytes);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
+            Stop::Idle if keys.is_empty() => match input.wait(LOOK) {
+                Some(typed) => keys = typed,
                 // Control-D, as a terminal would send it.
-                Err(RecvTimeoutError::Disconnected) => {
+                None => {
                     machine.type_console(&[4]);
                     typed_all = true;
                 }
             },
+            Stop::Idle => {}
             Stop::Reset => bail!("the guest reset the machine"),
             Stop::Shutdown => bail!("triple fault at {:#x}", machine.cpu_state().rip()),
             Stop::Unsupported { rip, what } => bail!("the guest needs {what} at {rip:#x}"),
             Stop::Engine(why) => bail!("the engine cannot go on: {why}"),
             Stop::Undecided { .. } | Stop::UndecidedDevice { .. } => bail!("something is undecided"),
+        }
+        for key in keys {
+            match key {
+                Key::Bytes(bytes) => machine.type_console(&bytes),
+                Key::Quit => return Ok(()),
+                Key::PowerCut | Key::Help => terminal::help(),
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use images::Cache;
 use vmm::KvmHost;
 
 use crate::engine::EngineName;
@@ -43,6 +44,7 @@ impl Doctor {
             Ok(host) => tell(host),
             Err(why) => println!("engine kvm: not usable: {why}"),
         }
+        tell_cache();
         let missing = tools();
         let kvm_missing = self.engine == EngineName::Kvm && kvm.is_err();
         Ok(if missing || kvm_missing { TROUBLE } else { 0 })
@@ -76,6 +78,16 @@ fn tell(host: &KvmHost) {
             "  CPUID shows the host's processor through: leaf 1 has more in ECX ({ecx:#x}) and EDX ({edx:#x}) than it was told; \
              a Linux guest may need noxsave, nosmap or clearcpuid= on its command line"
         );
+    }
+}
+
+/// Says where the cache is, and how large.
+fn tell_cache() {
+    let size =
+        |cache: &Cache| Ok::<u64, images::Error>(images::list(cache)?.iter().map(|entry| entry.size).sum());
+    match Cache::open().and_then(|cache| Ok((size(&cache)?, cache))) {
+        Ok((bytes, cache)) => println!("cache: {} MiB in {}", bytes >> 20, cache.root().display()),
+        Err(why) => println!("cache: NOT USABLE: {why}"),
     }
 }
 

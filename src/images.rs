@@ -32,6 +32,8 @@ enum Action {
     },
     /// Forgets which versions names stood for, so that the next use takes the newest
     Refresh,
+    /// Removes what is soon there again: base snapshots, and packages that are unpacked already
+    Prune,
     /// Removes everything from the cache
     Clean,
 }
@@ -42,10 +44,13 @@ impl Images {
         let cache = Cache::open()?;
         match self.action {
             Action::List => {
-                for entry in images::list(&cache)? {
+                let entries = images::list(&cache)?;
+                let all: u64 = entries.iter().map(|entry| entry.size).sum();
+                for entry in entries {
                     let size = entry.size as f64 / f64::from(1 << 20);
                     println!("{:<10} {:<28} {:<24} {size:>9.1} MiB", entry.kind, entry.name, entry.version);
                 }
+                println!("{:.1} MiB in {}", all as f64 / f64::from(1 << 20), cache.root().display());
             }
             Action::Fetch { names } => {
                 for name in names {
@@ -57,11 +62,13 @@ impl Images {
                 println!("{}", images::build_kernel(&cache, &name, &patch)?.display());
             }
             Action::Refresh => images::refresh(&cache)?,
-            Action::Clean => {
-                let freed = cache.clean()? as f64 / f64::from(1 << 20);
-                println!("{freed:.1} MiB removed from {}", cache.root().display());
-            }
+            Action::Prune => tell_freed(&cache, cache.prune()?),
+            Action::Clean => tell_freed(&cache, cache.clean()?),
         }
         Ok(0)
     }
+}
+
+fn tell_freed(cache: &Cache, bytes: u64) {
+    println!("{:.1} MiB removed from {}", bytes as f64 / f64::from(1 << 20), cache.root().display());
 }

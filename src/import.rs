@@ -10,7 +10,8 @@ use explore::{Report, RunOptions, Scenario, Verdict};
 use images::Cache;
 
 use crate::failure::{TROUBLE, Usage};
-use crate::run::{check_writable, severity, write_json};
+use crate::output::{check_writable, write_json};
+use crate::run::severity;
 
 /// Runs tests of other tools, and gives the verdicts that these define.
 #[derive(clap::Args)]
@@ -89,7 +90,7 @@ impl Ace {
             return keep(directory, &self.files, &scenarios).map(|()| 0);
         }
         if let Some(path) = &self.json {
-            check_writable(path)?;
+            check_writable("--json", path)?;
         }
         let options = self.place.options();
         let machines = Machines::prepare(&scenarios[0], &Cache::open()?, scenarios[0].crash.seed)?;

@@ -4,20 +4,31 @@ mod bench;
 mod boot;
 mod console;
 mod doctor;
+#[cfg(test)]
+mod documentation;
 mod engine;
 mod failure;
 mod gdb;
+mod github;
 mod images;
 mod import;
 mod interrupt;
+mod junit;
+mod media;
 mod merge;
 mod minimise;
+mod output;
 mod payload;
 mod progress;
 mod replay;
 mod run;
+mod schema;
 mod sequences;
+mod session;
+mod shell;
+mod show;
 mod size;
+mod terminal;
 
 use std::process::ExitCode;
 
@@ -28,10 +39,15 @@ use clap::Parser;
 ///
 /// Exit codes: 0 all promises kept, 1 a violation, 2 bad usage or scenario, 3 inconclusive or host trouble.
 #[derive(Parser)]
-#[command(version)]
+#[command(version, name = "pmemsim")]
+#[command(after_help = "Examples:
+  pmemsim run scenarios/map-sync-ext4.toml --html out
+  pmemsim replay out/report.json ID --console
+  pmemsim boot --kernel debian-6.12 --nvdimm 64M")]
 enum Command {
     Run(run::Run),
     Merge(merge::Merge),
+    Report(show::Show),
     Replay(replay::Replay),
     Sequences(sequences::Sequences),
     Minimise(minimise::Minimise),
@@ -40,12 +56,16 @@ enum Command {
     Images(images::Images),
     Bench(bench::Bench),
     Doctor(doctor::Doctor),
+    Schema(schema::Schema),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Run(run) => run.run(),
         Command::Merge(merge) => merge.run(),
+        Command::Report(show) => show.run(),
         Command::Replay(replay) => replay.run(),
         Command::Sequences(sequences) => sequences.run(),
         Command::Minimise(minimise) => minimise.run(),
@@ -54,6 +74,9 @@ fn main() -> ExitCode {
         Command::Images(images) => images.run(),
         Command::Bench(bench) => bench.run(),
         Command::Doctor(doctor) => doctor.run(),
+        Command::Schema(schema) => schema.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     };
     match done {
         Ok(code) => ExitCode::from(code),

@@ -9,8 +9,9 @@ use explore::{Report, RunOptions};
 use images::Cache;
 
 use crate::failure::{Usage, in_scenario};
+use crate::output::Output;
 use crate::progress::Line;
-use crate::run::{CODE, check_writable, print, processors, severity, summary, write_json};
+use crate::run::{CODE, print, processors, summary};
 
 /// Puts together what the shards of a run found: says what a single run would have said. Records the scenario once
 /// more; what the shards did is not done again.
@@ -22,9 +23,8 @@ pub struct Merge {
     /// Machines that recover at the same time where something is left to do; default: one per processor
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
     jobs: Option<u16>,
-    /// Write the report as JSON, a list when there are several scenarios
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 impl Merge {
@@ -35,17 +35,16 @@ impl Merge {
             reports.extend(read(path)?);
         }
         let gathered = gather(reports, CODE).map_err(|why| Usage(why.to_string()))?;
-        if let Some(path) = &self.json {
-            check_writable(path)?;
-        }
+        let writer = self.output.open()?;
         let cache = Cache::open()?;
         let merged = gathered.into_iter().map(|gathered| self.merge(gathered, &cache));
         let merged = merged.collect::<anyhow::Result<Vec<Report>>>()?;
-        if let Some(path) = &self.json {
-            write_json(path, &merged, merged.len())?;
+        writer.write(&merged, merged.len())?;
+        for report in &merged {
+            print(report);
+            writer.tell(report, None);
         }
-        merged.iter().for_each(print);
-        Ok(merged.iter().map(|report| severity(report.verdict)).max().map_or(0, |(_, code)| code))
+        Ok(writer.exit_code(&merged, &[]))
     }
 
     fn merge(&self, gathered: Gathered, cache: &Cache) -> anyhow::Result<Report> {

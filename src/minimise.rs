@@ -12,7 +12,8 @@ use images::Cache;
 
 use crate::failure::Usage;
 use crate::interrupt::Interruption;
-use crate::run::{check_writable, class, processors, write_json};
+use crate::output::{check_writable, write_json};
+use crate::run::{class, processors};
 
 /// Makes a scenario smaller while it shows the same class of finding: fewer steps, then smaller sizes. Prints a scenario that
 /// is ready to be run, and expects what it shows.
@@ -45,7 +46,7 @@ impl Minimise {
     pub fn run(self) -> anyhow::Result<u8> {
         let scenario = Scenario::load(&self.scenario).map_err(|why| Usage(why.to_string()))?;
         if let Some(path) = &self.json {
-            check_writable(path)?;
+            check_writable("--json", path)?;
         }
         if let Some(path) = &self.output {
             let opened = std::fs::File::options().create(true).append(true).open(path);

@@ -17,7 +17,9 @@ impl Payload {
     /// The payload that `name` is; `None` for a Linux kernel, by name or in a file. With `pvh` it is entered by PVH
     /// whatever else it offers.
     pub fn find(name: &str, pvh: bool) -> anyhow::Result<Option<Payload>> {
-        if !name.contains('/') && !Path::new(name).is_file() {
+        let path = Path::new(name);
+        // A directory is one in which a kernel was built.
+        if path.is_dir() || !name.contains('/') && !path.is_file() {
             return Ok(None);
         }
         let bytes = read("--kernel", name, "give a kernel or another payload")?;

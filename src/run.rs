@@ -1,11 +1,10 @@
 //! `pmemsim run`: scenarios to verdicts.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Context;
 use explore::ledger::Journal;
 use explore::machines::Machines;
 use explore::scenario::{Explore, MOST_IN_RECOVERY};
@@ -18,6 +17,7 @@ use persist::{Granularity, Platform};
 use crate::engine::EngineName;
 use crate::failure::{TROUBLE, Usage, in_scenario};
 use crate::interrupt::Interruption;
+use crate::output::Output;
 use crate::progress::Line;
 use crate::size::Size;
 
@@ -26,6 +26,11 @@ pub const CODE: &str = env!("PMEMSIM_CODE");
 
 /// Runs scenarios: boots the kernel, does the steps, cuts the power at every crash point, recovers, judges.
 #[derive(clap::Args)]
+#[command(after_help = "Examples:
+  pmemsim run scenarios/map-sync-ext4.toml                 # is what is promised there?
+  pmemsim run scenarios/controls/no-clwb.toml --html out   # a page for a browser in out/index.html
+  pmemsim run mine.toml --kernel ../linux/vmlinux          # on a kernel of yours
+  pmemsim run *.toml --junit r.xml --baseline known.json   # in CI: only new findings fail")]
 pub struct Run {
     /// Scenario files
     #[arg(required = true)]
@@ -41,9 +46,13 @@ pub struct Run {
     /// or host-survives
     #[arg(long, value_parser = platform)]
     platform: Option<Platform>,
-    /// The kernel, instead of the scenario's
+    /// The kernel, instead of the scenario's: a name that scenarios know, a vmlinux or bzImage, or the directory in which
+    /// you have built one
     #[arg(long)]
     kernel: Option<String>,
+    /// Directory below which the modules of that kernel are, when it is given by its path
+    #[arg(long, value_name = "DIR", requires = "kernel")]
+    modules: Option<String>,
     /// Runs each scenario also once for every mutant that it names: on a kernel with that bug, which must be found
     #[arg(long)]
     mutants: bool,
@@ -75,9 +84,6 @@ pub struct Run {
     /// Count this class as a violation, too (torn-sector, guest-warning, ...)
     #[arg(long, value_parser = class)]
     deny: Vec<Class>,
-    /// Write the report as JSON, a list when there are several scenarios
-    #[arg(long)]
-    json: Option<PathBuf>,
     /// Keep results in this file as they come, and take over those that are there: what was ended goes on
     #[arg(long, visible_alias = "journal", value_name = "FILE")]
     resume: Option<PathBuf>,
@@ -91,6 +97,8 @@ pub struct Run {
     /// Say how far it is, and how long it may take, also where stderr is no terminal
     #[arg(long)]
     progress: bool,
+    #[command(flatten)]
+    output: Output,
 }
 
 impl Run {
@@ -106,9 +114,7 @@ impl Run {
             check_sampled(&scenarios, &options)?;
             self.check_repeatable()?;
         }
-        if let Some(path) = &self.json {
-            check_writable(path)?;
-        }
+        let writer = self.output.open()?;
         let journal = self.journal(&scenarios, &options)?;
         let interruption = Interruption::listen()?;
         let cache = Cache::open()?;
@@ -126,10 +132,9 @@ impl Run {
             let took = started.elapsed().as_secs_f64();
             reports.push(report);
             // First to where it stays: whoever reads the text may be gone.
-            if let Some(path) = &self.json {
-                write_json(path, &reports, scenarios.len())?;
-            }
+            writer.write(&reports, scenarios.len())?;
             print(&reports[index]);
+            writer.tell(&reports[index], Some(path));
             eprintln!("{}: {took:.1} s{}", scenario.name, summary(&options));
             interruption.leave();
             if interruption.asked() {
@@ -138,7 +143,7 @@ impl Run {
                 return Ok(TROUBLE);
             }
         }
-        Ok(reports.iter().map(|report| severity(report.verdict)).max().map_or(0, |(_, code)| code))
+        Ok(writer.exit_code(&reports, &options.deny))
     }
 
     /// Where results are kept, if they are.
@@ -193,7 +198,7 @@ impl Run {
     fn load(&self, path: &Path) -> anyhow::Result<Vec<Scenario>> {
         let mut scenario = Scenario::load(path)?;
         if let Some(kernel) = &self.kernel {
-            scenario.override_kernel(kernel);
+            scenario.override_kernel(kernel, self.modules.as_deref());
         }
         if let Some(platform) = self.platform {
             scenario.override_platform(platform).map_err(|why| Usage(format!("--platform: {why}")))?;
@@ -237,9 +242,23 @@ fn check_sampled(scenarios: &[(&PathBuf, Scenario)], options: &RunOptions) -> Re
     })
 }
 
-/// Prints a report. It is no trouble if nobody reads it to its end.
+/// Prints a report, its first line in the colour of the verdict on a terminal, unless NO_COLOR is set. It is no trouble
+/// if nobody reads it to its end.
 pub fn print(report: &Report) {
-    let _ = write!(std::io::stdout(), "{report}");
+    let plain = report.to_string();
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let text = match plain.split_once('\n') {
+        Some((first, rest)) if wanted && std::io::stdout().is_terminal() => {
+            let colour = match report.verdict {
+                Verdict::Kept | Verdict::Expected => 32,
+                Verdict::Violated => 31,
+                Verdict::Inconclusive | Verdict::Part => 33,
+            };
+            format!("\x1b[1;{colour}m{first}\x1b[0m\n{rest}")
+        }
+        _ => plain,
+    };
+    let _ = write!(std::io::stdout(), "{text}");
 }
 
 /// One machine for each.
@@ -260,26 +279,6 @@ pub fn summary(options: &RunOptions) -> String {
         effort.recoveries(),
         effort.memory_of_worker() >> 20
     )
-}
-
-/// A report that cannot be written should not show after an hour, either.
-pub fn check_writable(path: &Path) -> Result<(), Usage> {
-    let opened = std::fs::File::options().create(true).append(true).open(path);
-    opened.map(drop).map_err(|why| {
-        Usage(format!("--json {}: {why}; give a file in a directory that can be written", path.display()))
-    })
-}
-
-/// Writes the reports of a run of so many scenarios; those of the last may not be there yet.
-pub fn write_json(path: &Path, reports: &[Report], of: usize) -> anyhow::Result<()> {
-    let json = match reports {
-        [report] if of == 1 => report.to_json(),
-        several => {
-            let each: Vec<String> = several.iter().map(Report::to_json).collect();
-            format!("[{}]", each.join(","))
-        }
-    };
-    std::fs::write(path, json).with_context(|| format!("cannot write the report to {}", path.display()))
 }
 
 /// Orders verdicts from good to bad, with their exit codes: a violation outweighs an inconclusive run.

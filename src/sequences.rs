@@ -15,7 +15,8 @@ use explore::{Report, RunOptions, Scenario, Verdict};
 use images::Cache;
 
 use crate::failure::Usage;
-use crate::run::{check_writable, class, severity, write_json};
+use crate::output::Output;
+use crate::run::class;
 
 /// Tries short sequences of file system operations: all of one operation, or of two, each followed by what makes it
 /// durable, on a small tree of files. The power is cut everywhere from the first operation on.
@@ -59,9 +60,8 @@ pub struct Sequences {
     /// Write the sequences as scenarios into this directory
     #[arg(long)]
     keep: Option<PathBuf>,
-    /// Write the reports as JSON: a list, as `run` writes it of several scenarios
-    #[arg(long)]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
 }
 
 impl Sequences {
@@ -75,9 +75,7 @@ impl Sequences {
             sequences.iter().for_each(|sequence| println!("{}", sequence.scenario.name));
             return Ok(0);
         }
-        if let Some(path) = &self.json {
-            check_writable(path)?;
-        }
+        let writer = self.output.open()?;
         let started = Instant::now();
         let options = self.options();
         let seed = options.seed.unwrap_or(sequences[0].scenario.crash.seed);
@@ -93,10 +91,8 @@ impl Sequences {
         let reports = teller.into_reports();
         print_table(&sequences, &reports);
         eprintln!("{} sequences: {:.1} s", reports.len(), started.elapsed().as_secs_f64());
-        if let Some(path) = &self.json {
-            write_json(path, &reports, scenarios.len())?;
-        }
-        Ok(reports.iter().map(|report| severity(report.verdict)).max().map_or(0, |(_, code)| code))
+        writer.write(&reports, scenarios.len())?;
+        Ok(writer.exit_code(&reports, &self.deny))
     }
 
     fn chosen(&self) -> Result<Vec<Sequence>, Usage> {

@@ -98,11 +98,34 @@ fn of_part<L: Laboratory>(run: &Run<L>, part: &Part) -> StoreReport {
         count: 1,
         address: part.addr,
         bytes: part.bytes.len() as u64,
+        wanted: Some(wanted_by(part, platform)),
         lacked,
         at: place(run, part.origin.cpl, part.origin.rip),
         file: file_of(run, part.event),
         step: run.step_at(part.event + 1),
         stack: Vec::new(),
+    }
+}
+
+/// What would have made a part durable that is not.
+fn wanted_by(part: &Part, platform: Platform) -> String {
+    let line = part.line();
+    match platform {
+        _ if part.handed_over_by.is_some() => "an SFENCE or MFENCE behind that".to_owned(),
+        Platform::VirtioPmem => {
+            "a flush of the device that completes with success: fsync or msync".to_owned()
+        }
+        Platform::AdrLost if part.drained_by.is_some() => {
+            "a write to a flush hint of its DIMM, and an SFENCE behind it".to_owned()
+        }
+        _ if !part.is_cached() || part.flushed_by.is_some() => "an SFENCE or MFENCE behind that".to_owned(),
+        Platform::Eadr => "an SFENCE or MFENCE behind it".to_owned(),
+        _ if part.origin.cpl == 0 => {
+            format!(
+                "a flush of the line {line:#x} by the kernel (clean_cache_range, dax_flush), and an SFENCE behind it"
+            )
+        }
+        _ => format!("CLWB, CLFLUSHOPT or CLFLUSH of the line {line:#x}, and an SFENCE behind it"),
     }
 }
 
@@ -222,6 +245,7 @@ fn of_event<L: Laboratory>(run: &Run<L>, event: &Event, lacked: &str) -> StoreRe
         address,
         bytes,
         lacked: lacked.to_owned(),
+        wanted: None,
         at: place(run, event.origin.cpl, event.origin.rip),
         file: file_of(run, event.seq),
         step: run.step_at(event.seq + 1),

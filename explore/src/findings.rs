@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::causes::{Cause, Causes, Failing};
 use crate::checking;
+use crate::contents;
 use crate::evidence;
 use crate::oracle::judge::Fault;
 use crate::points::Point;
@@ -223,7 +224,10 @@ fn write_down<L: Laboratory>(
 ) -> Result<Finding, HostError> {
     let Failing { point, choice, .. } = &symptoms[0].smallest;
     let at = &run.points.points[*point];
-    let console = causes.worker.recover(&at.media.content(choice), at.told(), &[], None)?.console;
+    let recovered = causes.worker.recover(&at.media.content(choice), at.told(), &[], None)?;
+    let smallest = &symptoms[0].smallest;
+    let shown = recovered.outcome.tree().and_then(|tree| contents::content(run, smallest, tree));
+    let lines = contents::lines(run, smallest);
     let mut others: Vec<SymptomReport> = symptoms.iter().map(|symptom| report(run, symptom)).collect();
     let SymptomReport { id, class, text, promise, smallest, .. } = others.remove(0);
     let count = |of: fn(&Symptom) -> &BTreeSet<usize>| {
@@ -241,8 +245,10 @@ fn write_down<L: Laboratory>(
         earlier: Vec::new(),
         cause: cause(run, &symptoms[0]),
         symptoms: others,
+        content: shown,
+        lines,
         stores: Vec::new(),
-        console: printable(&console),
+        console: printable(&recovered.console),
     })
 }
 
@@ -257,19 +263,21 @@ fn cause<L: Laboratory>(run: &Run<L>, symptom: &Symptom) -> Option<CauseReport> 
     })
 }
 
+/// A promise of the scenario, by its number.
+pub(crate) fn promise<L: Laboratory>(run: &Run<L>, id: u32) -> PromiseReport {
+    let promise = &run.scenario.history.promises[id as usize];
+    PromiseReport {
+        text: promise.text.clone(),
+        line: run.scenario.steps[promise.step].line as u64,
+        event: run.recording.timeline.promises.get(&id).map_or(0, |events| events - 1),
+    }
+}
+
 fn report<L: Laboratory>(run: &Run<L>, symptom: &Symptom) -> SymptomReport {
     let found = &symptom.smallest;
     let point = &run.points.points[found.point];
     let state = point.media.state_id(&found.choice);
-    let promise = found.fault.promise.map(|id| {
-        let promise = &run.scenario.history.promises[id as usize];
-        let line = run.scenario.steps[promise.step].line as u64;
-        PromiseReport {
-            text: promise.text.clone(),
-            line,
-            event: run.recording.timeline.promises.get(&id).map_or(0, |events| events - 1),
-        }
-    });
+    let promise = found.fault.promise.map(|id| promise(run, id));
     let promise =
         promise.or_else(|| acknowledged(run, point).filter(|_| found.fault.subject == checking::SUBJECT));
     let class = point.class_of(&found.fault, &found.choice);
@@ -323,6 +331,8 @@ fn while_recording<L: Laboratory>(run: &Run<L>, fault: &Fault) -> Finding {
         earlier: Vec::new(),
         cause: None,
         symptoms: Vec::new(),
+        content: None,
+        lines: Vec::new(),
         stores: Vec::new(),
         console: printable(&last.into_iter().rev().collect::<Vec<_>>().join("\n")),
     }

@@ -6,11 +6,13 @@
 //! promised. What comes out is a [`Report`].
 
 mod again;
+pub mod baseline;
 pub mod bench;
 mod canary;
 mod causes;
 mod checking;
 pub mod console;
+mod contents;
 mod conversation;
 pub mod debug;
 pub mod effort;
@@ -20,7 +22,9 @@ mod findings;
 pub mod fuzzing;
 #[cfg(test)]
 mod hostile;
+pub mod html;
 pub mod import;
+mod kernel_lines;
 mod lazy;
 pub mod ledger;
 pub mod machines;
@@ -36,6 +40,7 @@ pub mod replay;
 pub mod report;
 mod run;
 pub mod scenario;
+mod schema;
 pub mod sequences;
 pub mod shard;
 mod sites;
@@ -44,6 +49,7 @@ pub mod target;
 #[cfg(test)]
 mod tests;
 mod text;
+mod timeline;
 mod torn;
 #[cfg(test)]
 mod toy;

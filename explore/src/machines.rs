@@ -9,6 +9,7 @@ use images::{Cache, Checker, Device, Filesystem, FilesystemKind, ImageSpec, Init
 use vmm::unwind::{End, OrcTable, Registers, unwind};
 use vmm::{Engine, FlushFault, KvmCounts, Machine, MachineConfig, Snapshot, Symbols, VirtioPmem};
 
+use crate::kernel_lines::KernelLines;
 use crate::scenario::{Claim, Interface, Scenario};
 use crate::target::{Checked, Health, HostError, Laboratory, Region, Stop, Target};
 use crate::user_programs::UserPrograms;
@@ -89,6 +90,8 @@ pub struct Machines {
     filesystem: FilesystemKind,
     copies: Vec<Range<u64>>,
     tables: Vec<OrcTable>,
+    /// Of a kernel that was built with debug information.
+    lines: KernelLines,
     agent: Agent,
     programs: UserPrograms,
     cache: Cache,
@@ -105,7 +108,10 @@ impl Machines {
     /// As [`Machines::prepare`]; the scenario is recorded on this engine. Everything else is done on the software engine,
     /// by processors that the other one has, too.
     pub fn on(engine: Engine, scenario: &Scenario, cache: &Cache, seed: u64) -> Result<Machines, Error> {
-        let kernel = Kernel::get(cache, &scenario.machine.kernel)?;
+        let kernel = match &scenario.machine.modules {
+            Some(modules) => Kernel::from_file(scenario.machine.kernel.as_ref(), Some(modules.as_ref()))?,
+            None => Kernel::get(cache, &scenario.machine.kernel)?,
+        };
         let regions = Regions::of(scenario);
         let filesystem = filesystem_of(scenario);
         let mut wanted =
@@ -167,6 +173,7 @@ impl Machines {
             filesystem,
             faults: regions.faults,
             tables,
+            lines: KernelLines::of(&config.kernel),
             agent: Agent::new(images::AGENT),
             programs: UserPrograms::new(initramfs.files()),
             cache: cache.clone(),
@@ -560,7 +567,13 @@ impl Laboratory for Machines {
             return self.programs.stack(UserRegisters::new(state.rip(), &general), &read);
         }
         let stack = unwind(&self.tables, Registers::from(&state), &read);
-        let mut frames: Vec<String> = stack.frames(&self.symbols).iter().map(ToString::to_string).collect();
+        let frames = stack.frames(&self.symbols);
+        // A call is one byte in front of where it returns to; the first frame is an instruction, whose line is that of the byte
+        // in front of it as often as not.
+        let places: Vec<u64> = frames.iter().map(|frame| frame.address.wrapping_sub(1)).collect();
+        let lines = self.lines.find(&places);
+        let mut frames: Vec<String> =
+            frames.iter().zip(lines).map(|(frame, line)| format!("{frame}{line}")).collect();
         if let End::User { rip } = stack.end {
             frames.extend(match saved_registers(rip, rsp, &read) {
                 Some(registers) if !self.agent.is_running(rip, &read) => {

@@ -59,7 +59,7 @@ pub fn scenario_of(report: &Report) -> Result<Scenario, ScenarioError> {
         scenario.override_platform(platform).map_err(|what| wrong("platform_override", what))?;
     }
     if let Some(kernel) = &report.settings.kernel_override {
-        scenario.override_kernel(kernel);
+        scenario.override_kernel(kernel, report.settings.modules_override.as_deref());
     }
     if let Some(mutant) = &report.settings.mutant {
         scenario = scenario.with_mutant(mutant).map_err(|what| wrong("mutant", what))?;

@@ -1,20 +1,26 @@
 //! What a run found, in a form that is the same for every run of the same inputs: no time, path or job count.
 
 use persist::{Granularity, Platform, StateId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use crate::again::report::{LevelReport, RootReport};
+pub use crate::contents::{ContentReport, LineReport};
 use crate::scenario::Explore;
+pub use crate::schema::schema;
 use crate::shard::ShardReport;
+pub use crate::timeline::{FaultSpan, FunctionReport, StepSpan, TimelineReport, WindowSpan};
 use crate::verdict::Class;
 
-/// Version of the form of [`Report`].
-pub const REPORT: u32 = 1;
+/// Version of the form of [`Report`]. It grows with every change of the form.
+pub const REPORT: u32 = 2;
+/// The oldest version that is read: what it lacks is left out.
+const OLDEST: u32 = 1;
 /// What names a crash while the scenario was recorded, instead of a state.
 pub(crate) const RECORDING: &str = "recording";
 
 /// What a run found.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Report {
     /// Version of this form: [`REPORT`].
@@ -44,6 +50,9 @@ pub struct Report {
     pub canary: String,
     /// Every crash point.
     pub points: Vec<PointReport>,
+    /// What happened while the scenario was recorded; not in reports of version 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeline: Option<TimelineReport>,
     /// What was run.
     pub provenance: Vec<(String, String)>,
     /// BLAKE3 of all recorded events.
@@ -54,7 +63,7 @@ pub struct Report {
 }
 
 /// A run in one word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {
     /// Every promise that was judged was kept.
@@ -82,21 +91,26 @@ impl Verdict {
 }
 
 /// How persistence was modelled.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// What the platform saves; of each region in turn where they differ.
     pub platform: String,
     /// The platform that was asked for instead of the scenario's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
     pub platform_override: Option<Platform>,
     /// The kernel that was asked for instead of the scenario's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_override: Option<String>,
+    /// Directory of the modules of that kernel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modules_override: Option<String>,
     /// The bug that the kernel has on purpose.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mutant: Option<String>,
     /// What persists as one.
+    #[schemars(with = "String")]
     pub granularity: Granularity,
     /// Whether a non-temporal store waits for earlier cached ones of its line.
     pub nt_evicts: bool,
@@ -139,7 +153,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// How much there was, and how much was tried.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
     /// Events recorded.
@@ -189,7 +203,7 @@ pub struct Counts {
 }
 
 /// One crash point.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PointReport {
     /// How many events had happened.
@@ -218,7 +232,7 @@ pub struct PointReport {
 }
 
 /// How completely a crash point was searched.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SearchReport {
     /// Ways that recovery went.
@@ -231,7 +245,7 @@ pub struct SearchReport {
 }
 
 /// Something that must not be.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Finding {
     /// Names it for a replay: `EVENTS-STATE`, or `recording` for a crash while the scenario was recorded. Where the power
@@ -261,6 +275,12 @@ pub struct Finding {
     /// What else comes of the same cause, the worst first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub symptoms: Vec<SymptomReport>,
+    /// The bytes of the file that shows it, when content is what is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<ContentReport>,
+    /// Lines of persistent memory that the smallest state lacks, the first of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lines: Vec<LineReport>,
     /// The stores behind it.
     pub stores: Vec<StoreReport>,
     /// What the guest said from attach to verdict.
@@ -286,7 +306,7 @@ impl Finding {
 }
 
 /// Another symptom of a finding.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SymptomReport {
     /// Names it for a replay: `EVENTS-STATE`.
@@ -306,7 +326,7 @@ pub struct SymptomReport {
 }
 
 /// The earliest store that the smallest state lacks and with which, and what has to come before it, the fault is gone.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CauseReport {
     /// Number of its event.
@@ -318,7 +338,7 @@ pub struct CauseReport {
 }
 
 /// A promise, for people.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PromiseReport {
     /// What was promised.
@@ -330,12 +350,13 @@ pub struct PromiseReport {
 }
 
 /// A crash state with as little lost as still shows what is wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SmallestState {
     /// The crash point: how many events had happened.
     pub events: u64,
     /// The content.
+    #[schemars(with = "String")]
     pub state: StateId,
     /// Parts in flight.
     pub in_flight: u64,
@@ -347,7 +368,7 @@ pub struct SmallestState {
 }
 
 /// A store behind a finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StoreReport {
     /// Number of its event; of the first of several that are alike.
@@ -360,6 +381,9 @@ pub struct StoreReport {
     pub bytes: u64,
     /// What it lacked: never flushed, not fenced, or nothing.
     pub lacked: String,
+    /// What would have made it durable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<String>,
     /// The instruction: function and offset, or its address in user space.
     pub at: String,
     /// File and offset, when a step stored it.
@@ -398,9 +422,9 @@ impl Report {
     /// The version first: another one has other fields.
     fn from_value(value: serde_json::Value) -> Result<Report, String> {
         match value.get("version").and_then(serde_json::Value::as_u64) {
-            Some(version) if version != u64::from(REPORT) => {
+            Some(version) if !(u64::from(OLDEST)..=u64::from(REPORT)).contains(&version) => {
                 return Err(format!(
-                    "version {version} of reports is not known: this program reads version {REPORT}"
+                    "version {version} of reports is not known: this program reads versions {OLDEST} to {REPORT}"
                 ));
             }
             _ => (),

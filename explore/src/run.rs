@@ -21,7 +21,7 @@ use crate::plant::drop_stores;
 use crate::points::{self, Images, Point, Points};
 use crate::record::{Recording, poisoned_at_first, record};
 use crate::recover::{Outcome, Shape, Worker};
-use crate::report::{Counts, PointReport, REPORT, Report, SearchReport, Settings, Verdict};
+use crate::report::{Counts, PointReport, REPORT, Report, SearchReport, Settings, TimelineReport, Verdict};
 use crate::scenario::{Dropped, Explore, Scenario};
 use crate::states;
 use crate::target::{HostError, Laboratory, Target};
@@ -161,6 +161,7 @@ pub fn run<L: Laboratory>(
         recording_warnings: run.recording.warnings.clone(),
         canary: canary.to_string(),
         points: run.point_reports(&states, &judged, &searched),
+        timeline: Some(TimelineReport::of(&run)),
         provenance: laboratory.provenance().into_iter().chain(run.recording.account.clone()).collect(),
         trace: run.trace(),
         shard: run.shard_report(),
@@ -204,6 +205,11 @@ impl<'a, L: Laboratory> Run<'a, L> {
             platform: self.scenario.platforms(),
             platform_override: self.scenario.platform_override,
             kernel_override: self.scenario.kernel_override.clone(),
+            modules_override: self
+                .scenario
+                .kernel_override
+                .as_ref()
+                .and(self.scenario.machine.modules.clone()),
             mutant: self.scenario.mutant.clone(),
             granularity: self.options.granularity_of(self.scenario),
             nt_evicts: self.options.nt_evicts,

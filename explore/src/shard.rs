@@ -11,6 +11,7 @@ use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ledger::{Key, Ledger, Results};
@@ -20,7 +21,7 @@ use crate::run::Run;
 use crate::target::Laboratory;
 
 /// A part of the work: `index` of `of`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Shard {
     index: u32,
@@ -61,7 +62,7 @@ impl FromStr for Shard {
 }
 
 /// What the report of a shard has besides what every report has.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ShardReport {
     /// Which part of the work this is of.

@@ -37,6 +37,12 @@ fn sabotaged(name: &str, sabotage: Sabotage) -> Report {
     run_with(&shipped(name), &RunOptions { jobs: 2, sabotage: Some(sabotage), ..RunOptions::default() })
 }
 
+/// A report with a finding.
+pub(crate) fn a_report() -> Report {
+    static REPORT: std::sync::OnceLock<Report> = std::sync::OnceLock::new();
+    REPORT.get_or_init(|| explore(&shipped("controls/no-clwb"))).clone()
+}
+
 #[test]
 fn the_scenarios_keep_their_promises() {
     for name in ["map-sync-ext4", "fsync-ext4"] {
@@ -164,7 +170,7 @@ fn a_finding_can_be_replayed() {
 #[test]
 fn a_report_carries_the_mutant_and_the_kernel_that_were_asked_for() {
     let mut scenario = shipped("proving-ground/sync-fault-hole");
-    scenario.override_kernel("mutants-6.12");
+    scenario.override_kernel("mutants-6.12", None);
     let scenario = scenario.with_mutant("no-zeroing").unwrap();
     // The toy is no kernel and has no such bug: what must be found is not.
     let report = explore(&scenario);

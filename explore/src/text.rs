@@ -199,6 +199,19 @@ impl Report {
     }
 }
 
+impl Finding {
+    /// The finding as in the text of its report.
+    pub fn to_text(&self) -> String {
+        struct Text<'a>(&'a Finding);
+        impl Display for Text<'_> {
+            fn fmt(&self, f: &mut Formatter) -> fmt::Result {
+                write_finding(f, self.0, false)
+            }
+        }
+        Text(self).to_string()
+    }
+}
+
 fn write_finding(f: &mut Formatter, finding: &Finding, sampled: bool) -> fmt::Result {
     writeln!(f, "{}: {}", finding.class, finding.text)?;
     if let Some(promise) = &finding.promise {

@@ -1,10 +1,11 @@
 //! The classes of what can be found.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A class of finding. Up to [`Class::GuestCrash`] they are violations; the others are violations only when the
 /// user denies them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Class {
     /// Something promised durable is not there.

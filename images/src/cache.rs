@@ -108,6 +108,23 @@ impl Cache {
         if path.exists() { fs::remove_dir_all(&path).map_err(Error::io("remove", &path)) } else { Ok(()) }
     }
 
+    /// Removes what is soon there again: base snapshots, which take a boot, and downloaded packages that are unpacked
+    /// already. Whoever uses a snapshot keeps it. Returns the bytes freed.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and those of [`Cache::lock`].
+    pub fn prune(&self) -> Result<u64> {
+        let mut freed = 0;
+        for kind in ["snapshots", "debs"] {
+            let path = self.root.join(kind);
+            if path.exists() {
+                freed += size_of(&path)?;
+                self.remove(kind)?;
+            }
+        }
+        Ok(freed)
+    }
+
     /// Removes everything but the locks; returns the bytes freed.
     ///
     /// # Errors

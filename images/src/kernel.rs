@@ -36,7 +36,8 @@ impl Kernel {
     /// The kernel `name`: `debian-6.1` or `debian-6.12` (the newest of that series when it was first used; then that
     /// one until [`crate::refresh`]), `debian-6.1@VERSION` (a Debian version, `6.1.192-2`, or a release,
     /// `6.1.0-56`), `small-6.1`, `small-6.12`, `mutants-6.1` or `mutants-6.12` (built here: [`crate::build_kernel`]), or a
-    /// path (with a slash in it, or of a file that exists) to a vmlinux or bzImage without modules.
+    /// path (with a slash in it, or of a file that exists) to a vmlinux or bzImage without modules, or to the directory in
+    /// which a kernel was built: its vmlinux and the modules below it.
     ///
     /// # Errors
     /// [`Error::UnknownKernel`], [`Error::NoSuchPackage`], [`Error::BadKernel`], and all that fetching can meet.
@@ -60,6 +61,9 @@ impl Kernel {
     /// # Errors
     /// [`Error::Io`] when the file cannot be read, [`Error::BadKernel`] when it is no kernel.
     pub fn from_file(path: &Path, modules: Option<&Path>) -> Result<Kernel> {
+        if path.is_dir() {
+            return Kernel::from_file(&path.join("vmlinux"), Some(modules.unwrap_or(path)));
+        }
         let file = fs::read(path).map_err(Error::io("read", path))?;
         let vmlinux = bzimage::vmlinux(&path.display().to_string(), file)?;
         let modules = modules.map_or(Modules::None, |path| Modules::Directory(path.to_path_buf()));

@@ -171,7 +171,7 @@ pub enum DrainKind {
 
 impl DrainKind {
     /// Whether it is one of the instructions made for this: SFENCE and MFENCE.
-    pub(crate) fn is_fence(self) -> bool {
+    pub fn is_fence(self) -> bool {
         matches!(self, DrainKind::Sfence | DrainKind::Mfence)
     }
 }

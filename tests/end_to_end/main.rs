@@ -14,6 +14,7 @@ mod labels;
 mod lazily;
 mod map_sync;
 mod mutants;
+mod page;
 mod parts;
 mod platforms;
 mod poison;

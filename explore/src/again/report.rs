@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use persist::Choice;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::points::Point;
@@ -12,7 +13,7 @@ use crate::target::Laboratory;
 use crate::verdict::Class;
 
 /// Recoveries that were cut, after equally many power cuts before.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LevelReport {
     /// Crash states whose recovery was recorded, to find recoveries that differ.
@@ -38,7 +39,7 @@ pub struct LevelReport {
 }
 
 /// One recovery that was cut.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RootReport {
     /// The power cuts before it, the first one first.

@@ -208,6 +208,7 @@ fn asked(scenario: &Scenario, options: &RunOptions) -> (String, Key) {
     let what = (
         &scenario.text,
         &scenario.kernel_override,
+        &scenario.machine.modules,
         scenario.platform_override,
         &scenario.mutant,
         // As text: fields that are left out when they are not set do not suit postcard.

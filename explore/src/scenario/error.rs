@@ -44,7 +44,13 @@ impl Source<'_> {
     /// What the TOML reader says, with the key that it speaks of.
     pub fn toml_error(&self, error: &toml::de::Error) -> ScenarioError {
         let span = error.span().unwrap_or(0..0);
-        self.error(span.start, &self.key_near(&span), error.message())
+        let what = error.message();
+        match meant(what) {
+            Some(name) => {
+                self.error(span.start, &self.key_near(&span), format!("did you mean `{name}`? {what}"))
+            }
+            None => self.error(span.start, &self.key_near(&span), what),
+        }
     }
 
     /// Where the key at the end of `path` stands, or the innermost table above it that is there. Names lead into tables,
@@ -102,5 +108,28 @@ impl Source<'_> {
             .and_then(|left| left.trim_end().rsplit([' ', '{', ',', '\t']).next())
             .filter(|key| is_key(key));
         name.unwrap_or_else(|| self.text[line_start..line_end].trim()).to_owned()
+    }
+}
+
+/// Of the names that serde says it expected, the one that was meant by the unknown one, if one is close.
+fn meant(message: &str) -> Option<&str> {
+    let unknown =
+        message.strip_prefix("unknown field ").or_else(|| message.strip_prefix("unknown variant "))?;
+    let mut names = unknown.split('`').skip(1).step_by(2);
+    let wrong = names.next()?;
+    let near = |name: &&str| strsim::damerau_levenshtein(wrong, name) <= wrong.len().div_ceil(3);
+    names.filter(near).min_by_key(|name| strsim::damerau_levenshtein(wrong, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_close_is_suggested() {
+        assert_eq!(meant("unknown field `sise`, expected one of `size`, `platform`"), Some("size"));
+        assert_eq!(meant("unknown field `mkfs_args`, expected `size` or `mount`"), None);
+        assert_eq!(meant("unknown variant `clbw`, expected one of `clflush`, `clwb`"), Some("clwb"));
+        assert_eq!(meant("invalid type: integer `1`, expected a string"), None);
     }
 }

@@ -7,6 +7,8 @@ mod platforms;
 mod points;
 mod poison;
 mod programs;
+#[cfg(test)]
+mod reference;
 mod regions;
 mod sampled;
 mod schema;
@@ -167,7 +169,9 @@ impl Default for CrashOptions {
 }
 
 /// How crash states are found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Explore {
     /// Some of each crash point are chosen, and each is recovered.

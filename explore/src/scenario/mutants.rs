@@ -66,9 +66,10 @@ impl Scenario {
         Ok(self)
     }
 
-    /// Uses this kernel instead of the scenario's.
-    pub fn override_kernel(&mut self, kernel: &str) {
+    /// Uses this kernel instead of the scenario's, with the modules below a directory if it is given by its path.
+    pub fn override_kernel(&mut self, kernel: &str, modules: Option<&str>) {
         kernel.clone_into(&mut self.machine.kernel);
+        self.machine.modules = modules.map(str::to_owned);
         self.kernel_override = Some(kernel.to_owned());
     }
 }

@@ -63,6 +63,9 @@ pub(super) struct OneOrMany(pub Vec<Class>);
 pub struct Machine {
     /// `debian-6.1`, `debian-6.1@VERSION`, `small-6.1`, `mutants-6.1`, or a path to a vmlinux or bzImage.
     pub kernel: String,
+    /// Directory below which the modules of a kernel given by its path are.
+    #[serde(default)]
+    pub modules: Option<String>,
     /// RAM in bytes; 256 MiB when absent.
     #[serde(default = "default_memory")]
     pub memory: Bytes,
@@ -191,20 +194,32 @@ pub struct Filesystem {
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawCrash {
+    /// Rules that choose crash points; when absent `durable` and `promises`.
     pub points: Option<Vec<Spanned<String>>>,
+    /// The number of a `marker` step in front of which there are no crash points.
     pub from_marker: Option<Spanned<u32>>,
+    /// How crash states are found: `sample` or `lazy`.
     pub explore: Option<Spanned<String>>,
+    /// Ways that recovery from one crash point can go before a lazy search gives up.
     pub branches: Option<u64>,
+    /// States to recover in all, at most, when sampling.
     pub budget: Option<u64>,
+    /// States of one crash point, at most, when sampling.
     pub states: Option<u64>,
+    /// How often the power is cut again while recovering, 0 to 4.
     pub in_recovery: Option<u32>,
+    /// Of how many crash states the recovery is cut, at most.
     pub in_recovery_states: Option<u64>,
+    /// Seed of everything chosen by chance.
     pub seed: Option<u64>,
+    /// Whether only SFENCE and MFENCE make durable.
     #[serde(default)]
     pub granularity: persist::Granularity,
     #[serde(default)]
     pub strict_fences: bool,
+    /// Depth of the store buffer under `eadr`, in parts of stores.
     pub store_buffer: Option<u32>,
+    /// Whether what a device flush covered that failed stays lost although a later one succeeds.
     #[serde(default)]
     pub failed_flush_loses: bool,
 }
