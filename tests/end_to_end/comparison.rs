@@ -93,8 +93,8 @@ impl Comparison {
 }
 
 fn argv(command: &str) -> Vec<String> {
-    // Some programs write otherwise to a terminal.
-    let command = format!("exec 2>&1; {{ {command}; }} | cat");
+    // Some programs write otherwise to a terminal. Errors go the same way: what bypasses cat overtakes it now and then.
+    let command = format!("{{ {command}; }} 2>&1 | cat");
     ["/bin/dash", "-c", &command].map(str::to_owned).to_vec()
 }
 
