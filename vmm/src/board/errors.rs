@@ -1,11 +1,11 @@
-//! Media errors: lines of persistent memory whose content is lost, and their repair by firmware.
+//! What stands behind functions of firmware, and media errors: lines of persistent memory whose content is lost, and their repair by firmware.
 //!
 //! A store to such a line changes nothing of that: what firmware repairs holds zeros.
 
 use std::ops::Range;
 
 use cpu::CpuView;
-use devices::{FirmwareRequest, MediaErrors, lines_around};
+use devices::{DimmFunction, FirmwareRequest, MediaErrors, lines_around};
 
 use super::Board;
 use crate::memory::{Region, RegionKind};
@@ -18,12 +18,26 @@ impl Board {
                 let answer = self.label_request(view, request);
                 self.chips.firmware.answer(answer);
             }
+            FirmwareRequest::Dimm { handle, function, input } => {
+                let output = self.dimm_function(view, handle, function, &input);
+                self.chips.firmware.output(&output);
+            }
             FirmwareRequest::Bus { function, input } => {
                 let regions = self.wiring.error_ranges();
                 let answer = self.chips.scrub.call(function, &input, &self.chips.errors, &regions);
                 answer.cleared.into_iter().for_each(|range| self.repair(view, range));
                 self.chips.firmware.output(&answer.output);
             }
+        }
+    }
+
+    fn dimm_function(&mut self, view: &CpuView, handle: u32, function: u32, input: &[u8]) -> Vec<u8> {
+        if !self.wiring.smart.contains(&handle) {
+            return Vec::new();
+        }
+        match devices::dimm_function(handle, function, input, self.chips.dirty_shutdowns) {
+            DimmFunction::Output(output) => output,
+            DimmFunction::Labels(request) => devices::label_output(self.label_request(view, request)),
         }
     }
 
