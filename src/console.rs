@@ -13,14 +13,14 @@ use crate::boot::{LOOK, SLICE};
 use crate::terminal::{self, Input, Key};
 
 /// Recovers these media in a machine like the scenario's that has a shell, too, and stays in it until it ends.
-pub fn open(scenario: &Scenario, seed: u64, media: &[u8]) -> anyhow::Result<()> {
+pub fn open(scenario: &Scenario, seed: u64, media: &[u8], poisoned: &[u64]) -> anyhow::Result<()> {
     let mut scenario = scenario.clone();
     let there = |name: &&str| scenario.machine.programs.iter().any(|known| known == name);
     let missing: Vec<String> =
         PROGRAMS.iter().filter(|name| !there(name)).map(|name| (*name).to_owned()).collect();
     scenario.machine.programs.extend(missing);
     let machines = Machines::prepare(&scenario, &Cache::open()?, seed)?;
-    let (mut machine, said) = explore::console::open(&scenario, &machines, media)?;
+    let (mut machine, said) = explore::console::open(&scenario, &machines, media, poisoned)?;
     print!("{said}");
     eprintln!("--- a shell in the recovered machine; exit leaves it");
     let mut input = Input::open();

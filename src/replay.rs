@@ -69,7 +69,7 @@ impl Replay {
                         .to_owned(),
                 )
             })?;
-            console::open(&scenario, report.settings.seed, media)?;
+            console::open(&scenario, report.settings.seed, media, &replayed.poisoned)?;
         }
         Ok(if replayed.faults.is_empty() { crate::failure::TROUBLE } else { 1 })
     }

@@ -10,6 +10,7 @@
 pub mod acpi;
 mod bus_functions;
 mod control;
+mod dimm_functions;
 mod flush_hints;
 mod fw_cfg;
 mod ioapic;
@@ -28,6 +29,7 @@ pub mod virtio;
 
 pub use bus_functions::{BusAnswer, Scrub};
 pub use control::{control_call, debug_exit};
+pub use dimm_functions::{DimmFunction, dimm_function, label_output};
 pub use flush_hints::FlushHints;
 pub use fw_cfg::FwCfg;
 pub use ioapic::IoApic;

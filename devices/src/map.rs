@@ -154,6 +154,11 @@ pub fn nvdimm_handle(index: usize) -> u32 {
     index as u32 + 1
 }
 
+/// Index of the NVDIMM with this handle: see [`nvdimm_handle`].
+pub fn nvdimm_index(handle: u32) -> usize {
+    handle.saturating_sub(1) as usize
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

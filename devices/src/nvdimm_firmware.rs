@@ -1,5 +1,5 @@
 //! What stands behind the methods by which a kernel reaches the firmware of NVDIMMs: _LSI, _LSR and _LSW (ACPI 6.4
-//! 6.5.10) for label areas, and the _DSM of the NVDIMM root device (9.20.7).
+//! 6.5.10) for label areas, and the _DSM of the NVDIMM root device (9.20.7) and of NVDIMMs.
 //!
 //! A mailbox of one page that only AML uses ([`crate::acpi`]): it puts a handle, an offset and a length into registers,
 //! bytes into the window, and writes a command, which is done when the write is. The label areas and the media are the
@@ -9,8 +9,8 @@
 //! |---|---|
 //! | 0x000 | NFIT device handle |
 //! | 0x004 | offset in the label area, bytes; behind the command [`command::INFORMATION`] its size |
-//! | 0x008 | length, bytes; behind that command the most that one command moves, behind [`command::BUS`] the length of the output |
-//! | 0x00c | written: a command. [`command::BUS`] plus the number of a function is that function, its input in the window. Read: the status of the last one |
+//! | 0x008 | length, bytes; behind that command the most that one command moves, behind a function the length of its output |
+//! | 0x00c | written: a command. [`command::BUS`], [`command::DIMM`] plus the number of a function is that function, its input in the window. Read: the status of the last one |
 //! | 0x400 | window of [`WINDOW`] bytes |
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ pub(crate) mod command {
     pub const WRITE: u32 = 3;
     /// Functions of the root device's _DSM: this plus their numbers, up to 255.
     pub const BUS: u32 = 0x100;
+    /// Functions of an NVDIMM's _DSM: this plus their numbers, up to 255.
+    pub const DIMM: u32 = 0x200;
 }
 
 /// Status codes that the three methods share (ACPI 6.4 tables 6.82, 6.84, 6.86).
@@ -41,6 +43,15 @@ pub enum FirmwareRequest {
     Labels(LabelRequest),
     /// A function of the root device's _DSM. Answered by [`NvdimmFirmware::output`].
     Bus {
+        /// Its number.
+        function: u32,
+        /// At most 1024 bytes.
+        input: Vec<u8>,
+    },
+    /// A function of an NVDIMM's _DSM. Answered by [`NvdimmFirmware::output`].
+    Dimm {
+        /// NFIT device handle.
+        handle: u32,
         /// Its number.
         function: u32,
         /// At most 1024 bytes.
@@ -153,7 +164,12 @@ impl NvdimmFirmware {
                 let bytes = window.to_vec();
                 Some(FirmwareRequest::Labels(LabelRequest::Write { handle, offset, bytes }))
             }
-            command::BUS..0x200 => {
+            command::DIMM..0x300 => Some(FirmwareRequest::Dimm {
+                handle,
+                function: command - command::DIMM,
+                input: window.to_vec(),
+            }),
+            command::BUS..command::DIMM => {
                 Some(FirmwareRequest::Bus { function: command - command::BUS, input: window.to_vec() })
             }
             _ => None,

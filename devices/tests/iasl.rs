@@ -43,11 +43,16 @@ fn config() -> Config {
         size: 64 << 20,
         handle: map::nvdimm_handle(index),
         flush_hints: map::flush_hints(index, hints),
+        others: if index == 0 { vec![map::nvdimm_handle(3)] } else { Vec::new() },
         labels: hints == 2,
+        smart: hints == 1,
+        armed: index != 1,
+        proximity: (index == 1).then_some(2),
         capability: PlatformCapability::MemoryController,
     };
     Config {
         cpus: 2,
+        ram: vec![(0, 256 << 20)],
         nvdimms: vec![nvdimm(0, 2), nvdimm(1, 0), nvdimm(2, 1)],
         media_errors: true,
         virtio_devices: 2,
@@ -93,7 +98,7 @@ fn data_tables_disassemble_and_compile() {
     }
     let dir = tempfile::tempdir().expect("a temporary directory");
     let disassembly = disassemble(dir.path());
-    for signature in ["XSDT", "FACP", "APIC", "NFIT"] {
+    for signature in ["XSDT", "FACP", "APIC", "NFIT", "SRAT"] {
         let (path, _) = disassembly(signature);
         iasl(dir.path(), &["-p", "recompiled", path.to_str().expect("a UTF-8 path")]);
         let recompiled = fs::read(dir.path().join("recompiled.aml")).expect("a compiled table");
@@ -113,7 +118,7 @@ fn nfit_says_what_we_meant() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let (_, nfit) = disassemble(dir.path())("NFIT");
     println!("{nfit}");
-    assert_eq!(fields(&nfit, "Range Index").len(), 6, "three ranges, three devices that name them");
+    assert_eq!(fields(&nfit, "Range Index").len(), 7, "three ranges, four devices that name them");
     assert_eq!(fields(&nfit, "Region Type GUID"), ["66F0D379-B4F3-4074-AC43-0D3318B78CDB"; 3]);
     assert_eq!(
         fields(&nfit, "Address Range Base"),
@@ -121,9 +126,14 @@ fn nfit_says_what_we_meant() {
     );
     assert_eq!(fields(&nfit, "Address Range Length"), ["0000000004000000"; 3]);
     assert_eq!(fields(&nfit, "Memory Map Attribute"), ["0000000000008008"; 3]);
-    assert_eq!(fields(&nfit, "Region Size"), ["0000000004000000"; 3]);
-    assert_eq!(fields(&nfit, "Interleave Ways"), ["0001"; 3]);
-    assert_eq!(fields(&nfit, "Device Handle"), ["00000001", "00000001", "00000002", "00000003", "00000003"]);
+    let sizes = ["0000000002000000", "0000000002000000", "0000000004000000", "0000000004000000"];
+    assert_eq!(fields(&nfit, "Region Size"), sizes);
+    assert_eq!(fields(&nfit, "Region Offset")[..2], ["0000000000000000", "0000000000001000"]);
+    assert_eq!(fields(&nfit, "Interleave Ways"), ["0002", "0002", "0001", "0001"]);
+    assert_eq!(fields(&nfit, "Line Size"), ["00001000"]);
+    assert_eq!(fields(&nfit, "Proximity Domain"), ["00000000", "00000002", "00000000"]);
+    let handles = ["00000001", "00000004", "00000001", "00000002", "00000003", "00000003"];
+    assert_eq!(fields(&nfit, "Device Handle"), handles);
     assert_eq!(fields(&nfit, "Hint Count"), ["0002", "0001"]);
     assert_eq!(fields(&nfit, "Hint Address"), ["00000000FD000000", "00000000FD000040", "00000000FD002000"]);
     assert_eq!(fields(&nfit, "Highest Capability"), ["01"]);
@@ -143,7 +153,7 @@ fn dsdt_disassembles_and_compiles() {
         "\"ACPI0012\"",
         "Device (NV02)",
         "Name (_ADR, 0x03)",
-        "Method (BUSF, 2,",
+        "Method (FUNC, 3,",
         "\"LNRO0005\"",
         "Device (VIO1)",
         "0xFD201000,         // Address Base",

@@ -12,18 +12,20 @@ pub const PROGRAMS: [&str; 2] = ["dash", "coreutils"];
 /// The shell, as the guest starts it.
 const SHELL: [&str; 2] = ["/bin/dash", "-i"];
 
-/// A machine that has come up on these media of its first region, mounted the file system where it goes, and begun a
+/// A machine that has come up on these media of its first region, of which these lines are lost, mounted the file system where it goes, and begun a
 /// shell on the serial console. It calls the control port when the shell has ended. What the guest said until then comes
 /// along.
 pub fn open<L: Laboratory>(
     scenario: &Scenario,
     laboratory: &L,
     media: &[u8],
+    poisoned: &[u64],
 ) -> Result<(L::Target, String), HostError> {
     let mut target = prepared(laboratory)?;
     target.set_tracing(false);
     let base = target.regions().first().map_or(0, |region| region.base);
     target.write_pmem(base, media);
+    target.set_poisoned(poisoned);
     let limits = Limits::of_recovery(&scenario.limits);
     let mut conversation = Conversation::new(&mut target, limits);
     let begun = begin(scenario, &mut conversation);

@@ -129,6 +129,7 @@ pub fn debug<L: Laboratory>(
                 for (address, line) in content.lines() {
                     stepped.target.write_pmem(*address, line);
                 }
+                stepped.target.set_poisoned(content.poisoned());
                 let limits = Limits::of_recovery(&scenario.limits);
                 let _ = look(scenario, point.told(), &mut Conversation::new(stepped, limits));
             });
@@ -281,6 +282,15 @@ impl<T: Target> Target for Stepped<'_, T> {
     }
     fn write_pmem(&mut self, address: u64, bytes: &[u8]) {
         self.target.write_pmem(address, bytes);
+    }
+    fn set_poisoned(&mut self, lines: &[u64]) {
+        self.target.set_poisoned(lines);
+    }
+    fn is_poisoned(&self) -> bool {
+        self.target.is_poisoned()
+    }
+    fn poison(&mut self, address: u64, len: u64) -> Result<(), HostError> {
+        self.target.poison(address, len)
     }
     fn push(&mut self) {
         self.target.push();

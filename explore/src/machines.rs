@@ -253,13 +253,19 @@ impl Regions {
         for (index, region) in scenario.regions.iter().enumerate() {
             let size = region.size.0;
             match &region.interface {
-                Interface::Nvdimm { flush_hints, labels, .. } => regions.nvdimms.push(vmm::Nvdimm {
-                    size,
-                    flush_hints: *flush_hints,
-                    labels: *labels,
-                    persistence: region.claim().map(Claim::capability).unwrap_or_default(),
-                    media_errors: scenario.media_errors,
-                }),
+                Interface::Nvdimm { flush_hints, labels, topology, .. } => {
+                    regions.nvdimms.push(vmm::Nvdimm {
+                        size,
+                        flush_hints: *flush_hints,
+                        labels: *labels,
+                        persistence: region.claim().map(Claim::capability).unwrap_or_default(),
+                        media_errors: scenario.media_errors,
+                        dimms: topology.dimms,
+                        smart: topology.smart,
+                        not_armed: !topology.armed,
+                        proximity: topology.proximity,
+                    })
+                }
                 Interface::VirtioPmem { faults } => {
                     regions.virtio_pmem.push(VirtioPmem { size, faults: Vec::new() });
                     regions.faults.push((index, faults.clone()));
@@ -298,9 +304,9 @@ impl Contents {
             contents.images.push(Arc::new(image.bytes));
         }
         // Label areas begin empty, and come behind all regions.
-        let labelled = scenario.regions.iter().filter(|region| region.has_labels());
+        let areas = scenario.regions.iter().map(|region| region.label_areas()).sum();
         let empty = Arc::new(vec![0; vmm::LABELS_SIZE as usize]);
-        contents.images.extend(labelled.map(|_| Arc::clone(&empty)));
+        contents.images.extend(std::iter::repeat_n(empty, areas));
         Ok(contents)
     }
 }

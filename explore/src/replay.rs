@@ -22,6 +22,8 @@ pub struct Replayed {
     pub outcome: String,
     /// What the guest said.
     pub console: String,
+    /// Addresses of the lines that the media had lost then, ascending.
+    pub poisoned: Vec<u64>,
     /// The media of the first region as they were before recovery; `None` when the guest crashed while recording.
     pub image: Option<Vec<u8>>,
 }
@@ -140,6 +142,7 @@ pub fn replay<L: Laboratory>(
     let faults = run.faults(&recovered.outcome, point);
     let outcome = recovered.outcome.words().to_owned();
     Ok(Replayed {
+        poisoned: content.poisoned().to_vec(),
         faults: faults
             .into_iter()
             .map(|fault| format!("{}: {}", run.points.points[point].class_of(&fault, &choice), fault.text))
@@ -174,5 +177,5 @@ fn recorded<L: Laboratory>(run: &Run<L>) -> Replayed {
         _ => (Vec::new(), "the scenario was recorded without a crash"),
     };
     let console = run.recording.console.clone();
-    Replayed { faults, outcome: outcome.to_owned(), console, image: None }
+    Replayed { faults, outcome: outcome.to_owned(), console, image: None, poisoned: Vec::new() }
 }

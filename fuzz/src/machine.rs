@@ -36,6 +36,8 @@ fn config(kernel: Vec<u8>, protocol: BootProtocol, extra: &[u8]) -> MachineConfi
             labels: true,
             persistence: PlatformCapability::MemoryController,
             media_errors: true,
+            smart: true,
+            ..Nvdimm::default()
         }],
         virtio_pmem: vec![VirtioPmem { size: 2 << 20, faults: Vec::new() }],
         legacy_pmem: vec![2 << 20],

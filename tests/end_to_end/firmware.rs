@@ -87,3 +87,58 @@ fn errors_are_found_by_a_scrub_and_cleared_by_writing_on_6_1() {
 fn errors_are_found_by_a_scrub_and_cleared_by_writing_on_6_12() {
     errors_are_found_by_a_scrub_and_cleared_by_writing("debian-6.12");
 }
+
+const TOPOLOGY: &str = "echo ==; ndctl list -DHRNvvv; echo ==
+cd /sys/bus/nd/devices; for it in region0 region1 region2; do read ro < $it/read_only; read node < $it/numa_node
+read target < $it/target_node || target=none; read ways < $it/mappings; echo $it $ro $node $target $ways; done; echo ==
+cat nmem0/nfit/dirty_shutdown nmem2/nfit/flags; cat nmem0/nfit/id nmem1/nfit/id; echo ==
+ndctl disable-region region0; ndctl init-labels nmem0 nmem1; ndctl enable-region region0
+ndctl create-namespace -r region0 -m fsdax -s 32M; ndctl list -N -r region0; echo ==";
+
+fn topology_is_what_firmware_says(kernel: &str) {
+    let nvdimms = [
+        Nvdimm { size: 64 << 20, dimms: 2, smart: true, labels: true, ..Nvdimm::default() },
+        Nvdimm { size: 32 << 20, not_armed: true, smart: true, ..Nvdimm::default() },
+        Nvdimm { size: 32 << 20, proximity: Some(1), smart: true, ..Nvdimm::default() },
+    ];
+    let mut first = machine(kernel, &nvdimms, TOPOLOGY);
+    first.set_dirty_shutdowns(3);
+    let labels: Vec<u32> = first.regions()[3..].iter().map(|region| region.dimm).collect();
+    assert_eq!(labels, [1, 2], "each DIMM of the set has an area of its own");
+    let [listed, regions, sysfs, made, _] = <[String; 5]>::try_from(says(&mut first)).expect("five parts");
+    assert_eq!(listed.matches("\"health_state\":\"ok\"").count(), 4, "{listed}");
+    assert_eq!(listed.matches("\"shutdown_state\":\"dirty\"").count(), 4, "{listed}");
+    assert_eq!(listed.matches("\"shutdown_count\":3").count(), 4, "{listed}");
+    assert_eq!(
+        listed.matches("\"position\":").count(),
+        4,
+        "two mappings of the set, one of each other: {listed}"
+    );
+    assert!(listed.contains("\"flag_failed_arm\":true"), "{listed}");
+    // Read-only, node, target node, mappings.
+    for region in ["region0 0 0 none 2\n", "region1 1 0 none 1\n", "region2 0 0 1 1\n"] {
+        assert!(regions.contains(region), "{region}: {regions}");
+    }
+    assert!(sysfs.starts_with("3\nnot_armed \n"), "{sysfs}");
+    assert!(made.contains("\"mode\":\"fsdax\"") && made.contains("\"size\":"), "{made}");
+
+    let mut second = machine(kernel, &nvdimms, "echo ==; ndctl list -N -r region0; echo ==");
+    for (from, to) in first.regions().iter().zip(second.regions().to_vec()) {
+        let mut bytes = vec![0; from.size as usize];
+        first.read_pmem(from.base, &mut bytes);
+        second.write_pmem(to.base, &bytes);
+    }
+    let found = says(&mut second).remove(0);
+    let uuid = made.lines().find(|line| line.contains("\"uuid\"")).expect("a namespace has one");
+    assert!(found.contains(uuid.trim()), "labels on both DIMMs survive: {found}");
+}
+
+#[test]
+fn topology_is_what_firmware_says_on_6_1() {
+    topology_is_what_firmware_says("debian-6.1");
+}
+
+#[test]
+fn topology_is_what_firmware_says_on_6_12() {
+    topology_is_what_firmware_says("debian-6.12");
+}

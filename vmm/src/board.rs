@@ -28,6 +28,8 @@ pub(crate) struct Wiring {
     pub hints: FlushHints,
     /// Whether NVDIMMs can lose lines, and firmware and processors tell of it.
     pub media_errors: bool,
+    /// Handles of the NVDIMMs that tell of their health.
+    pub smart: Vec<u32>,
 }
 
 impl Wiring {
@@ -60,6 +62,8 @@ struct Chips {
     firmware: NvdimmFirmware,
     scrub: Scrub,
     errors: MediaErrors,
+    /// How often power went and what was to be saved was not.
+    dirty_shutdowns: u32,
     /// Writes to label areas so far.
     label_writes: u64,
     /// Device N of `map::virtio`.
@@ -125,6 +129,7 @@ impl Board {
             firmware: NvdimmFirmware::default(),
             scrub: Scrub::default(),
             errors: MediaErrors::default(),
+            dirty_shutdowns: 0,
             label_writes: 0,
         };
         let (recorder, console) = (Recorder::default(), Vec::new());
@@ -155,6 +160,11 @@ impl Board {
         self.call = None;
         self.signals.clear();
         self.recheck = false;
+    }
+
+    /// So often power went and what was to be saved was not.
+    pub(crate) fn set_dirty_shutdowns(&mut self, count: u32) {
+        self.chips.dirty_shutdowns = count;
     }
 
     /// Another processor executes from now on.

@@ -15,6 +15,9 @@ pub(crate) const MAX_CPUS: u8 = 8;
 /// Regions of each kind: the firmware tables have room for so many DIMMs, the IOAPIC lines for so many devices.
 const MAX_REGIONS: usize = 8;
 
+/// NVDIMMs of one interleave set.
+const MAX_WAYS: u64 = 8;
+
 /// How a kernel is entered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BootProtocol {
@@ -28,14 +31,22 @@ pub enum BootProtocol {
     Multiboot,
 }
 
-/// One NVDIMM, with one region that spans it.
+/// One region, on one NVDIMM that it spans or interleaved over several.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Nvdimm {
-    /// Bytes, a multiple of 2 MiB.
+    /// Bytes, a multiple of 2 MiB, on every NVDIMM.
     pub size: u64,
-    /// Number of flush hint addresses, 0 for none.
+    /// NVDIMMs that it is interleaved over, at most 8; 0 means 1.
+    pub dimms: u32,
+    /// Number of flush hint addresses, 0 for none. Only of a single NVDIMM.
     pub flush_hints: u32,
-    /// Whether it has a label area, 128 KiB, which begins empty.
+    /// Whether each tells of its health by functions of Intel's family, and of its label area, too.
+    pub smart: bool,
+    /// Whether it would not save what is written to it, and tells so: a read-only region.
+    pub not_armed: bool,
+    /// Proximity domain, 1 to 7. RAM and processors are 0.
+    pub proximity: Option<u32>,
+    /// Whether each has a label area, 128 KiB, which begins empty.
     pub labels: bool,
     /// What the platform says it saves.
     pub persistence: PlatformCapability,
@@ -109,17 +120,44 @@ impl MachineConfig {
         }
         let nvdimms = self.nvdimms.iter().map(|nvdimm| nvdimm.size);
         check_regions("NVDIMM", nvdimms)?;
+        self.nvdimms.iter().enumerate().try_for_each(|(index, nvdimm)| nvdimm.check(index))?;
         check_regions("virtio-pmem device", self.virtio_pmem.iter().map(|device| device.size))?;
         check_regions("legacy persistent memory", self.legacy_pmem.iter().copied())?;
-        for (index, nvdimm) in self.nvdimms.iter().enumerate() {
-            if nvdimm.flush_hints > 16 {
-                return Err(Error::Config {
-                    what: format!("NVDIMM {index} with {} flush hints", nvdimm.flush_hints),
-                    hint: "at most 16",
-                });
-            }
-        }
         Ok(())
+    }
+}
+
+impl Nvdimm {
+    /// How many it is interleaved over.
+    pub(crate) fn ways(&self) -> u64 {
+        u64::from(self.dimms.max(1))
+    }
+
+    fn check(&self, index: usize) -> Result<(), Error> {
+        let wrong = |what: String, hint| Err(Error::Config { what: format!("NVDIMM {index} {what}"), hint });
+        let ways = self.ways();
+        if ways > MAX_WAYS {
+            return wrong(format!("on {ways} DIMMs"), "at most 8");
+        }
+        if !self.size.is_multiple_of(PMEM_ALIGNMENT * ways) {
+            let what = format!("of {} bytes on {ways} DIMMs", self.size);
+            return wrong(what, "give each DIMM a multiple of 2 MiB");
+        }
+        if self.flush_hints > 16 {
+            return wrong(format!("with {} flush hints", self.flush_hints), "at most 16");
+        }
+        if self.flush_hints > 0 && ways > 1 {
+            return wrong(
+                format!("with flush hints on {ways} DIMMs"),
+                "give flush hints to single DIMMs only",
+            );
+        }
+        match self.proximity {
+            Some(domain) if !(1..=7).contains(&domain) => {
+                wrong(format!("in proximity domain {domain}"), "give 1 to 7: 0 is that of RAM")
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -14,6 +14,17 @@ pub(crate) const FIRMWARE: Range<u64> = map::LOW_RAM_END..map::HIGH_RAM_START;
 /// Every region starts on a sparse-memory section of its own.
 const SECTION: u64 = 128 << 20;
 
+/// Handles of the DIMMs of each region.
+fn handles(nvdimms: &[crate::Nvdimm]) -> Vec<Vec<u32>> {
+    let mut next = 0;
+    let mut of_one = |nvdimm: &crate::Nvdimm| {
+        let first = next;
+        next += nvdimm.ways() as usize;
+        (first..next).map(map::nvdimm_handle).collect()
+    };
+    nvdimms.iter().map(&mut of_one).collect()
+}
+
 /// The places of everything in one machine.
 pub(crate) struct Plan {
     memory: u64,
@@ -29,11 +40,12 @@ impl Plan {
         let nvdimms = config.nvdimms.iter().map(|nvdimm| (nvdimm.size, RegionKind::Nvdimm));
         let devices = config.virtio_pmem.iter().map(|device| (device.size, RegionKind::VirtioPmem));
         let legacy = config.legacy_pmem.iter().map(|&size| (size, RegionKind::Legacy));
+        let handles = handles(&config.nvdimms);
         let mut next = map::pmem_base(config.memory);
         let place = |(index, (size, kind)): (usize, (u64, RegionKind))| {
             let base = next;
             next = (base + size).next_multiple_of(SECTION);
-            let dimm = if kind == RegionKind::Nvdimm { map::nvdimm_handle(index) } else { 0 };
+            let dimm = if kind == RegionKind::Nvdimm { handles[index][0] } else { 0 };
             Region { base, size, kind, dimm }
         };
         let mut regions: Vec<Region> = nvdimms.chain(devices).chain(legacy).enumerate().map(place).collect();
@@ -41,17 +53,21 @@ impl Plan {
             base: region.base,
             size: region.size,
             handle: region.dimm,
+            others: handles[index][1..].to_vec(),
             flush_hints: map::flush_hints(index, nvdimm.flush_hints),
             labels: nvdimm.labels,
+            smart: nvdimm.smart,
+            armed: !nvdimm.not_armed,
+            proximity: nvdimm.proximity,
             capability: nvdimm.persistence,
         };
         let nvdimms = regions.iter().zip(&config.nvdimms).enumerate().map(nvdimm).collect();
-        let labelled = config.nvdimms.iter().enumerate().filter(|(_, nvdimm)| nvdimm.labels);
-        regions.extend(labelled.map(|(index, _)| Region {
-            base: map::labels(index),
+        let labelled = handles.iter().zip(&config.nvdimms).filter(|(_, nvdimm)| nvdimm.labels);
+        regions.extend(labelled.flat_map(|(handles, _)| handles).map(|&handle| Region {
+            base: map::labels(map::nvdimm_index(handle)),
             size: map::LABELS_SIZE,
             kind: RegionKind::Labels,
-            dimm: map::nvdimm_handle(index),
+            dimm: handle,
         }));
         let (memory, cpus, media_errors) = (config.memory, config.cpus, config.has_media_errors());
         Plan { memory, cpus, nvdimms, media_errors, regions }
@@ -71,6 +87,7 @@ impl Plan {
                 self.nvdimms.iter().map(|nvdimm| (nvdimm.handle, &nvdimm.flush_hints[..])),
             ),
             media_errors: self.media_errors,
+            smart: self.nvdimms.iter().filter(|it| it.smart).flat_map(acpi::Nvdimm::handles).collect(),
         }
     }
 
@@ -85,6 +102,7 @@ impl Plan {
         let devices = self.regions.iter().filter(|region| region.kind == RegionKind::VirtioPmem);
         let config = acpi::Config {
             cpus: self.cpus,
+            ram: map::ram(self.memory),
             nvdimms: self.nvdimms.clone(),
             media_errors: self.media_errors,
             virtio_devices: devices.count(),

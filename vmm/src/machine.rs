@@ -249,6 +249,11 @@ impl Machine {
         self.software.cpu.forget_translations();
     }
 
+    /// Power went `count` times and what NVDIMMs were to save was not saved: those with [`crate::Nvdimm::smart`] tell it.
+    pub fn set_dirty_shutdowns(&mut self, count: u32) {
+        self.board.set_dirty_shutdowns(count);
+    }
+
     /// The lines of persistent memory whose content is lost, ascending.
     pub fn poisoned(&self) -> Vec<u64> {
         self.board.errors().lines().collect()

@@ -59,15 +59,18 @@ fn virtio(index: usize, code: &mut Vec<u8>) {
 /// The NVDIMM root device with one child per NVDIMM, whose _ADR is the NFIT device handle (ACPI 6.4 9.20.3).
 fn nvdimm_root(config: &Config, code: &mut Vec<u8>) {
     let nvdimms = &config.nvdimms;
-    let children = |nvdimm: &Nvdimm| {
+    let children = |nvdimm: &Nvdimm, handle: u32| {
         let mut bytes = Vec::new();
-        Name::new("_ADR".into(), &nvdimm.handle).to_aml_bytes(&mut bytes);
-        if nvdimm.labels {
-            labels::methods_of_nvdimm(nvdimm.handle, &mut bytes);
+        Name::new("_ADR".into(), &handle).to_aml_bytes(&mut bytes);
+        match (nvdimm.smart, nvdimm.labels) {
+            (true, labels) => functions::of_nvdimm(handle, labels, &mut bytes),
+            (false, true) => labels::methods_of_nvdimm(handle, &mut bytes),
+            (false, false) => {}
         }
         Code(bytes)
     };
-    let contents: Vec<Code> = nvdimms.iter().map(children).collect();
+    let all = nvdimms.iter().flat_map(|nvdimm| nvdimm.handles().map(move |handle| (nvdimm, handle)));
+    let contents: Vec<Code> = all.map(|(nvdimm, handle)| children(nvdimm, handle)).collect();
     let device = |(index, content)| -> Device {
         Device::new(format!("NV{index:02X}").as_str().into(), vec![content as &dyn Aml])
     };
@@ -75,8 +78,12 @@ fn nvdimm_root(config: &Config, code: &mut Vec<u8>) {
 
     let identity = Name::new("_HID".into(), &"ACPI0012");
     let mut mailbox = Code(Vec::new());
-    if config.media_errors || nvdimms.iter().any(|nvdimm| nvdimm.labels) {
+    let smart = nvdimms.iter().any(|nvdimm| nvdimm.smart);
+    if config.media_errors || smart || nvdimms.iter().any(|nvdimm| nvdimm.labels) {
         labels::mailbox(&mut mailbox.0);
+    }
+    if config.media_errors || smart {
+        functions::ask(&mut mailbox.0);
     }
     if config.media_errors {
         functions::of_bus(&mut mailbox.0);

@@ -10,6 +10,7 @@ mod functions;
 mod labels;
 mod madt;
 mod nfit;
+mod srat;
 
 use acpi_tables::{Aml, rsdp::Rsdp, xsdt::XSDT};
 use serde::{Deserialize, Serialize};
@@ -33,7 +34,7 @@ pub enum PlatformCapability {
     CpuCache,
 }
 
-/// One NVDIMM with one range of persistent memory, not interleaved.
+/// A range of persistent memory, on one NVDIMM or interleaved over several that are alike.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nvdimm {
     /// Guest-physical address, page aligned.
@@ -42,12 +43,36 @@ pub struct Nvdimm {
     pub size: u64,
     /// NFIT device handle, see [`crate::map::nvdimm_handle`].
     pub handle: u32,
+    /// Handles of the other NVDIMMs of its interleave set: piece N of [`INTERLEAVE`] bytes is on NVDIMM N, modulo their
+    /// number.
+    pub others: Vec<u32>,
     /// Flush hint addresses, see [`crate::map::flush_hints`].
     pub flush_hints: Vec<u64>,
-    /// Whether it has a label area, which its methods _LSI, _LSR and _LSW reach.
+    /// Whether each has a label area, which its methods _LSI, _LSR and _LSW reach, or with `smart` functions of its _DSM.
     pub labels: bool,
+    /// Whether each tells of its health, by functions of Intel's family.
+    pub smart: bool,
+    /// Whether it will save what is written to it: regions of what is not armed are read-only.
+    pub armed: bool,
+    /// Proximity domain, if one is told.
+    pub proximity: Option<u32>,
     /// What its platform saves when power fails. NFIT has one answer for the whole platform: the weakest is told.
     pub capability: PlatformCapability,
+}
+
+/// Bytes that lie next to each other on one NVDIMM of an interleave set.
+pub const INTERLEAVE: u64 = 4096;
+
+impl Nvdimm {
+    /// The handles of all its NVDIMMs.
+    pub fn handles(&self) -> impl Iterator<Item = u32> {
+        std::iter::once(self.handle).chain(self.others.iter().copied())
+    }
+
+    /// How many NVDIMMs it is on.
+    fn ways(&self) -> u64 {
+        1 + self.others.len() as u64
+    }
 }
 
 /// The machine as the tables describe it.
@@ -55,6 +80,8 @@ pub struct Nvdimm {
 pub struct Config {
     /// Number of processors, APIC IDs 0 to `cpus` - 1.
     pub cpus: u8,
+    /// Start and size of RAM. Told, as proximity domain 0, where NVDIMMs have proximity domains.
+    pub ram: Vec<(u64, u64)>,
     /// NVDIMMs in the order of the kernel's regions.
     pub nvdimms: Vec<Nvdimm>,
     /// Whether firmware knows of media errors: the _DSM of the NVDIMM root device scrubs and clears.
@@ -134,6 +161,9 @@ pub fn build(config: &Config) -> Result<Tables, Error> {
     if !config.nvdimms.is_empty() {
         listed.push(area.place(nfit::build(&config.nvdimms)));
     }
+    if let Some(table) = srat::build(config) {
+        listed.push(area.place(table));
+    }
 
     let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
     listed.into_iter().for_each(|table| xsdt.add_entry(table));
@@ -152,16 +182,18 @@ fn check(nvdimms: &[Nvdimm]) -> Result<(), Error> {
         return Err(Error::TooManyNvdimms(nvdimms.len()));
     }
     for (index, nvdimm) in nvdimms.iter().enumerate() {
-        let Nvdimm { base, size, handle, .. } = *nvdimm;
-        if size == 0 || (base | size) & 0xfff != 0 {
+        let Nvdimm { base, size, .. } = *nvdimm;
+        if size == 0 || (base | size) & 0xfff != 0 || !size.is_multiple_of(INTERLEAVE * nvdimm.ways()) {
             return Err(Error::Misaligned { index, base, size });
         }
         let count = nvdimm.flush_hints.len();
         if count > map::MAX_FLUSH_HINTS as usize {
             return Err(Error::TooManyFlushHints { index, count });
         }
-        if let Some(first) = nvdimms[..index].iter().position(|other| other.handle == handle) {
-            return Err(Error::SameHandle { first, second: index, handle });
+        for handle in nvdimm.handles() {
+            if let Some(first) = nvdimms[..index].iter().position(|it| it.handles().any(|it| it == handle)) {
+                return Err(Error::SameHandle { first, second: index, handle });
+            }
         }
     }
     Ok(())
@@ -198,8 +230,12 @@ mod tests {
             base: (4 + index as u64) << 30,
             size: 64 << 20,
             handle: map::nvdimm_handle(index),
+            others: Vec::new(),
             flush_hints: map::flush_hints(index, 2),
             labels: false,
+            smart: false,
+            armed: true,
+            proximity: None,
             capability: PlatformCapability::MemoryController,
         }
     }
@@ -235,21 +271,25 @@ mod tests {
     #[test]
     fn without_nvdimms_there_is_no_nfit() {
         let tables =
-            build(&Config { cpus: 1, nvdimms: vec![], media_errors: false, virtio_devices: 0 }).unwrap();
+            build(&Config { cpus: 1, ram: vec![], nvdimms: vec![], media_errors: false, virtio_devices: 0 })
+                .unwrap();
         assert!(tables.blobs.iter().all(|(_, blob)| &blob[..4] != b"NFIT"));
     }
 
     #[test]
     fn virtio_devices_without_an_interrupt_line_are_refused() {
-        let build =
-            |virtio_devices| build(&Config { cpus: 1, nvdimms: vec![], media_errors: false, virtio_devices });
+        let build = |virtio_devices| {
+            build(&Config { cpus: 1, ram: vec![], nvdimms: vec![], media_errors: false, virtio_devices })
+        };
         assert!(build(8).is_ok());
         assert_eq!(build(9), Err(Error::TooManyVirtioDevices(9)));
     }
 
     #[test]
     fn what_cannot_be_described_is_refused() {
-        let build = |nvdimms| build(&Config { cpus: 1, nvdimms, media_errors: false, virtio_devices: 0 });
+        let build = |nvdimms| {
+            build(&Config { cpus: 1, ram: vec![], nvdimms, media_errors: false, virtio_devices: 0 })
+        };
         let misaligned = Nvdimm { size: 4095, ..nvdimm(0) };
         assert!(matches!(build(vec![misaligned]), Err(Error::Misaligned { index: 0, .. })));
         assert_eq!(

@@ -1,15 +1,16 @@
 //! NFIT (ACPI 6.4 5.2.25): which address ranges are persistent memory, and of which NVDIMMs.
 //!
-//! Every NVDIMM has a range of its own, all of it mapped, nothing interleaved; no block windows, no labels.
+//! Every range is all of one NVDIMM, or of several that it is interleaved over; no block windows.
 
 use acpi_tables::sdt::Sdt;
 
-use super::{Nvdimm, OEM_ID, OEM_REVISION, OEM_TABLE_ID, PlatformCapability};
+use super::{INTERLEAVE, Nvdimm, OEM_ID, OEM_REVISION, OEM_TABLE_ID, PlatformCapability};
 
 /// Structure types (table 5.132).
 mod kind {
     pub const ADDRESS_RANGE: u16 = 0;
     pub const MEMORY_DEVICE: u16 = 1;
+    pub const INTERLEAVE: u16 = 2;
     pub const CONTROL_REGION: u16 = 4;
     pub const FLUSH_HINTS: u16 = 6;
     pub const CAPABILITIES: u16 = 7;
@@ -24,6 +25,11 @@ const PERSISTENT_MEMORY: [u8; 16] =
 const WRITE_BACK: u64 = 1 << 3;
 const NON_VOLATILE: u64 = 1 << 15;
 
+/// Flag of a range: its proximity domain is valid.
+const PROXIMITY_VALID: u16 = 1 << 1;
+/// State of an NVDIMM: it will not save what is written to it.
+const NOT_ARMED: u16 = 1 << 3;
+
 /// Region format interface code (JEDEC SPD annex L): byte addressable, no energy backed.
 const FORMAT_INTERFACE: u16 = 0x0301;
 
@@ -34,11 +40,20 @@ const HIGHEST_CAPABILITY: u8 = 1;
 
 pub(super) fn build(nvdimms: &[Nvdimm]) -> Vec<u8> {
     let mut table = Sdt::new(*b"NFIT", 40, 1, OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    // Indices of ranges and control regions count from 1: zero is none.
+    // Indices of ranges, control regions and interleaves count from 1: zero is none.
+    let mut dimm = 0;
     for (index, nvdimm) in (1..).zip(nvdimms) {
         table.append_slice(&address_range(index, nvdimm));
-        table.append_slice(&memory_device(index, nvdimm));
-        table.append_slice(&control_region(index, nvdimm));
+        let interleave = if nvdimm.others.is_empty() { 0 } else { index };
+        for (way, handle) in (0..).zip(nvdimm.handles()) {
+            dimm += 1;
+            let place = Place { handle, dimm, range: index, interleave, way };
+            table.append_slice(&memory_device(&place, nvdimm));
+            table.append_slice(&control_region(&place));
+        }
+        if interleave != 0 {
+            table.append_slice(&interleave_structure(index, nvdimm));
+        }
         if !nvdimm.flush_hints.is_empty() {
             table.append_slice(&flush_hints(nvdimm));
         }
@@ -55,9 +70,9 @@ pub(super) fn build(nvdimms: &[Nvdimm]) -> Vec<u8> {
 fn address_range(index: u16, nvdimm: &Nvdimm) -> Vec<u8> {
     let structure = Structure::new(kind::ADDRESS_RANGE)
         .u16(index)
-        .u16(0) // flags: no proximity domain, no cookie
+        .u16(nvdimm.proximity.map_or(0, |_| PROXIMITY_VALID)) // no cookie
         .u32(0)
-        .u32(0) // proximity domain
+        .u32(nvdimm.proximity.unwrap_or(0))
         .bytes(&PERSISTENT_MEMORY)
         .u64(nvdimm.base)
         .u64(nvdimm.size)
@@ -65,29 +80,54 @@ fn address_range(index: u16, nvdimm: &Nvdimm) -> Vec<u8> {
     structure.finish(56)
 }
 
-/// NVDIMM region mapping (5.2.25.3): the range is the whole NVDIMM from its first byte on.
-fn memory_device(index: u16, nvdimm: &Nvdimm) -> Vec<u8> {
+/// An NVDIMM's place in the table.
+struct Place {
+    handle: u32,
+    /// Number of the NVDIMM, and index of its control region.
+    dimm: u16,
+    /// Index of its address range.
+    range: u16,
+    /// Index of its interleave structure, 0 for none.
+    interleave: u16,
+    /// Which one of the interleave set it is.
+    way: u64,
+}
+
+/// NVDIMM region mapping (5.2.25.3): the range is whole NVDIMMs from their first bytes on.
+fn memory_device(place: &Place, nvdimm: &Nvdimm) -> Vec<u8> {
     let structure = Structure::new(kind::MEMORY_DEVICE)
-        .u32(nvdimm.handle)
-        .u16(index) // physical ID: handle of an SMBIOS type 17 structure
+        .u32(place.handle)
+        .u16(place.dimm) // physical ID: handle of an SMBIOS type 17 structure
         .u16(0) // region ID within the NVDIMM
-        .u16(index) // of the address range
-        .u16(index) // of the control region
-        .u64(nvdimm.size)
-        .u64(0) // offset of the region in the address range
+        .u16(place.range)
+        .u16(place.dimm) // of the control region
+        .u64(nvdimm.size / nvdimm.ways())
+        .u64(place.way * INTERLEAVE) // offset of the region in the address range
         .u64(0) // address of the region in the NVDIMM
-        .u16(0) // no interleave structure
-        .u16(1) // interleave ways
-        .u16(0) // state flags: nothing failed, armed
+        .u16(place.interleave)
+        .u16(nvdimm.ways() as u16)
+        .u16(if nvdimm.armed { 0 } else { NOT_ARMED }) // state flags: nothing failed
         .u16(0);
     structure.finish(48)
 }
 
+/// Interleave (5.2.25.4), the same for all NVDIMMs of a set: each has every Nth piece, from its own offset on.
+fn interleave_structure(index: u16, nvdimm: &Nvdimm) -> Vec<u8> {
+    let structure = Structure::new(kind::INTERLEAVE)
+        .u16(index)
+        .u16(0)
+        .u32(2) // lines described
+        .u32(INTERLEAVE as u32)
+        .u32(0) // offsets of the lines, in lines
+        .u32(nvdimm.ways() as u32);
+    structure.finish(24)
+}
+
 /// NVDIMM control region (5.2.25.6), without block windows. It could end behind their number; iasl reads that as a
 /// table cut short.
-fn control_region(index: u16, nvdimm: &Nvdimm) -> Vec<u8> {
+fn control_region(place: &Place) -> Vec<u8> {
     let structure = Structure::new(kind::CONTROL_REGION)
-        .u16(index)
+        .u16(place.dimm)
         .u16(0) // vendor, device, revision
         .u16(0)
         .u16(1)
@@ -98,7 +138,7 @@ fn control_region(index: u16, nvdimm: &Nvdimm) -> Vec<u8> {
         .u8(0)
         .u16(0)
         .u16(0)
-        .u32(serial_number(nvdimm.handle))
+        .u32(serial_number(place.handle))
         .u16(FORMAT_INTERFACE)
         .u16(0) // number of block windows, then their size, registers and flags
         .bytes(&[0; 48]);
@@ -193,6 +233,31 @@ mod tests {
         assert_eq!(kinds(&[nvdimm(0), nvdimm(1)]), [0, 1, 4, 6, 0, 1, 4, 6, 7]);
         let plain = Nvdimm { flush_hints: vec![], capability: PlatformCapability::None, ..nvdimm(0) };
         assert_eq!(kinds(&[plain]), [0, 1, 4]);
+    }
+
+    #[test]
+    fn an_interleave_set_is_one_range_of_several_devices_with_offsets_of_their_own() {
+        let two = Nvdimm { others: vec![7], armed: false, proximity: Some(3), ..nvdimm(0) };
+        let table = build(&[two, nvdimm(1)]);
+        let structures = structures(&table);
+        let kinds: Vec<u16> = structures.iter().map(|(kind, _)| *kind).collect();
+        assert_eq!(kinds, [0, 1, 4, 1, 4, 2, 6, 0, 1, 4, 6, 7]);
+        let number = |index: usize, at: usize, len: usize| {
+            structures[index].1[at..at + len].iter().rev().fold(0, |all, byte| all << 8 | u64::from(*byte))
+        };
+        assert_eq!((number(0, 6, 2), number(0, 12, 4)), (2, 3), "a valid proximity domain");
+        for (device, handle, dimm, offset) in [(1, 1, 1, 0), (3, 7, 2, 4096)] {
+            assert_eq!((number(device, 4, 4), number(device, 12, 2)), (handle, 1), "handle and range");
+            assert_eq!(
+                (number(device, 14, 2), number(device, 16, 8)),
+                (dimm, 32 << 20),
+                "control region, size"
+            );
+            assert_eq!((number(device, 24, 8), number(device, 40, 2)), (offset, 1), "offset and interleave");
+            assert_eq!((number(device, 42, 2), number(device, 44, 2)), (2, 8), "ways, not armed");
+        }
+        assert_ne!(number(2, 20, 4), number(4, 20, 4), "serial numbers");
+        assert_eq!((number(8, 14, 2), number(8, 40, 2), number(8, 44, 2)), (3, 0, 0), "the next one");
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub use self::mutants::Mutant;
 pub use self::number::Bytes;
 pub use self::platforms::Claim;
 pub use self::points::PointRule;
-pub use self::regions::{Interface, Region};
+pub use self::regions::{Interface, Region, Topology};
 pub use self::schema::{
     Check, Dropped, Filesystem, GuestFile, LimitOptions, Machine, MetadataPolicy, NamesPolicy, OracleOptions,
     Plant, SCHEMA,

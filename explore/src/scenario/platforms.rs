@@ -44,9 +44,20 @@ impl Claim {
 }
 
 impl Region {
-    /// Whether its DIMM has a label area.
-    pub(crate) fn has_labels(&self) -> bool {
-        matches!(self.interface, Interface::Nvdimm { labels: true, .. })
+    /// Label areas of its DIMMs.
+    pub(crate) fn label_areas(&self) -> usize {
+        match &self.interface {
+            Interface::Nvdimm { labels: true, topology, .. } => topology.dimms as usize,
+            _ => 0,
+        }
+    }
+
+    /// DIMMs that it is on.
+    fn dimms(&self) -> u32 {
+        match &self.interface {
+            Interface::Nvdimm { topology, .. } => topology.dimms,
+            Interface::VirtioPmem { .. } | Interface::Legacy => 0,
+        }
     }
 
     /// What the platform says that it saves; `None` where nothing could say so.
@@ -69,6 +80,9 @@ impl Region {
             ),
             Platform::Adr | Platform::Eadr | Platform::AdrLost if virtio => Some(format!(
                 "\"{platform}\": a [[virtio_pmem]] device is memory of the host: write \"virtio-pmem\" or \"host-survives\""
+            )),
+            Platform::AdrLost if self.dimms() > 1 => Some(format!(
+                "\"{platform}\": flush hints count there, and a region on several DIMMs has none"
             )),
             Platform::Adr | Platform::Eadr | Platform::AdrLost => None,
         }

@@ -15,6 +15,8 @@ use super::{ScenarioError, Source};
 
 /// Regions of each kind that a machine has at most.
 const MAX_REGIONS: usize = 8;
+/// DIMMs of a region.
+const MAX_DIMMS: u32 = 8;
 /// Flush hint addresses of a DIMM.
 const MAX_FLUSH_HINTS: u32 = 16;
 
@@ -42,6 +44,25 @@ pub struct Region {
     pub interface: Interface,
 }
 
+/// The DIMMs of a region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Topology {
+    /// How many it is interleaved over.
+    pub dimms: u32,
+    /// Whether they save what is written to them.
+    pub armed: bool,
+    /// Whether they tell of their health.
+    pub smart: bool,
+    /// Their proximity domain.
+    pub proximity: Option<u32>,
+}
+
+impl Default for Topology {
+    fn default() -> Topology {
+        Topology { dimms: 1, armed: true, smart: false, proximity: None }
+    }
+}
+
 /// How the guest finds a region.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Interface {
@@ -55,6 +76,8 @@ pub enum Interface {
         poison: Vec<Range<u64>>,
         /// What the platform says that it saves, if that is not what it does.
         claims: Option<Claim>,
+        /// Its DIMMs.
+        topology: Topology,
     },
     /// `[[virtio_pmem]]`: a virtio-pmem device tells of it.
     VirtioPmem {
@@ -131,17 +154,15 @@ impl RawFault {
 pub(super) fn compile(source: &Source, document: &Document) -> Result<Vec<Region>, ScenarioError> {
     let mut regions = Vec::new();
     for (number, nvdimm) in document.nvdimm.iter().enumerate() {
-        let Nvdimm { size, platform, claims, namespace, sector_size, flush_hints, labels, poison } =
+        check(source, "nvdimm", number, nvdimm.get_ref().size)?;
+        check_dimms(source, number, nvdimm.get_ref())?;
+        let Nvdimm { size, platform, namespace, sector_size, flush_hints, labels, poison, claims, .. } =
             nvdimm.get_ref().clone();
-        if flush_hints > MAX_FLUSH_HINTS {
-            let place = source.place(&["nvdimm", &number.to_string(), "flush_hints"]);
-            let what = format!("{flush_hints}: a DIMM has at most {MAX_FLUSH_HINTS}");
-            return Err(source.error(place, "flush_hints", what));
-        }
-        check(source, "nvdimm", number, size)?;
         let poison = poison::check(source, number, &poison.unwrap_or_default(), size.0)?;
         let namespace = namespace_of(source, "nvdimm", number, (namespace, sector_size, size))?;
-        let interface = Interface::Nvdimm { flush_hints, labels, poison, claims };
+        let Nvdimm { dimms, armed, smart, proximity, .. } = *nvdimm.get_ref();
+        let topology = Topology { dimms, armed, smart, proximity };
+        let interface = Interface::Nvdimm { flush_hints, labels, poison, claims, topology };
         regions.push(checked(source, "nvdimm", number, Region { size, platform, namespace, interface })?);
     }
     for (number, device) in document.virtio_pmem.iter().enumerate() {
@@ -164,11 +185,53 @@ pub(super) fn compile(source: &Source, document: &Document) -> Result<Vec<Region
         let region = Region { size, platform, namespace, interface: Interface::Legacy };
         regions.push(checked(source, "pmem_legacy", number, region)?);
     }
+    check_writable(source, document, &regions)?;
     if regions.is_empty() {
         let what = "a scenario needs at least one [[nvdimm]], [[virtio_pmem]] or [[pmem_legacy]]";
         return Err(source.error(0, "nvdimm", what));
     }
     Ok(regions)
+}
+
+/// What a DIMM, or an interleave set of them, can be.
+fn check_dimms(source: &Source, number: usize, nvdimm: &Nvdimm) -> Result<(), ScenarioError> {
+    let wrong = |key: &str, what: String| {
+        Err(source.error(source.place(&["nvdimm", &number.to_string(), key]), key, what))
+    };
+    let Nvdimm { size, flush_hints, dimms, proximity, .. } = *nvdimm;
+    if flush_hints > MAX_FLUSH_HINTS {
+        return wrong("flush_hints", format!("{flush_hints}: a DIMM has at most {MAX_FLUSH_HINTS}"));
+    }
+    if !(1..=MAX_DIMMS).contains(&dimms) {
+        return wrong("dimms", format!("{dimms}: a region is interleaved over 1 to {MAX_DIMMS}"));
+    }
+    if !size.0.is_multiple_of((2 << 20) * u64::from(dimms)) {
+        return wrong("dimms", format!("{dimms}: of {} bytes each gets no multiple of 2M", size.0));
+    }
+    if dimms > 1 && flush_hints > 0 {
+        return wrong(
+            "flush_hints",
+            format!("{flush_hints}: a flush hint covers one DIMM, and the region is on {dimms}"),
+        );
+    }
+    match proximity {
+        Some(domain) if !(1..=7).contains(&domain) => {
+            wrong("proximity", format!("{domain}: a proximity domain is 1 to 7, 0 is that of RAM"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A file system on what is read-only is mounted so.
+fn check_writable(source: &Source, document: &Document, regions: &[Region]) -> Result<(), ScenarioError> {
+    let first = regions.first().map(|region| &region.interface);
+    let read_only = matches!(first, Some(Interface::Nvdimm { topology, .. }) if !topology.armed);
+    let mounted = document.filesystem.mount.split(',').any(|option| option == "ro");
+    if read_only && !mounted {
+        let what = "false: the region is read-only, and the file system is on it: write mount = \"ro\" under [filesystem]";
+        return Err(source.error(source.place(&["nvdimm", "0", "armed"]), "armed", what));
+    }
+    Ok(())
 }
 
 /// A region that can be on its platform.

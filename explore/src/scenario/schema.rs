@@ -126,7 +126,7 @@ fn one() -> u8 {
     1
 }
 
-/// `[[nvdimm]]`: one DIMM, one region.
+/// `[[nvdimm]]`: one region, on one DIMM or interleaved over several.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Nvdimm {
@@ -148,8 +148,27 @@ pub(super) struct Nvdimm {
     /// Whether the DIMM has a label area.
     #[serde(default)]
     pub labels: bool,
+    /// DIMMs that the region is interleaved over, 1 to 8; 1 when absent.
+    #[serde(default = "one_dimm")]
+    pub dimms: u32,
+    /// Whether the DIMMs save what is written to them; else the region is read-only.
+    #[serde(default = "yes")]
+    pub armed: bool,
+    /// Whether the DIMMs tell of their health, by functions of Intel's family, and of their label areas so, too.
+    #[serde(default)]
+    pub smart: bool,
+    /// Proximity domain, 1 to 7.
+    pub proximity: Option<u32>,
     /// What of the region the media has lost from the beginning. An empty list, too, says that media can lose lines.
     pub poison: Option<Vec<RawPoison>>,
+}
+
+fn one_dimm() -> u32 {
+    1
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// `{ at, bytes }`: lines of a region that the media has lost.

@@ -259,7 +259,13 @@ fn regions_of_every_kind_are_in_the_order_of_the_kernel() {
             (
                 64,
                 Namespace::Fsdax,
-                Interface::Nvdimm { flush_hints: 1, labels: false, poison: Vec::new(), claims: None }
+                Interface::Nvdimm {
+                    flush_hints: 1,
+                    labels: false,
+                    poison: Vec::new(),
+                    claims: None,
+                    topology: Topology::default()
+                }
             ),
             (32, Namespace::Fsdax, Interface::VirtioPmem { faults }),
             (16, Namespace::Raw, Interface::Legacy),
@@ -337,4 +343,72 @@ fn the_platform_that_is_asked_for_holds_for_every_region_that_can_have_it() {
     assert_eq!(scenario.platforms(), "eadr (claims adr), virtio-pmem");
     scenario.override_platform(Platform::HostSurvives).unwrap();
     assert_eq!(scenario.platforms(), "host-survives");
+}
+
+/// The error of a scenario whose NVDIMM has these lines, too: line behind `size`, key and text.
+fn nvdimm_error(lines: &str) -> (usize, String, String) {
+    let text = HEAD.replace("size = \"64M\"\n", &format!("size = \"64M\"\n{lines}\n"));
+    let error = Scenario::parse(&text, "test.toml").expect_err("the NVDIMM makes no sense");
+    (error.line - 5, error.key, error.what)
+}
+
+#[test]
+fn an_nvdimm_that_makes_no_sense_is_refused_with_its_line_and_key() {
+    for (lines, line, key, said) in [
+        ("dimms = 0", 1, "dimms", "1 to 8"),
+        ("dimms = 9", 1, "dimms", "1 to 8"),
+        ("dimms = 3", 1, "dimms", "multiple of 2M"),
+        ("dimms = 2\nflush_hints = 1", 2, "flush_hints", "one DIMM"),
+        ("dimms = 2\nplatform = \"adr-lost\"", 2, "platform", "several DIMMs"),
+        ("flush_hints = 17", 1, "flush_hints", "at most 16"),
+        ("proximity = 0", 1, "proximity", "1 to 7"),
+        ("proximity = 8", 1, "proximity", "1 to 7"),
+        ("armed = false", 1, "armed", "mount = \"ro\""),
+        ("armed = \"no\"", 1, "armed", "boolean"),
+        ("poison = [{ at = 0, bytes = 0 }]", 1, "poison", "multiples of 64"),
+        ("poison = [{ at = 32, bytes = 64 }]", 1, "poison", "multiples of 64"),
+        ("poison = [{ at = 64, bytes = 100 }]", 1, "poison", "multiples of 64"),
+        ("poison = [{ at = \"64M\", bytes = 64 }]", 1, "poison", "outside of the region"),
+        ("poison = [{ at = \"0xffffffffffffffc0\", bytes = 64 }]", 1, "poison", "outside of the region"),
+        ("poison = [{ at = 0, bytes = 128 }, { at = 64, bytes = 64 }]", 1, "poison", "overlap"),
+        ("poison = [{ at = 0, bytes = \"2M\" }]", 1, "poison", "1048576"),
+        ("poison = [{ at = 0 }]", 1, "poison", "bytes"),
+        ("poison = [{ at = 0, bytes = 64, on = 1 }]", 1, "on", "unknown field"),
+        ("[[nvdimm]]\nsize = \"3M\"", 2, "size", "multiple of 2M"),
+        ("[[nvdimm]]\nsize = \"14M\"", 2, "size", "16M to 16G"),
+    ] {
+        let (found_line, found_key, what) = nvdimm_error(lines);
+        assert_eq!((found_line, found_key.as_str()), (line, key), "{lines}: {what}");
+        assert!(what.contains(said), "{lines}: {what}");
+    }
+    let many: Vec<String> = (0..65).map(|n| format!("{{ at = {}, bytes = 64 }}", n * 128)).collect();
+    let (_, key, what) = nvdimm_error(&format!("poison = [{}]", many.join(", ")));
+    assert!(key == "poison" && what.contains("at most 64"), "{key}: {what}");
+    let (_, key, what) = nvdimm_error(&"[[nvdimm]]\nsize = \"16M\"\n".repeat(8));
+    assert!(key == "nvdimm" && what.contains("at most 8"), "{key}: {what}");
+}
+
+#[test]
+fn poison_of_files_is_asked_for_page_by_page_and_frees_what_it_hits() {
+    let created = "[[step]]\ncreate = { file = \"a\", size = \"32K\" }\n[[step]]\n";
+    let scenario = parse(&format!("{created}poison = {{ file = \"a\", at = 4000, bytes = 200 }}\n")).unwrap();
+    assert!(scenario.media_errors);
+    let asked: Vec<_> = scenario.commands.iter().filter_map(|planned| planned.loses.clone()).collect();
+    let lost = |at, len, last| Lost { path: "a".to_owned(), at, len, last };
+    assert_eq!(asked, [lost(4000, 96, false), lost(4096, 104, true)]);
+    assert!(!parse(created.trim_end_matches("[[step]]\n")).unwrap().media_errors);
+    for (step, key) in [
+        ("poison = { file = \"b\", at = 0, bytes = 64 }", "file"),
+        ("poison = { file = \"a\", at = \"32K\", bytes = 64 }", "bytes"),
+        ("poison = { file = \"a\", at = 0, bytes = \"257K\" }", "bytes"),
+        ("scrub = false", "scrub"),
+        ("read = { file = \"a\" }\nfails = \"SIGBUS\"", "fails"),
+        ("scrub = true\nfails = \"EIO\"", "fails"),
+    ] {
+        let (_, found, what) = error(&format!("{created}{step}\n"));
+        assert_eq!(found, key, "{step}: {what}");
+    }
+    let legacy = HEAD.replace("[[nvdimm]]", "[[pmem_legacy]]");
+    let why = Scenario::parse(&format!("{legacy}[[step]]\nscrub = true\n"), "test.toml").unwrap_err();
+    assert_eq!((why.key.as_str(), why.line), ("scrub", 10));
 }

@@ -24,12 +24,12 @@ pub fn unbind_all() {
     settle();
 }
 
-/// Binds every DIMM whose labels can be read and that is not bound.
+/// Binds every DIMM whose labels, or health, can be read and that is not bound.
 fn bind_dimms() -> Result<()> {
     for name in names(DEVICES).into_iter().filter(|name| name.starts_with("nmem")) {
         let commands = fs::read_to_string(format!("{DEVICES}/{name}/commands")).unwrap_or_default();
-        let labelled = commands.split_whitespace().any(|command| command == "get_data");
-        if labelled && !Path::new(&format!("{DIMM_DRIVER}/{name}")).exists() {
+        let wanted = commands.split_whitespace().any(|command| matches!(command, "get_data" | "smart"));
+        if wanted && !Path::new(&format!("{DIMM_DRIVER}/{name}")).exists() {
             fs::write(format!("{DIMM_DRIVER}/bind"), &name)?;
         }
     }

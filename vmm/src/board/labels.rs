@@ -102,7 +102,12 @@ mod tests {
         let labels =
             Region { base: map::labels(1), size: map::LABELS_SIZE, kind: RegionKind::Labels, dimm: 2 };
         let banks = [(0, 1 << 20, BankKind::Ram), (labels.base, labels.size, BankKind::Pmem)];
-        let wiring = Wiring { regions: vec![labels], hints: FlushHints::default(), media_errors: false };
+        let wiring = Wiring {
+            regions: vec![labels],
+            hints: FlushHints::default(),
+            media_errors: false,
+            smart: Vec::new(),
+        };
         let mut board = Board::new(Memory::new(&banks, None).unwrap(), wiring, 1);
         board.recorder.on = true;
         board

@@ -39,7 +39,12 @@ fn board() -> Board {
         (nvdimm.base, nvdimm.size, BankKind::Pmem),
         (device.base, device.size, BankKind::Pmem),
     ];
-    let wiring = Wiring { regions: vec![nvdimm, device], hints: FlushHints::default(), media_errors: false };
+    let wiring = Wiring {
+        regions: vec![nvdimm, device],
+        hints: FlushHints::default(),
+        media_errors: false,
+        smart: Vec::new(),
+    };
     let mut board = Board::new(Memory::new(&banks, None).unwrap(), wiring, 1);
     board.recorder.on = true;
     board
