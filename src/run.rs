@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
+use explore::effort::Effort;
 use explore::ledger::Journal;
 use explore::machines::Machines;
 use explore::scenario::{Explore, MOST_IN_RECOVERY};
@@ -271,6 +272,7 @@ pub fn summary(options: &RunOptions) -> String {
     let effort = &options.effort;
     let taken = options.ledger.as_ref().map_or(0, |ledger| ledger.taken());
     let taken = if taken > 0 { format!(", {taken} results taken over") } else { String::new() };
+    let taken = format!("{taken}{}", recorded(effort));
     let Some(rate) = effort.a_second() else { return taken };
     let workers = effort.workers();
     let s = if workers == 1 { "" } else { "s" };
@@ -278,6 +280,22 @@ pub fn summary(options: &RunOptions) -> String {
         "{taken}, {} recoveries by {workers} worker{s}, {rate:.1} a second, {} MiB of memory each",
         effort.recoveries(),
         effort.memory_of_worker() >> 20
+    )
+}
+
+/// How fast it was recorded. Begins with a separator.
+fn recorded(effort: &Effort) -> String {
+    let (instructions, events) = (effort.instructions() as f64, effort.events() as f64);
+    let seconds = effort.recording().as_secs_f64();
+    if events == 0.0 || seconds == 0.0 {
+        return String::new();
+    }
+    format!(
+        ", {:.1} M instructions and {events} events recorded in {seconds:.1} s ({:.1} M instructions and {:.0} events a second, {:.0} instructions an event)",
+        instructions / 1e6,
+        instructions / seconds / 1e6,
+        events / seconds,
+        instructions / events
     )
 }
 

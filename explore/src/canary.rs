@@ -39,28 +39,25 @@ const ATTEMPTS: usize = 4;
 
 /// Tells the check program, on media on which nothing of it can be, of everything that was acknowledged later.
 fn tell_too_much<L: Laboratory>(run: &Run<L>, worker: &mut Worker<L>) -> Result<Option<Canary>, HostError> {
-    let points = &run.points.points;
-    let by_told = |point: &&Point| point.told().count();
-    let (Some(first), Some(last)) = (points.iter().min_by_key(by_told), points.iter().max_by_key(by_told))
+    let points = || run.points.points.iter().enumerate();
+    let by_told = |(_, point): &(usize, &Point)| point.told().count();
+    let (Some((_, first)), Some((last, at_last))) =
+        (points().min_by_key(by_told), points().max_by_key(by_told))
     else {
         return Ok(None);
     };
-    let told = last.told();
+    let told = at_last.told();
     if told.count() == 0 {
         return Ok(None);
     }
-    let content = match first.told().count() < told.count() {
-        true => first.media.content(&first.media.nothing()),
+    let (content, had) = match first.told().count() < told.count() {
+        true => (first.media.content(&first.media.nothing()), first.told().count()),
         // Nothing was acknowledged on the empty file system.
-        false => Overlay::default(),
+        false => (Overlay::default(), 0),
     };
     let outcome = worker.recover(&content, told, &[], None)?.outcome;
-    let what = format!(
-        "{} acknowledgements where there were {}",
-        told.count(),
-        if content == Overlay::default() { 0 } else { first.told().count() }
-    );
-    let broken = outcome.faults(&last.expectation).iter().any(|fault| fault.subject == checking::SUBJECT);
+    let what = format!("{} acknowledgements where there were {had}", told.count());
+    let broken = run.faults(&outcome, last).iter().any(|fault| fault.subject == checking::SUBJECT);
     Ok(Some(if broken {
         Canary::Seen(format!("the check program misses something when told of {what}"))
     } else {

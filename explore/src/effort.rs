@@ -3,16 +3,34 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// Recoveries, time and memory of a run, counted while it goes on.
+/// Recordings, recoveries, time and memory of a run, counted while it goes on.
 #[derive(Debug, Default)]
 pub struct Effort {
     recoveries: AtomicU64,
+    instructions: AtomicU64,
+    events: AtomicU64,
+    recording: AtomicU64,
     recovering: AtomicU64,
     workers: AtomicU64,
     memory: AtomicU64,
 }
 
 impl Effort {
+    /// Instructions that were recorded.
+    pub fn instructions(&self) -> u64 {
+        self.instructions.load(Relaxed)
+    }
+
+    /// Events that were recorded.
+    pub fn events(&self) -> u64 {
+        self.events.load(Relaxed)
+    }
+
+    /// Time that recording took.
+    pub fn recording(&self) -> Duration {
+        Duration::from_nanos(self.recording.load(Relaxed))
+    }
+
     /// Ways that recovery went to their end, when states and crash points were explored. What finds the smallest state
     /// and explains it comes on top.
     pub fn recoveries(&self) -> u64 {
@@ -40,6 +58,12 @@ impl Effort {
     /// written are not in it.
     pub fn memory_of_worker(&self) -> u64 {
         self.memory.load(Relaxed)
+    }
+
+    pub(crate) fn recorded_since(&self, start: Instant, instructions: u64, events: u64) {
+        self.recording.fetch_add(start.elapsed().as_nanos() as u64, Relaxed);
+        self.instructions.fetch_add(instructions, Relaxed);
+        self.events.fetch_add(events, Relaxed);
     }
 
     pub(crate) fn recovered(&self) {

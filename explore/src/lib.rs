@@ -53,6 +53,7 @@ mod timeline;
 mod torn;
 #[cfg(test)]
 mod toy;
+mod user_files;
 mod user_programs;
 mod user_stack;
 mod user_unwind;

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use guest_protocol::{Command, VERSION, call};
+use guest_protocol::{VERSION, call};
 use images::{Cache, Checker, Device, Filesystem, FilesystemKind, ImageSpec, Initramfs, Kernel};
 use vmm::unwind::{End, OrcTable, Registers, unwind};
 use vmm::{Engine, FlushFault, KvmCounts, Machine, MachineConfig, Snapshot, Symbols, VirtioPmem};
@@ -12,6 +12,7 @@ use vmm::{Engine, FlushFault, KvmCounts, Machine, MachineConfig, Snapshot, Symbo
 use crate::kernel_lines::KernelLines;
 use crate::scenario::{Claim, Interface, Scenario};
 use crate::target::{Checked, Health, HostError, Laboratory, Region, Stop, Target};
+use crate::user_files;
 use crate::user_programs::UserPrograms;
 use crate::user_stack::{Agent, saved_registers};
 use crate::user_unwind::UserRegisters;
@@ -132,7 +133,7 @@ impl Machines {
             let package = initramfs.program(cache, program)?;
             provenance.push((program.clone(), package.version));
         }
-        user_files(scenario, cache, &mut initramfs, &mut provenance)?;
+        user_files::add(scenario, cache, &mut initramfs, &mut provenance)?;
         initramfs.modules(modules.clone());
         let command_line = format!("{COMMAND_LINE} {}", scenario.machine.append).trim_end().to_owned();
         provenance.push(("command line".to_owned(), command_line.clone()));
@@ -181,57 +182,6 @@ impl Machines {
             provenance,
         })
     }
-}
-
-/// The user's own files, and whether what the scenario runs can be run.
-fn user_files(
-    scenario: &Scenario,
-    cache: &Cache,
-    initramfs: &mut Initramfs,
-    provenance: &mut Vec<(String, String)>,
-) -> Result<(), Error> {
-    let files = &scenario.machine.files;
-    for file in files {
-        let bytes = if let Some(text) = &file.text {
-            text.clone().into_bytes()
-        } else if let Some(from) = &file.from {
-            let read = std::fs::read(from);
-            read.map_err(|why| bad_program(&file.to, format!("{} cannot be read: {why}", from.display())))?
-        } else if let Some(source) = &file.c {
-            let packages = initramfs.compiled(cache, &file.to, source, &file.packages, &file.flags)?;
-            provenance.extend(packages.into_iter().map(|package| (package.name, package.version)));
-            continue;
-        } else {
-            continue;
-        };
-        initramfs.file(&file.to, 0o755, bytes)?;
-    }
-    let ours: Vec<&str> = files.iter().map(|file| file.to.as_str()).collect();
-    initramfs.check_programs(&ours)?;
-    for file in files.iter().filter(|file| file.text.is_none()) {
-        let inner = file.to.trim_start_matches('/');
-        let content =
-            initramfs.files().find(|(path, _)| *path == inner || path.strip_prefix("usr/") == Some(inner));
-        provenance
-            .extend(content.map(|(_, bytes)| (file.to.clone(), blake3::hash(bytes).to_hex().to_string())));
-    }
-    let run = scenario.commands.iter().filter_map(|planned| match &planned.command {
-        Command::Exec { argv } | Command::ExecHeard { argv } => argv.first(),
-        _ => None,
-    });
-    let check = scenario.check.as_ref().and_then(|check| check.command.first());
-    for program in run.chain(check) {
-        if !initramfs.has_program(program) {
-            let why =
-                "is run, but is not in the guest: name its Debian package in programs, or give it in files";
-            return Err(bad_program(program, why.to_owned()));
-        }
-    }
-    Ok(())
-}
-
-fn bad_program(program: &str, why: String) -> Error {
-    Error::Images(images::Error::BadProgram { program: program.to_owned(), why })
 }
 
 fn filesystem_of(scenario: &Scenario) -> FilesystemKind {

@@ -21,6 +21,8 @@ pub(crate) struct Recording {
     pub trouble: Option<Trouble>,
     pub warnings: Vec<String>,
     pub console: String,
+    /// Instructions that it took.
+    pub instructions: u64,
     /// What else is to be told of it.
     pub account: Vec<(String, String)>,
     /// Of a recovery, what the guest was told to do, and how many events had happened when it was done.
@@ -96,6 +98,7 @@ pub(crate) fn drive_on<L: Laboratory, T: Target>(
         trouble: None,
         warnings: Vec::new(),
         console: String::new(),
+        instructions: target.retired(),
         account: Vec::new(),
         phases: Vec::new(),
     };
@@ -106,6 +109,7 @@ pub(crate) fn drive_on<L: Laboratory, T: Target>(
     recording.console = String::from_utf8_lossy(&conversation.heard.console).into_owned();
     recording.timeline.acknowledged = std::mem::take(&mut conversation.heard.acknowledged).into();
     recording.events.extend(target.take_events());
+    recording.instructions = target.retired().saturating_sub(recording.instructions);
     for event in &recording.events {
         if let EventKind::Promise { id } = event.kind {
             recording.timeline.promises.insert(id, event.seq + 1);
@@ -150,8 +154,12 @@ fn converse<'a, T: Target>(
         conversation.locate(wanted);
         let buffer = reach_next(conversation, at_event)?;
         recording.timeline.commands[index].0 = conversation.target.event_count();
-        let reply = hand_over(conversation, buffer, &planned.command, at_event)?;
         let what = format!("the step of line {} ({})", step.line, step.text);
+        let reply =
+            hand_over(conversation, buffer, &planned.command, at_event).map_err(|trouble| match trouble {
+                Trouble::Crash(why) => Trouble::Crash(format!("{why}, in {what}")),
+                trouble => trouble,
+            })?;
         if let Some(lost) = &planned.loses {
             located.extend(conversation.heard.located.map(|address| (address, lost.len)).ok_or_else(|| {
                 let what =
@@ -163,9 +171,12 @@ fn converse<'a, T: Target>(
             }
         }
         recording.timeline.commands[index].1 = conversation.target.event_count();
-        match planned.fails {
-            Some(failure) => expect_failure(&what, failure, reply)?,
-            None => expect_ok(&what, reply)?,
+        match (planned.fails, reply) {
+            (Some(failure), reply) => expect_failure(&what, failure, reply)?,
+            (None, Reply::Exited { status }) if status != 0 => {
+                return Err(Trouble::Harness(failed_program(&what, status, &conversation.heard.console)));
+            }
+            (None, reply) => expect_ok(&what, reply)?,
         }
     }
     Ok(())
@@ -197,6 +208,21 @@ fn hand_over<T: Target>(
 fn stop_again<T: Target>(conversation: &mut Conversation<T>, seq: u64, at_event: AtEvent<T>) {
     let next = at_event(conversation.target, seq);
     conversation.target.stop_at_event(next);
+}
+
+/// A program that says itself that it failed, and the last lines of what it said.
+fn failed_program(what: &str, status: i32, console: &[u8]) -> String {
+    /// Lines told.
+    const LAST: usize = 3;
+    let how = match status & 0x7f {
+        0 => format!("ends with exit code {}", status >> 8 & 0xff),
+        signal => format!("is killed by signal {signal}"),
+    };
+    let console = String::from_utf8_lossy(console);
+    let lines: Vec<&str> = console.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let said = lines[lines.len().saturating_sub(LAST)..].join("; ");
+    let said = if said.is_empty() { String::new() } else { format!("; the console says last: {said}") };
+    format!("{what} {how} while it was recorded{said}")
 }
 
 /// A step that was to fail another way than it did, or not at all, says nothing about power losses either.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use persist::{Choice, Event, Media, Overlay, Platform, StateId};
 use rand_chacha::ChaCha8Rng;
@@ -86,7 +87,9 @@ pub(crate) fn prepare<'a, L: Laboratory>(
     options: &'a RunOptions,
     inconclusive: &mut Vec<String>,
 ) -> Result<Run<'a, L>, HostError> {
+    let start = Instant::now();
     let mut recording = record(scenario, laboratory)?;
+    options.effort.recorded_since(start, recording.instructions, recording.events.len() as u64);
     if let Some(Trouble::Harness(why)) = &recording.trouble {
         inconclusive.push(why.clone());
     }

@@ -62,7 +62,7 @@ impl UserPrograms {
                 break;
             };
             let program = &self.programs[place.program];
-            frames.push(program.describe(place.linked, behind));
+            frames.extend(program.describe(place.linked, behind));
             next = program.frames().and_then(|unwinder| unwinder.caller(&registers, place.linked, read));
         }
         frames
@@ -133,29 +133,41 @@ impl Program {
         })
     }
 
-    /// The function that holds the address, and the line. It is `behind` bytes before the address that is told.
-    fn describe(&self, linked: u64, behind: u64) -> String {
+    /// The function that holds the address, and the line; before it those that the compiler has put into it. It is
+    /// `behind` bytes before the address that is told.
+    fn describe(&self, linked: u64, behind: u64) -> Vec<String> {
         let after = self.functions.partition_point(|(address, ..)| *address <= linked);
         let function = after.checked_sub(1).map(|at| &self.functions[at]);
         let name = match function.filter(|(address, size, _)| linked - address < *size) {
             Some((address, _, name)) => format!("{name}+{:#x}", linked + behind - address),
             None => format!("{:#x}", linked + behind),
         };
-        let line = self.line(linked).map_or(String::new(), |line| format!(" at {line}"));
-        format!("{name} [{}]{line}", self.name)
+        let mut lines = self.lines(linked).unwrap_or_default();
+        let (_, line) = lines.pop().unwrap_or_default();
+        let inlined = lines.into_iter().map(|(name, line)| format!("{name} [{}]{line}", self.name));
+        inlined.chain([format!("{name} [{}]{line}", self.name)]).collect()
     }
 
-    /// `file.c:7`
-    fn line(&self, linked: u64) -> Option<String> {
+    /// Functions and ` at file.c:7`, the innermost first.
+    fn lines(&self, linked: u64) -> Option<Vec<(String, String)>> {
         let elf = object::File::parse(self.file.as_slice()).ok()?;
         let section = |id: gimli::SectionId| -> Result<EndianSlice<LittleEndian>, gimli::Error> {
             let data = elf.section_by_name(id.name()).and_then(|section| section.data().ok());
             Ok(EndianSlice::new(data.unwrap_or_default(), LittleEndian))
         };
         let context = addr2line::Context::from_dwarf(gimli::Dwarf::load(section).ok()?).ok()?;
-        let location = context.find_location(linked).ok()??;
-        let file = location.file?;
-        Some(format!("{}:{}", file.strip_prefix("./").unwrap_or(file), location.line?))
+        let mut frames = context.find_frames(linked).skip_all_loads().ok()?;
+        let mut lines = Vec::new();
+        while let Ok(Some(frame)) = frames.next() {
+            let name = frame.function.and_then(|function| Some(function.raw_name().ok()?.into_owned()));
+            let name = name.map_or("?".to_owned(), |name| format!("{:#}", rustc_demangle::demangle(&name)));
+            let line = frame.location.and_then(|location| {
+                let file = location.file?;
+                Some(format!(" at {}:{}", file.strip_prefix("./").unwrap_or(file), location.line?))
+            });
+            lines.push((name, line.unwrap_or_default()));
+        }
+        Some(lines)
     }
 
     fn frames(&self) -> Option<Frames<'_>> {
@@ -196,7 +208,8 @@ mod tests {
                 .expect("this test has the function");
             let registers = UserRegisters { rip: base + address + 4, ..UserRegisters::default() };
             let stack = programs.stack(registers, &read);
-            assert!(stack[0].starts_with(&format!("{name}+0x4 [this]")), "{stack:?}");
+            let told = format!("{name}+0x4 [this]");
+            assert!(stack.iter().any(|frame| frame.starts_with(&told)), "{stack:?}");
             assert!(stack[0].contains("user_programs.rs:"), "{stack:?}");
         }
     }

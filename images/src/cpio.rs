@@ -61,6 +61,11 @@ impl Archive {
         files.map(|(path, entry)| (path.as_str(), entry.data.as_slice()))
     }
 
+    /// Paths of everything.
+    pub(crate) fn paths(&self) -> impl Iterator<Item = &str> {
+        self.entries.keys().map(String::as_str)
+    }
+
     /// Whether something is at the path.
     pub(crate) fn has(&self, path: &str) -> bool {
         self.entries.contains_key(path)

@@ -136,8 +136,9 @@ impl Initramfs {
     /// [`Error::BadProgram`]
     pub fn check_programs(&self, paths: &[&str]) -> Result<()> {
         let files: BTreeMap<&str, &[u8]> = self.archive.files().collect();
+        // Libraries are often links.
         let names: BTreeSet<&str> =
-            files.keys().map(|path| path.rsplit('/').next().unwrap_or(path)).collect();
+            self.archive.paths().map(|path| path.rsplit('/').next().unwrap_or(path)).collect();
         for path in paths {
             let inner = merged(Path::new(path.trim_start_matches('/'))).to_string_lossy().into_owned();
             let Some(bytes) = files.get(inner.as_str()) else { continue };

@@ -26,6 +26,7 @@ acknowledge = "stdout"
 [check]
 command = ["dash", "-c", '{check}']
 [crash]
+explore = "sample"
 points = ["promises"]
 states = 4
 [limits]
@@ -79,6 +80,43 @@ fn a_check_program_that_crashes_on_what_is_left_is_a_finding() {
     let report = run(&numbers("true", "grep -q 2 numbers || kill -SEGV $$"), &jobs(1));
     assert_eq!((report.verdict, classes(&report)), (Verdict::Violated, vec![Class::Corrupt]), "{report}");
     assert!(report.findings[0].text.contains("killed by signal 11"), "{report}");
+}
+
+/// What is said when the program of the first step is this one.
+fn recorded(program: &str) -> Report {
+    let mut scenario = numbers("true", "true");
+    let text = scenario.text.replace("for n in 1 2; do echo $n >> numbers; true; echo $n; done", program);
+    scenario = Scenario::parse(&text, "numbers").unwrap_or_else(|error| panic!("{error}"));
+    run(&scenario, &jobs(1))
+}
+
+#[test]
+fn a_recorded_program_that_fails_or_does_not_end_is_told_with_its_step() {
+    let failed = recorded("echo no room for it >&2; exit 3");
+    assert_eq!(failed.verdict, Verdict::Inconclusive, "{failed}");
+    let why = failed.inconclusive.join(" ");
+    assert!(why.contains("the step of line 12") && why.contains("ends with exit code 3"), "{why}");
+    assert!(why.contains("the console says last: no room for it"), "{why}");
+    let killed = recorded("kill -KILL $$").inconclusive.join(" ");
+    assert!(killed.contains("is killed by signal 9"), "{killed}");
+    let endless = recorded("while :; do :; done");
+    assert_eq!(classes(&endless), [Class::GuestCrash], "{endless}");
+    let text = &endless.findings[0].text;
+    assert!(text.contains("no progress within 400000000 instructions, in the step of line 12"), "{text}");
+}
+
+#[test]
+#[ignore = "takes a minute: the kernel stores 10 MB word by word"]
+fn what_was_acknowledged_before_the_file_system_was_full_is_kept() {
+    let program = "n=1; while echo $n >> numbers && head -c 1000000 /dev/zero > fill$n && sync numbers fill$n; do echo $n; n=$((n+1)); done 2> /dev/null; test $n -gt 1";
+    let text = numbers("true", ALL_THERE).text;
+    let text = text
+        .replace("for n in 1 2; do echo $n >> numbers; true; echo $n; done", program)
+        .replace("size = \"32M\"", "size = \"16M\"");
+    let scenario = Scenario::parse(&text, "full").unwrap_or_else(|error| panic!("{error}"));
+    let report = run(&scenario, &jobs(1));
+    assert_eq!(report.verdict, Verdict::Kept, "{report}");
+    assert!(report.counts.acknowledged_judged > 1, "{report}");
 }
 
 #[test]

@@ -300,6 +300,7 @@ fn below<'a, L: Laboratory>(
         trouble: None,
         warnings: Vec::new(),
         console: recovered.console,
+        instructions: 0,
         account: Vec::new(),
         phases,
     };

@@ -26,6 +26,12 @@ impl Scenario {
                 "a plant takes single stores out of the recording, which KVM does not tell".to_owned(),
             );
         }
+        if self.check.is_some() {
+            return Some(
+                "programs acknowledge between two looks at the machine: [check] needs --engine software"
+                    .to_owned(),
+            );
+        }
         let window = self
             .crash
             .points
@@ -54,6 +60,7 @@ mod tests {
         assert_eq!(refusal(virtio, "", &usual), None);
         assert!(refusal("[[nvdimm]]\nsize = \"32M\"", "", &usual).unwrap().contains("adr"));
         assert!(refusal(virtio, "[crash]\npoints = [\"window:W2\"]", &usual).unwrap().contains("window:W2"));
+        assert!(refusal(virtio, "[check]\ncommand = [\"/a\"]", &usual).unwrap().contains("[check]"));
         let words = RunOptions { granularity: Some(Granularity::Word), ..RunOptions::default() };
         assert!(refusal(virtio, "", &words).is_some());
         let strict = RunOptions { strict_fences: true, ..RunOptions::default() };
