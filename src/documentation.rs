@@ -140,3 +140,31 @@ fn every_promise_of_the_specification_has_its_test() {
     }
     assert!(rows.len() > 10);
 }
+
+#[test]
+fn the_wrapper_for_git_bisect_gives_the_codes_that_git_wants() {
+    let directory = tempfile::tempdir().unwrap();
+    let scenario = directory.path().join("s.toml");
+    std::fs::write(&scenario, "").unwrap();
+    for (ours, wanted) in [(0, 0), (1, 1), (2, 128), (3, 125)] {
+        // Stands for pmemsim: what it says is its exit code.
+        let status = std::process::Command::new("sh")
+            .arg(root().join("docs/ci/bisect.sh"))
+            .arg(&scenario)
+            .env("BISECT_KERNEL", "/no/kernel")
+            .env("PMEMSIM", script(directory.path(), ours))
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(wanted), "of {ours}");
+    }
+}
+
+/// A program that takes what the wrapper gives and ends with this code.
+fn script(directory: &Path, code: i32) -> PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let path = directory.join(format!("pmemsim-{code}"));
+    let text = format!("#!/bin/sh\n[ \"$1 $3 $4\" = 'run --kernel /no/kernel' ] || exit 99\nexit {code}\n");
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    path
+}

@@ -356,7 +356,7 @@ fn without_numbers(warning: &str) -> String {
 }
 
 /// The guest's words without control characters, and not too many of them.
-fn printable(console: &str) -> String {
+pub(crate) fn printable(console: &str) -> String {
     let lines: Vec<&str> = console.lines().collect();
     let last = lines[lines.len().saturating_sub(100)..].join("\n");
     last.chars().filter(|c| *c == '\n' || *c == '\t' || !c.is_control()).take(16384).collect()

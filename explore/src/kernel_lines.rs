@@ -57,7 +57,7 @@ mod tests {
             let symbol = elf.symbols().find(|symbol| symbol.name().is_ok_and(|it| it.contains(name)));
             symbol.unwrap().address()
         };
-        let found = lines.find(&[named("a_function_to_be_found"), 1]);
+        let found = lines.find(&[named("a_function_to_be_found"), 1 << 62]);
         assert!(found[0].starts_with(" at ") && found[0].contains("kernel_lines.rs:"), "{found:?}");
         assert_eq!(found[1], "");
         assert_eq!(std::hint::black_box(a_function_to_be_found as fn(u64) -> u64)(1), 2);

@@ -91,7 +91,10 @@ pub(crate) fn prepare<'a, L: Laboratory>(
     let mut recording = record(scenario, laboratory)?;
     options.effort.recorded_since(start, recording.instructions, recording.events.len() as u64);
     if let Some(Trouble::Harness(why)) = &recording.trouble {
-        inconclusive.push(why.clone());
+        // Often the guest knows: that a device has no DAX, for instance.
+        let said =
+            recording.console.lines().rev().map(findings::printable).find(|line| !line.trim().is_empty());
+        inconclusive.push(said.map_or(why.clone(), |said| format!("{why}; the guest said last: {said}")));
     }
     let dropped =
         scenario.plant.map(|plant| drop_stores(plant.drop, &recording.watched, &mut recording.events));

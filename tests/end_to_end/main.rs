@@ -8,6 +8,7 @@ mod controls;
 mod debugger;
 mod firmware;
 mod handover;
+mod hook;
 mod imported;
 mod inside_the_fault;
 mod labels;
