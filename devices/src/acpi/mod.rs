@@ -248,6 +248,7 @@ mod tests {
     fn every_table_is_reached_from_the_rsdp_and_sums_to_zero() {
         let tables = build(&Config {
             cpus: 2,
+            ram: vec![],
             nvdimms: vec![nvdimm(0), nvdimm(1)],
             media_errors: false,
             virtio_devices: 1,
