@@ -12,6 +12,7 @@ mod handover;
 mod hook;
 mod imported;
 mod inside_the_fault;
+mod label_cuts;
 mod labels;
 mod lazily;
 mod map_sync;

@@ -226,12 +226,17 @@ fn check_dimms(source: &Source, number: usize, nvdimm: &Nvdimm) -> Result<(), Sc
 fn check_writable(source: &Source, document: &Document, regions: &[Region]) -> Result<(), ScenarioError> {
     let first = regions.first().map(|region| &region.interface);
     let read_only = matches!(first, Some(Interface::Nvdimm { topology, .. }) if !topology.armed);
-    let mounted = document.filesystem.mount.split(',').any(|option| option == "ro");
-    if read_only && !mounted {
-        let what = "false: the region is read-only, and the file system is on it: write mount = \"ro\" under [filesystem]";
-        return Err(source.error(source.place(&["nvdimm", "0", "armed"]), "armed", what));
-    }
-    Ok(())
+    let what = match &document.filesystem {
+        _ if !read_only => return Ok(()),
+        Some(filesystem) if filesystem.mount.split(',').any(|option| option == "ro") => return Ok(()),
+        Some(_) => {
+            "false: the region is read-only, and the file system is on it: write mount = \"ro\" under [filesystem]"
+        }
+        None => {
+            "false: the region is read-only, and a device-dax device is there to be written: leave it true"
+        }
+    };
+    Err(source.error(source.place(&["nvdimm", "0", "armed"]), "armed", what))
 }
 
 /// A region that can be on its platform.
