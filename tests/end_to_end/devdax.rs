@@ -16,7 +16,7 @@ fn flushed_stores_to_a_device_keep_their_promises_in_every_crash_state() {
 #[test]
 fn a_device_is_the_same_on_6_12() {
     let mut scenario = scenario("devdax");
-    scenario.override_kernel("debian-6.12");
+    scenario.override_kernel("debian-6.12", None);
     let report = run(&scenario, &RunOptions { unexplained: true, ..jobs(2) });
     assert_eq!(report.verdict, Verdict::Kept, "{report}");
 }
