@@ -72,6 +72,8 @@ fn check_on_device(step: &RawStep) -> Result<(), Refusal> {
         ("sync", step.sync.is_some()),
         ("syncfs", step.syncfs.is_some()),
         ("msync", step.msync.is_some()),
+        ("poison", step.poison.is_some()),
+        ("read", step.read.is_some()),
     ];
     if let Some((key, _)) = of_files.into_iter().find(|(_, present)| *present) {
         let what = format!(
@@ -189,6 +191,8 @@ impl Compiler {
             ("touch", step.touch.is_some()),
             ("store, flush and fence", straight),
             ("msync", step.msync.is_some()),
+        ("poison", step.poison.is_some()),
+        ("read", step.read.is_some()),
             ("munmap", step.munmap.is_some()),
             ("exec", step.exec.is_some()),
             ("marker", step.marker.is_some()),
