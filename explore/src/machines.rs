@@ -87,7 +87,8 @@ pub struct Machines {
     /// The first region's content, as the checker compares with it.
     base: Arc<[u8]>,
     device: Device,
-    filesystem: FilesystemKind,
+    /// `None` where there is no file system.
+    filesystem: Option<FilesystemKind>,
     copies: Vec<Range<u64>>,
     tables: Vec<OrcTable>,
     /// Of a kernel that was built with debug information.
@@ -116,7 +117,10 @@ impl Machines {
         let filesystem = filesystem_of(scenario);
         let mut wanted =
             images::pmem_modules(!regions.virtio_pmem.is_empty(), !regions.legacy_pmem.is_empty());
-        wanted.push(filesystem.module());
+        if scenario.regions.iter().any(|region| region.namespace == images::Namespace::Devdax) {
+            wanted.extend(images::DEVDAX_MODULES);
+        }
+        wanted.extend(filesystem.map(FilesystemKind::module));
         let modules = kernel.modules(&wanted)?;
         let mut initramfs = Initramfs::new();
         let mut provenance = vec![
@@ -151,7 +155,7 @@ impl Machines {
         };
         let (snapshot, symbols) = base_snapshot(cache, engine, &scenario.machine.kernel, &config)?;
         let contents = Contents::make(scenario, cache, &mut provenance)?;
-        if !Checker::tells_reads(filesystem) {
+        if filesystem.is_some_and(|kind| !Checker::tells_reads(kind)) {
             let said = "not known: ptrace is forbidden on this host, so it counts as having read everything";
             provenance.push((format!("reads of {}'s checker", scenario.filesystem.kind), said.to_owned()));
         }
@@ -234,8 +238,9 @@ fn bad_program(program: &str, why: String) -> Error {
     Error::Images(images::Error::BadProgram { program: program.to_owned(), why })
 }
 
-fn filesystem_of(scenario: &Scenario) -> FilesystemKind {
-    FilesystemKind::from_name(&scenario.filesystem.kind).expect("scenarios have file systems that are known")
+/// What the scenario's file system is; `None` where there is none, but a device-dax device.
+fn filesystem_of(scenario: &Scenario) -> Option<FilesystemKind> {
+    FilesystemKind::from_name(&scenario.filesystem.kind)
 }
 
 /// Regions as the machine is configured with them, and the faults to be injected later: the base snapshot has none.
@@ -289,10 +294,8 @@ impl Contents {
         let mut contents = Contents { images: Vec::new(), device };
         for (number, region) in scenario.regions.iter().enumerate() {
             let namespace = region.namespace;
-            let filesystem = (number == 0).then(|| Filesystem {
-                kind: filesystem_of(scenario),
-                mkfs: scenario.filesystem.mkfs.clone(),
-            });
+            let kind = filesystem_of(scenario).filter(|_| number == 0);
+            let filesystem = kind.map(|kind| Filesystem { kind, mkfs: scenario.filesystem.mkfs.clone() });
             let image = images::pmem_image(cache, &ImageSpec { size: region.size.0, namespace, filesystem })?;
             provenance.extend(image.package.map(|package| (package.name, package.version)));
             contents.images.push(Arc::new(image.bytes));
@@ -456,13 +459,14 @@ impl Machines {
     /// Lends a checker that nobody else uses.
     fn with_checker<T>(
         &self,
+        kind: FilesystemKind,
         work: impl FnOnce(&mut Checker) -> Result<T, HostError>,
     ) -> Result<T, HostError> {
         let lock = || self.checkers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let free = lock().pop();
         let mut checker = match free {
             Some(checker) => checker,
-            None => Checker::new(&self.cache, self.filesystem, Arc::clone(&self.base), self.device)
+            None => Checker::new(&self.cache, kind, Arc::clone(&self.base), self.device)
                 .map_err(|why| HostError(why.to_string()))?,
         };
         let result = work(&mut checker);
@@ -536,13 +540,18 @@ impl Laboratory for Machines {
     }
 
     fn check(&self, changed: &[(u64, Vec<u8>)]) -> Result<Health, HostError> {
-        self.with_checker(|checker| {
+        // What is on a device without a file system is the promises' matter alone.
+        let Some(kind) = self.filesystem else { return Ok(Health::Clean) };
+        self.with_checker(kind, |checker| {
             Ok(health(checker.check(changed.iter().map(|(offset, page)| (*offset, page.as_slice())))))
         })
     }
 
     fn check_and_tell(&self, changed: &[(u64, Vec<u8>)]) -> Result<Checked, HostError> {
-        self.with_checker(|checker| {
+        let Some(kind) = self.filesystem else {
+            return Ok(Checked { health: Health::Clean, read: Vec::new() });
+        };
+        self.with_checker(kind, |checker| {
             let pages = changed.iter().map(|(offset, page)| (*offset, page.as_slice()));
             Ok(match checker.check_and_tell(pages) {
                 Ok((fsck, read)) => Checked { health: health(Ok(fsck)), read },

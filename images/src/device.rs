@@ -76,7 +76,11 @@ impl Device {
         match (namespace, &self.btt) {
             (Namespace::Raw, _) => (),
             (Namespace::Fsdax, _) => namespace::write_info_block(region, namespace::FSDAX)?,
-            (Namespace::Devdax, _) => namespace::write_info_block(region, namespace::DEVDAX)?,
+            (Namespace::Devdax, _) => {
+                namespace::write_info_block(region, namespace::DEVDAX)?;
+                // Nobody zeroes a device, and programs that use one zero it first.
+                region[self.extent.0 as usize..].fill(0);
+            }
             (Namespace::Btt { .. }, layout) => layout.iter().for_each(|layout| layout.write(region)),
         }
         Ok(())

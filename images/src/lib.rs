@@ -57,6 +57,9 @@ pub use pmem::{ImageSpec, PmemImage, pmem_image};
 /// The modules that an NVDIMM described by ACPI needs.
 pub const PMEM_MODULES: [&str; 4] = ["libnvdimm", "nfit", "nd_btt", "nd_pmem"];
 
+/// The modules that device-dax namespaces need besides.
+pub const DEVDAX_MODULES: [&str; 2] = ["device_dax", "dax_pmem"];
+
 /// The modules that the ways to find persistent memory need: NVDIMMs always, `virtio` for virtio-pmem devices, `legacy` for
 /// what the memory map tells of. Loaded in this order, the kernel numbers regions in the order in which the ways stand
 /// here.

@@ -97,6 +97,26 @@ fn namespaces_that_cannot_be_are_refused() {
 }
 
 #[test]
+fn a_device_without_a_file_system_is_mapped_and_nothing_else() {
+    let bench = Bench::new();
+    let device = |steps: &str| {
+        let text = format!(
+            "name = \"d\"\n[machine]\nkernel = \"debian-6.1\"\n[[nvdimm]]\nsize = \"16M\"\nnamespace = \"devdax\"\n{steps}"
+        );
+        bench.run_text(&text)
+    };
+    device("[filesystem]\ntype = \"ext4\"").refuses(&["scenario.toml:7: filesystem", "no file system"]);
+    device("[[step]]\ncreate = { file = \"a\" }").refuses(&["scenario.toml:8: create", "map \"dax0.0\""]);
+    let map = |rest: &str| device(&format!("[[step]]\nmap = {{ file = \"dax0.0\", as = \"m\"{rest} }}"));
+    map("").refuses(&["scenario.toml:8: map", "align = \"2M\""]);
+    map(", align = \"2M\", size = \"1M\"").refuses(&["scenario.toml:8: map", "0x100000", "units of 2M"]);
+    map(", align = \"2M\", size = \"16M\"").refuses(&["scenario.toml:8: map", "0xe00000"]);
+    bench
+        .run_changed("[filesystem]\ntype = \"ext4\"\nmount = \"dax=always\"\n", "")
+        .refuses(&["filesystem", "there is none"]);
+}
+
+#[test]
 fn text_that_is_no_scenario_is_refused() {
     let bench = Bench::new();
     bench.run_text("").refuses(&["scenario.toml:1", "name"]);

@@ -6,6 +6,7 @@ mod clusters;
 mod comparison;
 mod controls;
 mod debugger;
+mod devdax;
 mod firmware;
 mod handover;
 mod imported;

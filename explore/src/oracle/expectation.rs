@@ -8,8 +8,8 @@ use guest_protocol::Pattern;
 
 use super::acknowledged::{Acknowledged, Acknowledgement};
 use super::history::{
-    AttributeChange, ContentChange, FileHistory, FileId, FileKind, History, NameChange, SizeChange, Term,
-    Unit,
+    AttributeChange, BEFORE, ContentChange, FileHistory, FileId, FileKind, History, NameChange, SizeChange,
+    Term, Unit,
 };
 use super::order::{Change, Order};
 
@@ -27,7 +27,7 @@ pub(crate) struct Timeline {
 impl Timeline {
     /// Whether the command can have had an effect after the first `events` events.
     fn started(&self, command: usize, events: u64) -> bool {
-        self.commands.get(command).is_some_and(|&(begin, _)| begin < events)
+        command == BEFORE || self.commands.get(command).is_some_and(|&(begin, _)| begin < events)
     }
 
     /// The command under way after the first `events` events.

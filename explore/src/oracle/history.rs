@@ -17,6 +17,9 @@ pub(crate) struct History {
     pub programs_ran: bool,
 }
 
+/// The number of no command: of what was there before the first.
+pub(crate) const BEFORE: usize = usize::MAX;
+
 /// Index into [`History::files`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct FileId(pub usize);

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use guest_protocol::Pattern;
 
 use super::history::{
-    AttributeChange, ContentChange, FileHistory, FileId, FileKind, History, Loss, NameChange, Promise,
-    SizeChange, Term, Unit,
+    AttributeChange, BEFORE, ContentChange, FileHistory, FileId, FileKind, History, Loss, NameChange,
+    Promise, SizeChange, Term, Unit,
 };
 use crate::scenario::{MetadataPolicy, NamesPolicy, OracleOptions};
 
@@ -140,6 +140,15 @@ impl Model {
             Some(size) => self.truncate(command, path, size),
             None => Ok(()),
         }
+    }
+
+    /// A device of `size` bytes, all zero, that is there from the beginning. Returns the promise that it is.
+    pub fn device(&mut self, name: &str, size: u64) -> u32 {
+        let file = self.add(FileKind::Regular);
+        self.change_names(BEFORE, vec![(name.to_owned(), Some(file))]);
+        self.history.files[file.0].sizes.push(SizeChange { command: BEFORE, to: size, gradual: false });
+        let terms = vec![Term::Size { file, upto: 1 }, Term::Names(vec![0])];
+        self.promise(0, format!("{name} is a device of {size} bytes"), terms, Vec::new())
     }
 
     /// A file that a program made.

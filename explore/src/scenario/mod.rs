@@ -223,12 +223,14 @@ impl Scenario {
         }
         check_machine(&source, &document)?;
         let regions = regions::compile(&source, &document)?;
-        check_mount(&source, &document, &regions[0])?;
+        let filesystem = check_filesystem(&source, &document, &regions[0])?;
         check_limits(&source, &document.limits)?;
         let crash = check_crash(&source, &document.crash)?;
         check_marker(&source, &document)?;
         programs::check(&source, &document)?;
-        let program = steps::compile(&source, &document.step, document.oracle)?;
+        let device = (regions[0].namespace == Namespace::Devdax)
+            .then(|| regions[0].size.0.saturating_sub(images::DATA_OFFSET));
+        let program = steps::compile(&source, &document.step, document.oracle, device)?;
         let media_errors = media_errors(&source, &document, &regions)?;
         let mutants = mutants::compile(&source, document.mutant)?;
         let expect = document.expect.map_or(Vec::new(), |classes| classes.0);
@@ -243,7 +245,7 @@ impl Scenario {
             kernel_override: None,
             mutants,
             mutant: None,
-            filesystem: document.filesystem,
+            filesystem,
             crash,
             limits: document.limits,
             oracle: document.oracle,
@@ -272,11 +274,6 @@ fn check_machine(source: &Source, document: &schema::Document) -> Result<(), Sce
     if !(1..=8).contains(&cpus) {
         return wrong(&["machine", "cpus"], format!("{cpus}: a machine has 1 to 8"));
     }
-    let filesystem = &document.filesystem.kind;
-    if images::FilesystemKind::from_name(filesystem).is_none() {
-        let what = format!("{filesystem:?} is not known: write \"ext4\" or \"xfs\"");
-        return wrong(&["filesystem", "type"], what);
-    }
     Ok(())
 }
 
@@ -299,14 +296,37 @@ fn media_errors(
     Ok(document.nvdimm.iter().any(|nvdimm| nvdimm.get_ref().poison.is_some()))
 }
 
-/// A BTT has no DAX, and a mount that asks for it fails.
-fn check_mount(source: &Source, document: &schema::Document, region: &Region) -> Result<(), ScenarioError> {
-    let asks = |option: &str| matches!(option, "dax" | "dax=always");
-    if !matches!(region.namespace, Namespace::Btt { .. }) || !document.filesystem.mount.split(',').any(asks) {
-        return Ok(());
+/// What is on the first region, which is a file system unless that is a device-dax device.
+fn check_filesystem(
+    source: &Source,
+    document: &schema::Document,
+    region: &Region,
+) -> Result<Filesystem, ScenarioError> {
+    let wrong = |key: &str, what: &str| Err(source.error(source.place(&["filesystem", key]), key, what));
+    let is_device = region.namespace == Namespace::Devdax;
+    let filesystem = match &document.filesystem {
+        None if is_device => {
+            let kind = guest_protocol::DEVDAX.to_owned();
+            return Ok(Filesystem { kind, mkfs: Vec::new(), mount: String::new() });
+        }
+        None => return wrong("filesystem", "there is none: write a table [filesystem] with its type"),
+        Some(_) if is_device => {
+            return wrong(
+                "filesystem",
+                "the first region is device-dax, which holds no file system: leave it out",
+            );
+        }
+        Some(filesystem) => filesystem,
+    };
+    if images::FilesystemKind::from_name(&filesystem.kind).is_none() {
+        let what = format!("{:?} is not known: write \"ext4\" or \"xfs\"", filesystem.kind);
+        return wrong("type", &what);
     }
-    let what = "the file system is on a BTT, which has no DAX: leave dax out";
-    Err(source.error(source.place(&["filesystem", "mount"]), "mount", what))
+    let asks = |option: &str| matches!(option, "dax" | "dax=always");
+    if matches!(region.namespace, Namespace::Btt { .. }) && filesystem.mount.split(',').any(asks) {
+        return wrong("mount", "the file system is on a BTT, which has no DAX: leave dax out");
+    }
+    Ok(filesystem.clone())
 }
 
 fn check_limits(source: &Source, limits: &LimitOptions) -> Result<(), ScenarioError> {

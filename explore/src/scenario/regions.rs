@@ -196,6 +196,7 @@ fn namespace_of(
     let namespace = match name {
         NamespaceName::Fsdax => Namespace::Fsdax,
         NamespaceName::Raw => Namespace::Raw,
+        NamespaceName::Devdax => Namespace::Devdax,
         NamespaceName::Btt => Namespace::Btt { sector: sector_size.unwrap_or(4096) },
     };
     if let Some(bytes) = sector_size {

@@ -37,7 +37,7 @@ pub(super) struct Document {
     pub virtio_pmem: Vec<RawVirtioPmem>,
     #[serde(default)]
     pub pmem_legacy: Vec<RawLegacy>,
-    pub filesystem: Filesystem,
+    pub filesystem: Option<Filesystem>,
     #[serde(default)]
     pub step: Vec<Spanned<RawStep>>,
     #[serde(default)]
@@ -173,13 +173,15 @@ pub(super) enum NamespaceName {
     Raw,
     /// A block translation table: a block device without DAX, whose sectors are never torn.
     Btt,
+    /// A character device that programs map, and no file system.
+    Devdax,
 }
 
 /// `[filesystem]`, on the first region.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filesystem {
-    /// `ext4` or `xfs`
+    /// `ext4` or `xfs`; `guest_protocol::DEVDAX` where there is none.
     #[serde(rename = "type")]
     pub kind: String,
     /// Additional arguments of mkfs.

@@ -17,16 +17,28 @@ pub(super) struct Program {
     pub history: History,
 }
 
-/// Reads the steps in order.
+/// The device-dax device of the first region, as steps name it.
+const DEVICE: &str = "dax0.0";
+/// Mappings of it are in units of its alignment (`check_vma`, drivers/dax/device.c).
+const DEVICE_ALIGN: u64 = 2 << 20;
+
+/// Reads the steps in order. `device` is the size of the device-dax device that there is instead of a file system.
 pub(super) fn compile(
     source: &Source,
     raw: &[Spanned<RawStep>],
     oracle: OracleOptions,
+    device: Option<u64>,
 ) -> Result<Program, ScenarioError> {
     let mut compiler = Compiler { model: Model::new(oracle), steps: Vec::new(), commands: Vec::new() };
+    if let Some(size) = device {
+        let id = compiler.model.device(DEVICE, size);
+        compiler.push(Command::Promise { id });
+        compiler.steps.push(Step { line: 1, text: format!("{DEVICE} is there") });
+    }
     for step in raw {
         let span = step.span();
-        compiler.step(step.get_ref()).map_err(|refusal| {
+        let checked = if device.is_some() { check_on_device(step.get_ref()) } else { Ok(()) };
+        checked.and_then(|()| compiler.step(step.get_ref())).map_err(|refusal| {
             let at = source.find_key(span.start, refusal.key);
             source.error(at, refusal.key, refusal.what)
         })?;
@@ -39,6 +51,44 @@ pub(super) fn compile(
         compiler.steps.push(Step { line: source.line(span.start), text });
     }
     Ok(Program { steps: compiler.steps, commands: compiler.commands, history: compiler.model.history })
+}
+
+/// What can be done to a device: it is mapped, and mapped in units of its alignment.
+fn check_on_device(step: &RawStep) -> Result<(), Refusal> {
+    let of_files = [
+        ("mkdir", step.mkdir.is_some()),
+        ("create", step.create.is_some()),
+        ("write", step.write.is_some()),
+        ("truncate", step.truncate.is_some()),
+        ("fallocate", step.fallocate.is_some()),
+        ("rename", step.rename.is_some()),
+        ("link", step.link.is_some()),
+        ("symlink", step.symlink.is_some()),
+        ("unlink", step.unlink.is_some()),
+        ("setxattr", step.setxattr.is_some()),
+        ("removexattr", step.removexattr.is_some()),
+        ("fsync", step.fsync.is_some()),
+        ("fdatasync", step.fdatasync.is_some()),
+        ("sync", step.sync.is_some()),
+        ("syncfs", step.syncfs.is_some()),
+        ("msync", step.msync.is_some()),
+        ("poison", step.poison.is_some()),
+    ];
+    if let Some((key, _)) = of_files.into_iter().find(|(_, present)| *present) {
+        let what = format!(
+            "there is no file system on a device-dax device: map {DEVICE:?}, store, flush and fence, or let a program do so"
+        );
+        return refuse(key, what);
+    }
+    let Some(map) = &step.map else { return Ok(()) };
+    if map.align.map(|align| align.0) != Some(DEVICE_ALIGN) {
+        return refuse("map", format!("{DEVICE:?} is mapped in units of 2M: write align = \"2M\""));
+    }
+    let places = [map.at, map.size].into_iter().flatten();
+    match places.map(|place| place.0).find(|place| !place.is_multiple_of(DEVICE_ALIGN)) {
+        None => Ok(()),
+        Some(place) => refuse("map", format!("{place:#x}: {DEVICE:?} is mapped in units of 2M")),
+    }
 }
 
 struct Compiler {

@@ -1,6 +1,10 @@
 //! Commands to what does them.
 
-use guest_protocol::{Command, MOUNT, Reply, call};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use guest_protocol::{Command, DEVDAX, MOUNT, Reply, call};
 
 use crate::files::{self, errno};
 use crate::host::Host;
@@ -81,7 +85,7 @@ fn on_file_system(command: &Command) -> Outcome {
     match command {
         Command::Attach { region } => nd::attach(*region).map(drop).map_err(errno("attach")),
         Command::Mount { region, fs, options } => mount(*region, fs, options),
-        Command::Umount => sys::umount(MOUNT).map_err(errno("umount")),
+        Command::Umount => umount(),
         Command::Sync => {
             sys::sync();
             Ok(())
@@ -132,6 +136,9 @@ const FLAGS: [(&str, u64); 10] = [
 ];
 
 fn mount(region: u32, fs: &str, options: &str) -> Outcome {
+    if fs == DEVDAX {
+        return expose(region);
+    }
     let device = nd::block_device(region);
     let device = device.ok_or_else(|| Reply::Bad { why: format!("region {region} is not attached") })?;
     let (mut flags, mut data) = (0, Vec::new());
@@ -142,4 +149,23 @@ fn mount(region: u32, fs: &str, options: &str) -> Outcome {
         }
     }
     sys::mount(&device.to_string_lossy(), MOUNT, fs, flags, &data.join(",")).map_err(errno("mount"))
+}
+
+/// A device-dax device stands at the mount point under its own name, to be mapped and observed as files are.
+fn expose(region: u32) -> Outcome {
+    let device = nd::dax_device(region);
+    let device =
+        device.ok_or_else(|| Reply::Bad { why: format!("region {region} has no device-dax device") })?;
+    let number = fs::metadata(&device).map_err(errno("stat"))?.rdev();
+    let name = device.file_name().unwrap_or_default();
+    sys::character_device(&Path::new(MOUNT).join(name), number).map_err(errno("mknod"))
+}
+
+fn umount() -> Outcome {
+    let mut exposed = fs::read_dir(MOUNT).map_err(errno("readdir"))?.flatten();
+    let exposed = exposed.find(|entry| entry.file_type().is_ok_and(|kind| kind.is_char_device()));
+    match exposed {
+        Some(device) => fs::remove_file(device.path()).map_err(errno("unlink")),
+        None => sys::umount(MOUNT).map_err(errno("umount")),
+    }
 }

@@ -36,7 +36,7 @@ fn bind_dimms() -> Result<()> {
     Ok(())
 }
 
-/// Binds the region and waits for its block device; returns the device's path.
+/// Binds the region and waits for its device; returns the device's path.
 pub fn attach(region: u32) -> Result<PathBuf> {
     bind_dimms()?;
     scrub()?;
@@ -46,7 +46,7 @@ pub fn attach(region: u32) -> Result<PathBuf> {
     // Devices below a region come one after the other: namespace, then what its info block says, then the disk.
     for _ in 0..2000 {
         settle();
-        if let Some(device) = block_device(region) {
+        if let Some(device) = block_device(region).or_else(|| dax_device(region)) {
             return Ok(device);
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -82,9 +82,18 @@ fn wait_for_scrub(place: &str) -> Result<()> {
 
 /// The block device of the region, once it can be opened.
 pub fn block_device(region: u32) -> Option<PathBuf> {
+    device("/sys/block", region)
+}
+
+/// The device-dax device of the region, once it can be opened.
+pub fn dax_device(region: u32) -> Option<PathBuf> {
+    device("/sys/bus/dax/devices", region)
+}
+
+fn device(devices: &str, region: u32) -> Option<PathBuf> {
     let part = format!("/region{region}/");
-    for name in names("/sys/block") {
-        let place = fs::canonicalize(format!("/sys/block/{name}")).ok()?;
+    for name in names(devices) {
+        let place = fs::canonicalize(format!("{devices}/{name}")).ok()?;
         let device = Path::new("/dev").join(&name);
         if place.to_string_lossy().contains(&part) && device.exists() {
             return Some(device);

@@ -3,7 +3,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use guest_protocol::{Attributes, Found, MOUNT, Observation};
@@ -100,15 +100,30 @@ fn observe(host: &mut Host, path: &str, place: &Path) {
             Err(error) => failed("readlink", &error),
         }
     } else if data.is_file() {
-        return observe_file(host, path, place, &data, attributes);
+        return observe_file(host, path, place, (data.len(), data.blocks() * 512), attributes);
+    } else if let Some(size) = dax_size(&data) {
+        return observe_file(host, path, place, (size, size), attributes);
     } else {
         Found::Other
     };
     report_with(host, path, found, attributes);
 }
 
-fn observe_file(host: &mut Host, path: &str, place: &Path, data: &fs::Metadata, attributes: Attributes) {
-    let (size, allocated) = (data.len(), data.blocks() * 512);
+/// Bytes of a device-dax device; `None` of anything else.
+fn dax_size(data: &fs::Metadata) -> Option<u64> {
+    let (major, minor) = (libc::major(data.rdev()), libc::minor(data.rdev()));
+    let size = fs::read_to_string(format!("/sys/dev/char/{major}:{minor}/size"));
+    size.ok().filter(|_| data.file_type().is_char_device())?.trim().parse().ok()
+}
+
+/// Of a file, or of what is mapped as one: its size and what is allocated of it, in bytes.
+fn observe_file(
+    host: &mut Host,
+    path: &str,
+    place: &Path,
+    (size, allocated): (u64, u64),
+    attributes: Attributes,
+) {
     // Looking must not change what is looked at: no access time.
     let file = match OpenOptions::new().read(true).custom_flags(libc::O_NOATIME).open(place) {
         Ok(file) => file,

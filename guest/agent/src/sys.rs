@@ -25,6 +25,14 @@ pub fn mount(device: &str, place: &str, kind: &str, flags: u64, data: &str) -> R
         .map(drop)
 }
 
+/// mknod(2) of a character device that only root opens.
+pub fn character_device(place: &Path, number: u64) -> Result<()> {
+    let place =
+        CString::new(place.as_os_str().as_bytes()).map_err(|_| Error::from(ErrorKind::InvalidInput))?;
+    // SAFETY: the pointer is to a string ended by zero.
+    check(unsafe { libc::mknod(place.as_ptr(), libc::S_IFCHR | 0o600, number) }).map(drop)
+}
+
 /// umount(2)
 pub fn umount(place: &str) -> Result<()> {
     let place = string(place)?;

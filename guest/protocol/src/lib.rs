@@ -25,6 +25,10 @@ pub const MAX_CHECK_OUTPUT: usize = 4096;
 /// Directory of the guest below which every path of a command lies.
 pub const MOUNT: &str = "/mnt/pmem";
 
+/// What [`Command::Mount`] is given as the type of a region without a file system: its device-dax device then stands at
+/// [`MOUNT`] under its own name (`dax0.0`), and is mapped and observed as a file is.
+pub const DEVDAX: &str = "devdax";
+
 /// Numbers of the calls.
 pub mod call {
     /// RDI = [`crate::VERSION`]. Answer 0, or negative when the versions differ.
