@@ -1,25 +1,31 @@
-//! Label areas of NVDIMMs: Debian's ndctl makes, changes and destroys namespaces, and they are there after a power cut.
+//! Label areas of NVDIMMs: Debian's ndctl makes, changes and destroys namespaces of every mode, and they are there after a
+//! power cut.
 
 use explore::machines::COMMAND_LINE;
 use guest_protocol::Command;
-use images::{Cache, Initramfs, Kernel, PMEM_MODULES};
+use images::{Cache, DEVDAX_MODULES, Initramfs, Kernel, PMEM_MODULES};
 use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, RegionKind, Stop};
 
-const BUDGET: u64 = 20_000_000_000;
+pub const BUDGET: u64 = 20_000_000_000;
 const ID: &str = "uuid";
 
 /// A kernel with ndctl, one NVDIMM, and what the guest's shell is to do.
 fn machine(kernel: &str, shell: &str) -> Machine {
+    let argv = ["/bin/dash", "-c", shell].map(str::to_owned).to_vec();
+    machine_with(kernel, &["dash", "ndctl"], &[Command::Attach { region: 0 }, Command::Exec { argv }])
+}
+
+/// A kernel with programs and one NVDIMM, and what its agent does.
+pub fn machine_with(kernel: &str, programs: &[&str], script: &[Command]) -> Machine {
     let cache = Cache::open().expect("a cache directory");
     let kernel = Kernel::get(&cache, kernel).unwrap_or_else(|error| panic!("{error}"));
     let mut initramfs = Initramfs::new();
-    initramfs.modules(kernel.modules(&PMEM_MODULES).unwrap_or_else(|error| panic!("{error}")));
-    for program in ["dash", "ndctl"] {
+    let modules = [&PMEM_MODULES[..], &DEVDAX_MODULES[..]].concat();
+    initramfs.modules(kernel.modules(&modules).unwrap_or_else(|error| panic!("{error}")));
+    for program in programs {
         initramfs.program(&cache, program).unwrap_or_else(|error| panic!("{error}"));
     }
-    let argv = ["/bin/dash", "-c", shell].map(str::to_owned).to_vec();
-    let script = vec![Command::Attach { region: 0 }, Command::Exec { argv }];
-    let script = postcard::to_stdvec(&script).expect("commands can be written");
+    let script = postcard::to_stdvec(script).expect("commands can be written");
     initramfs.file("/script", 0o644, script).unwrap_or_else(|error| panic!("{error}"));
     let config = MachineConfig {
         kernel: kernel.vmlinux,
@@ -63,6 +69,11 @@ fn values(json: &str, field: &str) -> Vec<String> {
     lines.map(|value| value.trim_matches([',', '"']).to_owned()).collect()
 }
 
+fn sorted(mut values: Vec<String>) -> Vec<String> {
+    values.sort();
+    values
+}
+
 /// What survives a power cut, put into another machine.
 fn power_cycle(from: &Machine, to: &mut Machine) {
     for (from_region, to_region) in from.regions().iter().zip(to.regions().to_vec()) {
@@ -74,30 +85,36 @@ fn power_cycle(from: &Machine, to: &mut Machine) {
 
 const MAKE: &str = "ndctl disable-region region0; ndctl init-labels nmem0; ndctl disable-dimm nmem0
 ndctl enable-dimm nmem0; ndctl enable-region region0
-ndctl create-namespace -m raw -s 32M; ndctl create-namespace -m fsdax -s 32M; echo ==; ndctl list -N";
+for mode in raw fsdax devdax sector; do ndctl create-namespace -m $mode -s 32M; done; echo ==; ndctl list -N";
 
-const CHANGE: &str = "echo ==; ndctl list -N; ndctl create-namespace -f -e namespace0.1 -m raw
+/// Makes each into another mode, and takes one away.
+const CHANGE: &str = "echo ==; ndctl list -N
+set -- fsdax devdax sector raw; for mode; do ndctl create-namespace -f -e namespace0.$((i)) -m $mode; i=$((i + 1)); done
 ndctl destroy-namespace -f namespace0.0; echo ==; ndctl list -N";
 
 fn namespaces_survive(kernel: &str) {
     let mut first = machine(kernel, MAKE);
     let made = says(&mut first).remove(0);
-    assert_eq!(values(&made, "mode").len(), 2, "{made}");
+    // Last made comes first.
+    assert_eq!(sorted(values(&made, "mode")), ["devdax", "fsdax", "raw", "sector"], "{made}");
+    assert_eq!(values(&made, "chardev").len(), 1, "{made}");
+    assert_eq!(values(&made, "sector_size"), ["4096"], "{made}");
     assert_eq!(first.regions()[1].kind, RegionKind::Labels);
 
     let mut second = machine(kernel, CHANGE);
     power_cycle(&first, &mut second);
     let [found, changed] = <[String; 2]>::try_from(says(&mut second)).expect("it lists twice");
     assert_eq!(found, made, "after the power cut");
-    assert_eq!(values(&changed, "mode"), ["raw"], "one is reconfigured, the other gone: {changed}");
-    assert!(!values(&found, ID).contains(&values(&changed, ID)[0]), "a namespace made anew has another {ID}");
+    assert_eq!(sorted(values(&changed, "mode")), ["devdax", "raw", "sector"], "one is gone: {changed}");
+    let old = values(&found, ID);
+    assert!(values(&changed, ID).iter().all(|new| !old.contains(new)), "made anew, each has another {ID}");
 
     let mut third = machine(kernel, "echo ==; ndctl list -N");
     power_cycle(&second, &mut third);
     // Its number may be another: Linux counts what it finds.
     let left = says(&mut third).remove(0);
     for field in [ID, "mode", "size"] {
-        assert_eq!(values(&left, field), values(&changed, field), "after the next power cut");
+        assert_eq!(sorted(values(&left, field)), sorted(values(&changed, field)), "after the next power cut");
     }
 }
 

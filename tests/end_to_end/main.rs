@@ -11,6 +11,7 @@ mod firmware;
 mod handover;
 mod imported;
 mod inside_the_fault;
+mod label_cuts;
 mod labels;
 mod lazily;
 mod map_sync;
