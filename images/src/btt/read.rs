@@ -238,7 +238,7 @@ mod tests {
                     Some(byte) => prop_assert!(content.iter().all(|it| it == byte), "{sector}"),
                     None => prop_assert_eq!(content, &base[first as usize..][..4096]),
                 }
-                let place = &map.places(&[at..at + 1])[3];
+                let place = &map.places(std::slice::from_ref(&(at..at + 1)))[3];
                 prop_assert_eq!(content, &writer.region[place.start as usize..place.end as usize]);
             }
         }
