@@ -150,7 +150,8 @@ fn a_race_is_one_command_for_two_threads() {
     };
     let op = |at, len, pattern| vec![Op::Store { at, len, pattern }];
     let (first, second) = (op(72, 12, Pattern::Byte(7)), op(64, 8, Pattern::Zero));
-    assert_eq!(commands(&race(72))[2], Command::Race { map: "m".into(), first, second, delay: 5 });
+    let (map, process) = ("m".to_owned(), false);
+    assert_eq!(commands(&race(72))[2], Command::Race { map, first, second, delay: 5, process });
     for at in [56, 60, 64, 71] {
         let (line, key, what) = error(&race(at));
         assert_eq!((line, key.as_str()), (7, "race"), "{at}: {what}");
