@@ -13,6 +13,7 @@ mod inside_the_fault;
 mod labels;
 mod lazily;
 mod map_sync;
+mod matrix;
 mod mutants;
 mod page;
 mod parts;
