@@ -62,7 +62,7 @@ impl Load {
             _ => ("16M", ""),
         };
         format!(
-            "name = \"{}\"\ndescription = \"A random load: {} operations of seed {}.\"\n\n[machine]\nkernel = \"{}\"\n\n[[nvdimm]]\nsize = \"{size}\"\n\n[filesystem]\ntype = \"{}\"\n{mkfs}mount = \"dax=always\"\n\n[crash]\npoints = [\"durable\", \"promises\"]\nfrom_marker = 1\nbudget = 200\nstates = 4\nseed = {}\n\n[[step]]\nmkdir = \"d\"\n\n[[step]]\nsync = true\n\n[[step]]\nmarker = 1\n",
+            "name = \"{}\"\ndescription = \"A random load: {} operations of seed {}.\"\n\n[machine]\nkernel = \"{}\"\n\n[[nvdimm]]\nsize = \"{size}\"\n\n[filesystem]\ntype = \"{}\"\n{mkfs}mount = \"dax=always\"\n\n[crash]\npoints = [\"durable\", \"promises\"]\nfrom_marker = 1\nexplore = \"sample\"\nbudget = 200\nstates = 4\nseed = {}\n\n[[step]]\nmkdir = \"d\"\n\n[[step]]\nsync = true\n\n[[step]]\nmarker = 1\n",
             self.name(),
             self.operations,
             self.seed,
