@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::axes::Platform;
+use super::axes::{KNOWN, Platform};
 use super::{cells, left_out};
 use crate::report::{Finding, Report, Verdict};
 
@@ -23,6 +23,10 @@ pub fn table(reports: &[Report]) -> String {
         let outcomes: BTreeMap<&str, &Report> =
             of_kernel.map(|report| (report.scenario.as_str(), report)).collect();
         write_kernel(&mut text, &kernel, &outcomes);
+    }
+    text.push_str("\n## Known\n\n");
+    for (filesystem, situation, class, page) in KNOWN {
+        let _ = writeln!(text, "- {} {situation}: {class}, see [{page}]({page}).", filesystem.name());
     }
     text.push_str("\n## Left out\n\n");
     for (what, why) in left_out() {
@@ -85,8 +89,9 @@ fn word(report: &Report) -> String {
         report.findings.iter().flat_map(Finding::classes).map(|class| class.name()).collect();
     let found = found.into_iter().collect::<Vec<_>>().join(", ");
     match report.verdict {
-        Verdict::Kept | Verdict::Expected | Verdict::Part if found.is_empty() => "kept".to_owned(),
-        Verdict::Kept | Verdict::Expected | Verdict::Part => format!("kept ({found})"),
+        Verdict::Expected => format!("{found} (known)"),
+        Verdict::Kept | Verdict::Part if found.is_empty() => "kept".to_owned(),
+        Verdict::Kept | Verdict::Part => format!("kept ({found})"),
         Verdict::Violated => format!("**{found}**"),
         Verdict::Inconclusive => "inconclusive".to_owned(),
     }
@@ -97,9 +102,10 @@ fn summary(outcomes: &BTreeMap<&str, &Report>) -> String {
         |verdicts: &[Verdict]| outcomes.values().filter(|report| verdicts.contains(&report.verdict)).count();
     let sum = |of: fn(&Report) -> u64| outcomes.values().map(|report| of(report)).sum::<u64>();
     format!(
-        "{} cells: {} kept, {} violated, {} inconclusive. {} crash points, {} of them exhaustive, {} recoveries. {} synchronous faults, in which the kernel flushed {} lines, {} of them with nothing volatile in them.",
+        "{} cells: {} kept, {} with what is known, {} violated, {} inconclusive. {} crash points, {} of them exhaustive, {} recoveries. {} synchronous faults, in which the kernel flushed {} lines, {} of them with nothing volatile in them.",
         outcomes.len(),
-        count(&[Verdict::Kept, Verdict::Expected, Verdict::Part]),
+        count(&[Verdict::Kept, Verdict::Part]),
+        count(&[Verdict::Expected]),
         count(&[Verdict::Violated]),
         count(&[Verdict::Inconclusive]),
         sum(|report| report.counts.crash_points),

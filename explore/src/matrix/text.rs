@@ -14,8 +14,9 @@ const DELAYS: [u32; 3] = [4, 12, 30];
 pub(super) fn of(cell: &Cell, kernel: &str) -> String {
     let (kind, mkfs) = cell.filesystem.made();
     let cpus = if cell.situation.other == Other::Nobody { 1 } else { 2 };
+    let expect = cell.known().map_or(String::new(), |(class, _)| format!("expect = \"{class}\"\n"));
     let mut text = format!(
-        "name = \"{}\"\ndescription = \"A cell of the matrix of synchronous faults.\"\n\n[machine]\nkernel = \"{kernel}\"\ncpus = {cpus}\n\n{}\n\n[filesystem]\ntype = \"{kind}\"\nmkfs = [{mkfs}]\nmount = \"dax=always\"\n\n[crash]\npoints = [{}]\nfrom_marker = 1\n{CRASH}\n",
+        "name = \"{}\"\ndescription = \"A cell of the matrix of synchronous faults.\"\n{expect}\n[machine]\nkernel = \"{kernel}\"\ncpus = {cpus}\n\n{}\n\n[filesystem]\ntype = \"{kind}\"\nmkfs = [{mkfs}]\nmount = \"dax=always\"\n\n[crash]\npoints = [{}]\nfrom_marker = 1\n{CRASH}\n",
         cell.name(),
         cell.platform.region(),
         points(cell)
