@@ -106,7 +106,7 @@ fn values_that_make_no_sense_are_named_with_their_key() {
         ("[[step]]\nexec = []\n", 2, "exec"),
         ("[[step]]\n", 1, "step"),
         ("[crash]\npoints = [\"window:W99\"]\n", 2, "points"),
-        ("[crash]\npoints = [\"every:W9\"]\n", 2, "points"),
+        ("[crash]\npoints = [\"every:W10\"]\n", 2, "points"),
         ("[crash]\npoints = [\"between:1\"]\n", 2, "points"),
         ("[crash]\npoints = [\"fence\"]\n", 2, "points"),
         ("[crash]\npoints = [\"always\"]\n", 2, "points"),
