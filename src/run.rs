@@ -111,7 +111,8 @@ impl Run {
             let asked = suite::Asked {
                 options: &self.suite,
                 kernel: self.kernel.as_deref(),
-                json: self.json.as_deref(),
+                modules: self.modules.as_deref(),
+                output: &self.output,
             };
             return suite::run(suite, &asked, &self.options());
         }

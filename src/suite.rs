@@ -2,7 +2,7 @@
 
 mod files;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +16,7 @@ use images::Cache;
 use self::files::{KNOWN_TESTS, PROVING_GROUND};
 use crate::failure::{TROUBLE, Usage};
 use crate::interrupt::Interruption;
-use crate::run::{check_writable, severity, write_json};
+use crate::output::{Output, check_writable};
 use crate::teller::Teller;
 
 /// Operations of a random load.
@@ -57,7 +57,8 @@ pub struct Options {
 pub struct Asked<'a> {
     pub options: &'a Options,
     pub kernel: Option<&'a str>,
-    pub json: Option<&'a Path>,
+    pub modules: Option<&'a str>,
+    pub output: &'a Output,
 }
 
 /// Scenarios of one machine, with the same regions and the same file system.
@@ -71,8 +72,10 @@ pub fn run(suite: Suite, asked: &Asked, options: &RunOptions) -> anyhow::Result<
         all.iter().for_each(|scenario| println!("{}", name_of(scenario)));
         return Ok(0);
     }
-    let files = [asked.json, asked.options.table.as_deref()];
-    files.into_iter().flatten().try_for_each(check_writable)?;
+    let writer = asked.output.open()?;
+    if let Some(path) = &asked.options.table {
+        check_writable("--table", path)?;
+    }
     let interruption = Interruption::listen()?;
     let options = RunOptions { shard: None, interrupted: Some(interruption.flag()), ..options.clone() };
     let cache = Cache::open()?;
@@ -100,19 +103,17 @@ pub fn run(suite: Suite, asked: &Asked, options: &RunOptions) -> anyhow::Result<
     if suite != Suite::KnownTests {
         println!("{table}");
     }
-    if let Some(path) = asked.json {
-        write_json(path, &reports, all.len())?;
-    }
+    writer.write(&reports, all.len())?;
+    reports.iter().for_each(|report| writer.tell(report, None));
     if let Some(path) = &asked.options.table {
         std::fs::write(path, &table)
             .with_context(|| format!("cannot write the table to {}", path.display()))?;
     }
-    let worst = reports.iter().map(|report| severity(report.verdict)).max().map_or(0, |(_, code)| code);
     if reports.len() < all.len() {
         eprintln!("interrupted: {} of {} scenarios were run", reports.len(), all.len());
         return Ok(TROUBLE);
     }
-    Ok(worst)
+    Ok(writer.exit_code(&reports, &options.deny))
 }
 
 /// Runs one scenario by all machines, or several at the same time.
@@ -148,6 +149,9 @@ fn chosen(suite: Suite, asked: &Asked, options: &RunOptions) -> anyhow::Result<V
             groups.extend(files(KNOWN_TESTS, kernel)?);
             groups.extend(loads(asked.options.loads, kernel)?);
         }
+    }
+    if let (Some(kernel), Some(modules)) = (asked.kernel, asked.modules) {
+        groups.iter_mut().flatten().for_each(|scenario| scenario.override_kernel(kernel, Some(modules)));
     }
     let mut number = 0;
     for group in &mut groups {
@@ -197,7 +201,7 @@ fn files(folder: &[(&str, &str)], kernel: &str) -> anyhow::Result<Vec<Group>> {
     for (file, text) in folder {
         let mut scenario = Scenario::parse(text, file)?;
         if scenario.machine.kernel != kernel {
-            scenario.override_kernel(kernel);
+            scenario.override_kernel(kernel, None);
         }
         groups.push(vec![scenario]);
     }

@@ -188,6 +188,8 @@ const HOLE: Situation = Situation {
 const WRITTEN: &[&str] = &[
     r#"create = { file = "a" }"#,
     r#"write = { file = "a", at = 0, bytes = "SIZE", pattern = "byte:0x77" }"#,
+    // XFS takes sync(2) alone for a reason to wait once more: it leaves ili_fsync_fields as they are.
+    r#"fsync = "a""#,
 ];
 
 /// Situations that a file system with a journal is put into, on every platform.

@@ -10,6 +10,8 @@ const CRASH: &str = "explore = \"lazy\"\nbranches = 48\nbudget = 120\nstates = 6
 /// Rounds by which the second of two is behind the first, page after page. A round takes a turn of the other processor,
 /// which is up to 8192 instructions: with each of these the second one comes while the first waits.
 const DELAYS: [u32; 3] = [4, 12, 30];
+/// The same for a huge page, which takes longer to zero. There is one only.
+const HUGE_DELAYS: [u32; 1] = [60];
 
 pub(super) fn of(cell: &Cell, kernel: &str) -> String {
     let (kind, mkfs) = cell.filesystem.made();
@@ -113,10 +115,8 @@ fn guard(cell: &Cell, waits: bool) -> String {
 /// One stores to a page, the other to the same page, and promises.
 fn race(cell: &Cell, steps: &mut Vec<String>) {
     let process = if cell.situation.other == Other::Process { ", process = true" } else { "" };
-    // A file of one huge page has one race only.
-    let pages = if cell.page == Page::Pmd { 1 } else { 3 };
-    for (delay, number) in DELAYS.iter().zip(0..pages) {
-        let at: u64 = number * 4096;
+    let delays = if cell.page == Page::Pmd { &HUGE_DELAYS[..] } else { &DELAYS[..] };
+    for (delay, at) in delays.iter().zip((0_u64..).step_by(4096)) {
         steps.push(format!(
             "store = {{ map = \"m\", at = {:#x}, bytes = 64 }}{}{}\nrace = {{ at = {at:#x}, bytes = 64, delay = {delay}{process} }}",
             at + 64,
