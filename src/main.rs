@@ -28,6 +28,9 @@ mod session;
 mod shell;
 mod show;
 mod size;
+mod suite;
+mod table;
+mod teller;
 mod terminal;
 
 use std::process::ExitCode;
@@ -48,6 +51,7 @@ enum Command {
     Run(run::Run),
     Merge(merge::Merge),
     Report(show::Show),
+    Table(table::Table),
     Replay(replay::Replay),
     Sequences(sequences::Sequences),
     Minimise(minimise::Minimise),
@@ -66,6 +70,7 @@ fn main() -> ExitCode {
         Command::Run(run) => run.run(),
         Command::Merge(merge) => merge.run(),
         Command::Report(show) => show.run(),
+        Command::Table(table) => table.run(),
         Command::Replay(replay) => replay.run(),
         Command::Sequences(sequences) => sequences.run(),
         Command::Minimise(minimise) => minimise.run(),

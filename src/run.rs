@@ -21,6 +21,7 @@ use crate::interrupt::Interruption;
 use crate::output::Output;
 use crate::progress::Line;
 use crate::size::Size;
+use crate::suite;
 
 /// Version of this program.
 pub const CODE: &str = env!("PMEMSIM_CODE");
@@ -34,8 +35,10 @@ pub const CODE: &str = env!("PMEMSIM_CODE");
   pmemsim run *.toml --junit r.xml --baseline known.json   # in CI: only new findings fail")]
 pub struct Run {
     /// Scenario files
-    #[arg(required = true)]
+    #[arg(required_unless_present = "suite")]
     scenarios: Vec<PathBuf>,
+    #[command(flatten)]
+    suite: suite::Options,
     /// What the scenario is recorded on: software (deterministic, sees every store), or kvm (the host's processor; sees which
     /// sectors have changed at device flushes and promises: for virtio-pmem; the report is a sample and cannot be reproduced)
     #[arg(long, value_enum, default_value_t)]
@@ -105,6 +108,15 @@ pub struct Run {
 impl Run {
     /// Runs all scenarios. The exit code is that of the worst.
     pub fn run(self) -> anyhow::Result<u8> {
+        if let Some(suite) = self.suite.suite {
+            let asked = suite::Asked {
+                options: &self.suite,
+                kernel: self.kernel.as_deref(),
+                modules: self.modules.as_deref(),
+                output: &self.output,
+            };
+            return suite::run(suite, &asked, &self.options());
+        }
         // All are read first: a mistake in the last should not show after an hour.
         let mut scenarios = Vec::new();
         for path in &self.scenarios {

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::time::Instant;
 
 use anyhow::Context;
@@ -17,6 +16,7 @@ use images::Cache;
 use crate::failure::Usage;
 use crate::output::Output;
 use crate::run::class;
+use crate::teller::Teller;
 
 /// Tries short sequences of file system operations: all of one operation, or of two, each followed by what makes it
 /// durable, on a small tree of files. The power is cut everywhere from the first operation on.
@@ -138,60 +138,6 @@ fn keep(directory: &Path, sequences: &[Sequence]) -> anyhow::Result<()> {
             .with_context(failed)?;
     }
     Ok(())
-}
-
-/// Prints reports in the order of their sequences, as soon as it can.
-#[derive(Default)]
-struct Teller {
-    state: Mutex<Told>,
-}
-
-#[derive(Default)]
-struct Told {
-    reports: Vec<Report>,
-    /// Those that wait for one before them.
-    early: BTreeMap<usize, Report>,
-}
-
-impl Teller {
-    fn tell(&self, number: usize, report: Report) {
-        let mut state = self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        state.early.insert(number, report);
-        loop {
-            let next = state.reports.len();
-            let Some(report) = state.early.remove(&next) else { break };
-            println!("{}", line_of(&report));
-            if !matches!(report.verdict, Verdict::Kept) || !report.findings.is_empty() {
-                print!("{report}");
-            }
-            state.reports.push(report);
-        }
-    }
-
-    fn into_reports(self) -> Vec<Report> {
-        self.state.into_inner().unwrap_or_else(|poisoned| poisoned.into_inner()).reports
-    }
-}
-
-fn word(verdict: Verdict) -> &'static str {
-    match verdict {
-        Verdict::Kept | Verdict::Expected | Verdict::Part => "kept",
-        Verdict::Violated => "VIOLATED",
-        Verdict::Inconclusive => "INCONCLUSIVE",
-    }
-}
-
-fn line_of(report: &Report) -> String {
-    let counts = &report.counts;
-    let recovered = counts.recoveries + counts.states_distinct;
-    format!(
-        "{:<13} {:<44} {:>3} crash points, {:>3} exhaustive, {:>4} recoveries",
-        word(report.verdict),
-        report.scenario,
-        counts.crash_points,
-        counts.points_exhaustive,
-        recovered
-    )
 }
 
 /// What came of the sequences, by the operation that they end with.

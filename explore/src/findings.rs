@@ -25,6 +25,13 @@ pub(crate) struct Instance {
     pub fault: Fault,
 }
 
+impl Instance {
+    /// Of something that shows in the recording itself.
+    pub fn of_recording(fault: Fault) -> Instance {
+        Instance { state: None, only_strict: false, lost: 0, fault }
+    }
+}
+
 /// What makes two faults the same symptom.
 pub(crate) type Key = (Class, Option<u32>, String);
 

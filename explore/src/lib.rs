@@ -20,6 +20,7 @@ mod evidence;
 mod findings;
 #[doc(hidden)]
 pub mod fuzzing;
+mod guard;
 #[cfg(test)]
 mod hostile;
 pub mod html;
@@ -27,7 +28,9 @@ pub mod import;
 mod kernel_lines;
 mod lazy;
 pub mod ledger;
+pub mod load;
 pub mod machines;
+pub mod matrix;
 pub mod minimise;
 mod model;
 mod options;
@@ -36,6 +39,7 @@ mod plant;
 mod points;
 mod record;
 mod recover;
+mod redundant;
 pub mod replay;
 pub mod report;
 mod run;

@@ -305,5 +305,5 @@ fn windows_of(
     if !missing.is_empty() {
         return Err(format!("the kernel has no function {}", missing.join(", ")));
     }
-    Ok(faults.iter().filter_map(|fault| fault.windows[usize::from(number)].clone()).collect())
+    Ok(faults.iter().filter_map(|fault| fault.window(number)).collect())
 }

@@ -16,7 +16,7 @@ use crate::verdict::Class;
 pub const REPORT: u32 = 2;
 /// The oldest version that is read: what it lacks is left out.
 const OLDEST: u32 = 1;
-/// What names a crash while the scenario was recorded, instead of a state.
+/// What names a crash while the scenario was recorded, or what else shows in the recording, instead of a state.
 pub(crate) const RECORDING: &str = "recording";
 
 /// What a run found.
@@ -44,6 +44,9 @@ pub struct Report {
     /// Power cuts during recovery: recoveries behind one power cut, behind two, and so on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub in_recovery: Vec<LevelReport>,
+    /// Faults that waited for the journal, where the recording shows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub faults: Vec<FaultReport>,
     /// Warnings of the kernel and the file system while recording.
     pub recording_warnings: Vec<String>,
     /// What the canary showed.
@@ -150,6 +153,20 @@ fn is_none(number: &u32) -> bool {
 
 fn is_zero(number: &u64) -> bool {
     *number == 0
+}
+
+/// A fault that waited for the journal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct FaultReport {
+    /// Number of the event with which it begins.
+    pub event: u64,
+    /// Bytes that the entry maps which it sets; 0 if it sets none.
+    pub size: u64,
+    /// Lines that the kernel flushes in it.
+    pub flushed: u64,
+    /// Of these, lines that had nothing volatile in them.
+    pub redundant: u64,
 }
 
 /// How much there was, and how much was tried.
@@ -288,7 +305,7 @@ pub struct Finding {
 }
 
 impl Finding {
-    /// Whether the guest crashed while the scenario was recorded: then there is no crash state.
+    /// Whether it shows while the scenario is recorded, as a crash of the guest does: then there is no crash state.
     pub fn is_of_recording(&self) -> bool {
         self.id == RECORDING
     }

@@ -13,6 +13,7 @@ use crate::again;
 use crate::canary::{self, Canary};
 use crate::conversation::Trouble;
 use crate::findings::{self, Instance};
+use crate::guard;
 use crate::lazy::{Cut, Explored, Searched};
 use crate::ledger::{self, Ledger};
 use crate::model::Model;
@@ -22,6 +23,7 @@ use crate::plant::drop_stores;
 use crate::points::{self, Images, Point, Points};
 use crate::record::{Recording, poisoned_at_first, record};
 use crate::recover::{Outcome, Shape, Worker};
+use crate::redundant;
 use crate::report::{Counts, PointReport, REPORT, Report, SearchReport, Settings, TimelineReport, Verdict};
 use crate::scenario::{Dropped, Explore, Scenario};
 use crate::states;
@@ -118,6 +120,7 @@ pub(crate) fn prepare<'a, L: Laboratory>(
     let model = Model { settings, regions: modelled, media, holding };
     let points = points::find(scenario, &recording, &model);
     inconclusive.extend(points.unresolved.iter().cloned());
+    inconclusive.extend(guard::check(scenario, &recording));
     let ledger = options.ledger.clone().unwrap_or_default();
     let (dropped, earlier) = (dropped.unwrap_or_default(), Vec::new());
     Ok(Run { scenario, laboratory, options, recording, dropped, model, points, ledger, earlier })
@@ -144,7 +147,9 @@ pub fn run<L: Laboratory>(
     progress(Progress::Explaining);
     inconclusive.extend(judged.iter().filter_map(|judged| judged.unknown.clone()).collect::<BTreeSet<_>>());
     run.check_counts(&mut counts, &states, &judged, &mut inconclusive);
-    let instances = run.instances(&states, &judged);
+    let faults = redundant::count(&run.recording.events, &run.points.faults);
+    let mut instances = run.instances(&states, &judged);
+    instances.extend(redundant::fault(&faults).map(Instance::of_recording));
     let canary = canary::try_one(&run, &states, &judged)?;
     if let Canary::NotSeen(why) = &canary {
         inconclusive.push(format!("canary: {why}"));
@@ -164,6 +169,7 @@ pub fn run<L: Laboratory>(
         counts,
         findings,
         in_recovery: again.levels,
+        faults,
         recording_warnings: run.recording.warnings.clone(),
         canary: canary.to_string(),
         points: run.point_reports(&states, &judged, &searched),
@@ -490,7 +496,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
                 range: None,
                 text: format!("while recording: {why}"),
             };
-            instances.push(Instance { state: None, only_strict: false, lost: 0, fault });
+            instances.push(Instance::of_recording(fault));
         }
         instances
     }

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use crate::report::{Finding, Report, SmallestState, StoreReport, SymptomReport, Verdict};
+use crate::report::{FaultReport, Finding, Report, SmallestState, StoreReport, SymptomReport, Verdict};
 use crate::scenario::Explore;
 use crate::verdict::Class;
 
@@ -39,6 +39,7 @@ impl Display for Report {
             writeln!(f, "  inconclusive: {why}")?;
         }
         self.write_counts(f)?;
+        self.write_faults(f)?;
         writeln!(f, "  canary: {}", self.canary)?;
         for warning in &self.recording_warnings {
             writeln!(f, "  warning while recording: {warning}")?;
@@ -146,6 +147,21 @@ impl Report {
             }
         }
         Ok(())
+    }
+
+    /// What faults there were that waited for the journal.
+    fn write_faults(&self, f: &mut Formatter) -> fmt::Result {
+        let sum = |of: fn(&FaultReport) -> u64| self.faults.iter().map(of).sum::<u64>();
+        let huge = self.faults.iter().filter(|fault| fault.size > 4096).count();
+        match self.faults.len() {
+            0 => Ok(()),
+            faults => writeln!(
+                f,
+                "  synchronous faults: {faults}, {huge} of them huge; {} lines flushed by the kernel in them, {} with nothing volatile in them",
+                sum(|fault| fault.flushed),
+                sum(|fault| fault.redundant)
+            ),
+        }
     }
 
     fn write_judgements(&self, f: &mut Formatter) -> fmt::Result {

@@ -25,6 +25,8 @@ pub enum Class {
     ReliesOnLock,
     /// A file cannot be read in places, for the scenario had the media lose lines of it.
     Poisoned,
+    /// The kernel flushes, in a fault that waits for the journal, lines that have nothing volatile in them.
+    RedundantFlush,
     /// The kernel warned, or the file system wrote an error to the log.
     GuestWarning,
 }
@@ -46,6 +48,7 @@ impl Class {
             Class::TornSector => "torn-sector",
             Class::ReliesOnLock => "relies-on-lock",
             Class::Poisoned => "poisoned",
+            Class::RedundantFlush => "redundant-flush",
             Class::GuestWarning => "guest-warning",
         }
     }

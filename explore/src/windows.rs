@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use persist::{DrainKind, Event, EventKind};
 
 use crate::plant::BTT_LOG;
-use crate::scenario::{Dropped, PointRule, Scenario};
+use crate::scenario::{Dropped, PageSize, PointRule, Scenario};
 use crate::target::Laboratory;
 
 /// What a watched function means for the windows. Kernels differ in the names: each role lists those of 6.1 and 6.12.
@@ -51,11 +51,8 @@ impl Role {
 /// Functions to watch, in the order of their indices: only those that the kernel has.
 pub(crate) fn watched<L: Laboratory>(scenario: &Scenario, laboratory: &L) -> Vec<String> {
     let mut names: BTreeSet<&str> = BTreeSet::new();
-    if scenario
-        .crash
-        .points
-        .iter()
-        .any(|rule| matches!(rule, PointRule::Window(_) | PointRule::EveryOfWindow(_)))
+    let of_windows = |rule: &PointRule| matches!(rule, PointRule::Window(_) | PointRule::EveryOfWindow(_));
+    if scenario.crash.points.iter().any(of_windows) || scenario.steps.iter().any(|step| step.fault.is_some())
     {
         names.extend(Role::ALL.iter().flat_map(|role| role.functions()));
     }
@@ -85,9 +82,21 @@ pub(crate) fn unresolved(watched: &[String]) -> Vec<String> {
 pub(crate) struct Fault {
     /// Window N, if the fault has it.
     pub windows: [Option<RangeInclusive<u64>>; 9],
+    /// W9, which lies across the others: from where another processor takes a fault, or waits in one, while this one
+    /// waits, until both have set their entries.
+    pub overlap: Option<RangeInclusive<u64>>,
+    /// From where it reaches DAX until it sets the entry of the page table.
+    pub span: RangeInclusive<u64>,
+    /// What it maps; `None` if it sets no entry.
+    pub size: Option<PageSize>,
 }
 
 impl Fault {
+    /// The window with this number, 0 to 9.
+    pub fn window(&self, number: u8) -> Option<RangeInclusive<u64>> {
+        self.windows.get(usize::from(number)).unwrap_or(&self.overlap).clone()
+    }
+
     /// The window in which the power is cut behind so many events.
     pub fn window_at(&self, events: u64) -> Option<u8> {
         (0..9).find(|&number| {
@@ -154,7 +163,34 @@ impl Calls<'_> {
         }
         self.commit_windows(sync, set, &mut windows);
         self.user_windows(set, &mut windows);
-        Fault { windows }
+        let begin = self.entry(from, sync).unwrap_or(sync);
+        Fault {
+            windows,
+            overlap: self.overlap(sync, set),
+            span: seq(begin)..=seq(set),
+            size: self.size_set(&self.events[set]),
+        }
+    }
+
+    /// W9: another processor reaches DAX, or waits for the journal, while the fault waits.
+    fn overlap(&self, sync: usize, set: usize) -> Option<RangeInclusive<u64>> {
+        let mine = self.events[sync].origin.vcpu;
+        let other = (sync..set).find(|&at| {
+            let event = &self.events[at];
+            event.origin.vcpu != mine && (self.has(event, Role::Entry) || self.has(event, Role::Sync))
+        })?;
+        let last = self.first(Role::Set, set + 1, self.events.len()).unwrap_or(set);
+        Some(self.events[other].seq..=self.events[last].seq)
+    }
+
+    /// What the entry maps that this event is about to set.
+    fn size_set(&self, event: &Event) -> Option<PageSize> {
+        let EventKind::Symbol { index } = event.kind else { return None };
+        match self.watched.get(index as usize).map(String::as_str) {
+            Some("insert_pfn") => Some(PageSize::Small),
+            Some(name) if Role::Set.functions().contains(&name) => Some(PageSize::Huge),
+            _ => None,
+        }
     }
 
     /// Where the fault that waits at `sync` reached DAX. One that falls back from a huge page reaches it twice.
@@ -171,11 +207,17 @@ impl Calls<'_> {
     /// W2 to W5: the journal's commit.
     fn commit_windows(&self, sync: usize, set: usize, windows: &mut [Option<RangeInclusive<u64>>; 9]) {
         let seq = |at: usize| self.events[at].seq;
-        let Some(commit) = self.first(Role::Commit, sync, set) else { return };
+        let record = self.first(Role::Commit, sync, set);
+        // A fast commit has no commit record of its own: the two flushes are those of its last block.
+        let commit = record.unwrap_or(sync);
         let is_fence = |event: &Event| matches!(event.kind, EventKind::Drain(DrainKind::Sfence));
+        let is_hint = |event: &Event| matches!(event.kind, EventKind::FlushHint { .. });
         let flush = |after: usize| {
             let flush = self.first(Role::Flush, after, set)?;
-            let fence = self.find(flush, is_fence).filter(|fence| *fence < set)?;
+            let next = self.first(Role::Flush, flush + 1, set).unwrap_or(set);
+            // Where there are flush hints, the fence behind the last of them.
+            let from = (flush..next).rev().find(|&at| is_hint(&self.events[at])).unwrap_or(flush);
+            let fence = self.find(from, is_fence).filter(|fence| *fence < set)?;
             Some((flush, fence))
         };
         match flush(commit).and_then(|first| Some((first, flush(first.0 + 1)?))) {
@@ -185,6 +227,7 @@ impl Calls<'_> {
                 windows[4] = Some(seq(flush) + 1..=seq(behind));
                 windows[5] = Some(seq(behind) + 1..=seq(set));
             }
+            None if record.is_none() => (),
             // barrier=0: nothing orders the commit record, and nothing makes it durable.
             None => {
                 windows[2] = Some(seq(sync)..=seq(commit));
@@ -211,5 +254,27 @@ impl Calls<'_> {
         if let Some(fence) = fence {
             windows[8] = Some(seq(fence) + 1..=seq(fence) + 1);
         }
+    }
+}
+
+/// What faults did in a part of a recording.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// Whether an entry of 4 KiB was set.
+    pub small: bool,
+    /// Whether one of 2 MiB was.
+    pub huge: bool,
+    /// Whether a fault waited for the journal.
+    pub synchronous: bool,
+}
+
+/// What faults did in these events of a recording.
+pub(crate) fn taken(watched: &[String], events: &[Event]) -> Taken {
+    let calls = Calls { watched, events };
+    let sizes: Vec<PageSize> = events.iter().filter_map(|event| calls.size_set(event)).collect();
+    Taken {
+        small: sizes.contains(&PageSize::Small),
+        huge: sizes.contains(&PageSize::Huge),
+        synchronous: calls.first(Role::Sync, 0, events.len()).is_some(),
     }
 }

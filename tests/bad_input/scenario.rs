@@ -32,7 +32,7 @@ fn unknown_keys_and_words_are_refused() {
     bench.run_changed("clwb", "clwbb").refuses(&["scenario.toml:15: flush", "clwbb", "`clwb`"]);
     bench.run_changed("\"ext4\"", "\"ext3\"").refuses(&["scenario.toml:7: type: \"ext3\"", "write \"ext4\""]);
     bench.run_changed("\"promises\"", "\"often\"").refuses(&["scenario.toml:19: points", "often", "durable"]);
-    bench.run_changed("\"promises\"", "\"window:W9\"").refuses(&["scenario.toml:19: points", "W0 to W8"]);
+    bench.run_changed("\"promises\"", "\"window:W10\"").refuses(&["scenario.toml:19: points", "W0 to W9"]);
     bench.run_changed("name =", "expect = \"broken\"\nname =").refuses(&[
         "scenario.toml:1: expect",
         "broken",

@@ -16,6 +16,7 @@ mod label_cuts;
 mod labels;
 mod lazily;
 mod map_sync;
+mod matrix;
 mod mutants;
 mod page;
 mod parts;

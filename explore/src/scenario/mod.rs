@@ -28,8 +28,8 @@ pub use self::platforms::Claim;
 pub use self::points::PointRule;
 pub use self::regions::{Interface, Region, Topology};
 pub use self::schema::{
-    Check, Dropped, Filesystem, GuestFile, LimitOptions, Machine, MetadataPolicy, NamesPolicy, OracleOptions,
-    Plant, SCHEMA,
+    Check, Dropped, FaultGuard, Filesystem, GuestFile, LimitOptions, Machine, MetadataPolicy, NamesPolicy,
+    OracleOptions, PageSize, Plant, SCHEMA,
 };
 use crate::oracle::history::History;
 use crate::verdict::Class;
@@ -83,6 +83,8 @@ pub(crate) struct Step {
     pub line: usize,
     /// For people.
     pub text: String,
+    /// The fault that it is to take.
+    pub fault: Option<FaultGuard>,
 }
 
 /// A command for the guest and the step that wants it.

@@ -7,7 +7,7 @@ pub enum PointRule {
     Durable,
     /// `promises`: where a promise was made.
     Promises,
-    /// `window:WN`: inside the window N of every fault that waits for the journal.
+    /// `window:WN`: inside the window N of every fault that waits for the journal; 9 is where another one comes meanwhile.
     Window(u8),
     /// `symbol:NAME`: whenever the kernel enters the function.
     Symbol(String),
@@ -53,7 +53,7 @@ impl std::str::FromStr for PointRule {
             Some(("event", event)) => number(event).map(PointRule::Event),
             Some(("sample", count)) => number(count).map(PointRule::Sample),
             _ => Err(format!(
-                "unknown crash points {text:?}: write durable, promises, fences, flushes, window:W0 to window:W8, every, every:W0 to every:W8, between:MARKER-MARKER, symbol:NAME, event:N or sample:N"
+                "unknown crash points {text:?}: write durable, promises, fences, flushes, window:W0 to window:W9, every, every:W0 to every:W9, between:MARKER-MARKER, symbol:NAME, event:N or sample:N"
             )),
         }
     }
@@ -79,7 +79,7 @@ impl std::fmt::Display for PointRule {
 
 fn window_number(rule: &str, window: &str) -> Result<u8, String> {
     match window.strip_prefix('W').and_then(|digits| digits.parse().ok()) {
-        Some(number) if number <= 8 => Ok(number),
-        _ => Err(format!("{rule:?}: the windows are W0 to W8")),
+        Some(number) if number <= 9 => Ok(number),
+        _ => Err(format!("{rule:?}: the windows are W0 to W9")),
     }
 }

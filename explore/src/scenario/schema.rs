@@ -337,6 +337,7 @@ pub(super) struct RawStep {
     pub fence: Option<guest_protocol::Fence>,
     pub non_temporal: Option<bool>,
     pub race: Option<RawRace>,
+    pub fault: Option<FaultGuard>,
     pub msync: Option<RawRange>,
     pub munmap: Option<String>,
     pub exec: Option<Vec<String>>,
@@ -506,6 +507,27 @@ pub(super) struct RawStore {
     pub pattern: Option<PatternName>,
 }
 
+/// The fault that a `store` step is to take: if it takes another one, the run says nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FaultGuard {
+    /// What is mapped by it.
+    pub size: PageSize,
+    /// Whether it waits for the journal.
+    pub synchronous: bool,
+}
+
+/// What one entry of a page table maps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum PageSize {
+    /// 4 KiB
+    #[serde(rename = "4K")]
+    Small,
+    /// 2 MiB
+    #[serde(rename = "2M")]
+    Huge,
+}
+
 /// Another thread that stores to the mapping of a `store` step, and begins before it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -515,6 +537,9 @@ pub(super) struct RawRace {
     pub pattern: Option<PatternName>,
     /// Rounds of a loop by which it is ahead.
     pub delay: u64,
+    /// Whether it is another process, not only another thread.
+    #[serde(default)]
+    pub process: bool,
 }
 
 /// `flush = "clwb"` beside a store, or `flush = { map, at, bytes, with }` alone.

@@ -48,7 +48,7 @@ pub(super) fn compile(
             .rev()
             .find(|planned| planned.step == compiler.steps.len())
             .map_or(String::new(), |planned| describe(&planned.command));
-        compiler.steps.push(Step { line: source.line(span.start), text });
+        compiler.steps.push(Step { line: source.line(span.start), text, fault: step.get_ref().fault });
     }
     Ok(Program { steps: compiler.steps, commands: compiler.commands, history: compiler.model.history })
 }
@@ -238,7 +238,12 @@ impl Compiler {
         if matches!(step.flush, Some(RawFlush::Alone(_))) && step.store.is_some() {
             return refuse("flush", "beside store, write the instruction only: flush = \"clwb\"");
         }
-        for (key, present) in [("non_temporal", step.non_temporal.is_some()), ("race", step.race.is_some())] {
+        let companions = [
+            ("non_temporal", step.non_temporal.is_some()),
+            ("race", step.race.is_some()),
+            ("fault", step.fault.is_some()),
+        ];
+        for (key, present) in companions {
             if present && step.store.is_none() {
                 return refuse(key, "stands beside store only");
             }
@@ -455,7 +460,7 @@ impl Compiler {
                 }
                 let pattern = self.pattern(other.pattern)?;
                 self.model.store(next, &store.map, at, len, pattern)?;
-                race = Some((vec![Op::Store { at, len, pattern }], other.delay));
+                race = Some((vec![Op::Store { at, len, pattern }], other.delay, other.process));
             }
         }
         match &step.flush {
@@ -483,7 +488,7 @@ impl Compiler {
             return refuse("fence", "needs a mapping: map a file first");
         };
         self.push(match race {
-            Some((first, delay)) => Command::Race { map, first, second: ops, delay },
+            Some((first, delay, process)) => Command::Race { map, first, second: ops, delay, process },
             None => Command::Run { map, ops },
         });
         Ok(())
@@ -624,9 +629,14 @@ fn describe(command: &Command) -> String {
         Command::Run { map, ops } => {
             format!("{} on {map}", ops.iter().map(describe_op).collect::<Vec<_>>().join(", "))
         }
-        Command::Race { map, first, second, delay } => {
+        Command::Race { map, first, second, delay, process } => {
+            let other = if *process { "process" } else { "thread" };
             let ops = |ops: &[Op]| ops.iter().map(describe_op).collect::<Vec<_>>().join(", ");
-            format!("{} on {map} against {} of another thread, {delay} rounds ahead", ops(second), ops(first))
+            format!(
+                "{} on {map} against {} of another {other}, {delay} rounds ahead",
+                ops(second),
+                ops(first)
+            )
         }
         Command::Touch { map, .. } => format!("touch {map}"),
         Command::Msync { map, .. } => format!("msync {map}"),

@@ -106,7 +106,7 @@ fn values_that_make_no_sense_are_named_with_their_key() {
         ("[[step]]\nexec = []\n", 2, "exec"),
         ("[[step]]\n", 1, "step"),
         ("[crash]\npoints = [\"window:W99\"]\n", 2, "points"),
-        ("[crash]\npoints = [\"every:W9\"]\n", 2, "points"),
+        ("[crash]\npoints = [\"every:W10\"]\n", 2, "points"),
         ("[crash]\npoints = [\"between:1\"]\n", 2, "points"),
         ("[crash]\npoints = [\"fence\"]\n", 2, "points"),
         ("[crash]\npoints = [\"always\"]\n", 2, "points"),
@@ -150,7 +150,8 @@ fn a_race_is_one_command_for_two_threads() {
     };
     let op = |at, len, pattern| vec![Op::Store { at, len, pattern }];
     let (first, second) = (op(72, 12, Pattern::Byte(7)), op(64, 8, Pattern::Zero));
-    assert_eq!(commands(&race(72))[2], Command::Race { map: "m".into(), first, second, delay: 5 });
+    let (map, process) = ("m".to_owned(), false);
+    assert_eq!(commands(&race(72))[2], Command::Race { map, first, second, delay: 5, process });
     for at in [56, 60, 64, 71] {
         let (line, key, what) = error(&race(at));
         assert_eq!((line, key.as_str()), (7, "race"), "{at}: {what}");

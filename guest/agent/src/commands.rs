@@ -61,7 +61,9 @@ impl Guest {
             }
             Command::Touch { map, at, len } => self.maps.get(map)?.touch(*at, *len),
             Command::Run { map, ops } => self.maps.get(map)?.run(ops),
-            Command::Race { map, first, second, delay } => self.maps.get(map)?.race(first, second, *delay),
+            Command::Race { map, first, second, delay, process } => {
+                self.maps.get(map)?.race(first, second, *delay, *process)
+            }
             Command::Msync { map, at, len } => self.maps.get(map)?.msync(*at, *len),
             Command::Munmap { map } => self.maps.unmap(map),
             other => Err(unknown(other)),

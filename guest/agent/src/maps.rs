@@ -98,11 +98,16 @@ impl Map {
         signals::guarded(|| straight::run(ops, self.address, self.offset))
     }
 
-    /// Runs `first` and, in another thread, `second`.
-    pub fn race(&self, first: &[Op], second: &[Op], delay: u64) -> Outcome {
+    /// Runs `first` and, in another thread or process, `second`.
+    pub fn race(&self, first: &[Op], second: &[Op], delay: u64, process: bool) -> Outcome {
         self.check(first)?;
         self.check(second)?;
-        race::run(first, second, delay, self.address, self.offset)
+        let place = race::Place { address: self.address, offset: self.offset };
+        if process {
+            race::in_processes(first, second, delay, place)
+        } else {
+            race::in_threads(first, second, delay, place)
+        }
     }
 
     fn check(&self, ops: &[Op]) -> Outcome {

@@ -142,6 +142,35 @@ pub fn end_all_others() {
     while unsafe { libc::waitpid(-1, std::ptr::null_mut(), 0) } > 0 {}
 }
 
+/// fork(2): the number of the child, 0 in the child itself.
+pub fn fork() -> Result<i32> {
+    // SAFETY: the agent has one thread whenever it does a command, so the child finds no lock held by a thread that it
+    // does not have.
+    check(unsafe { libc::fork() }).map(|id| id as i32)
+}
+
+/// Waits until this child has ended.
+pub fn wait_for(child: i32) {
+    // SAFETY: a null status pointer is allowed.
+    unsafe { libc::waitpid(child, std::ptr::null_mut(), 0) };
+}
+
+/// Ends the calling thread, or the process if it is the only one, without any clearing up.
+pub fn exit_thread() -> ! {
+    loop {
+        // SAFETY: exit(2) ends this thread alone; nothing of it is used any more.
+        unsafe { libc::syscall(libc::SYS_exit, 0) };
+    }
+}
+
+/// A page of zeros that children share.
+pub fn shared_page() -> Result<usize> {
+    let (rights, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED | libc::MAP_ANONYMOUS);
+    // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing of ours.
+    let address = unsafe { libc::mmap(std::ptr::null_mut(), 4096, rights, flags, -1, 0) };
+    mapped(address)
+}
+
 /// Powers off; when the kernel cannot, waits for ever.
 pub fn power_off() -> ! {
     loop {

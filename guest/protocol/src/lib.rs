@@ -188,16 +188,18 @@ pub enum Command {
         /// The operations, in order.
         ops: Vec<Op>,
     },
-    /// Straight-line code on a mapping in two threads.
+    /// Straight-line code on a mapping in two threads, or two processes.
     Race {
         /// Name of the mapping.
         map: String,
-        /// What the thread does that begins.
+        /// What the one does that begins.
         first: Vec<Op>,
         /// What the other does.
         second: Vec<Op>,
         /// Rounds of a loop that the other waits, from the moment before the first begins.
         delay: u64,
+        /// Whether the other is a process of its own, with page tables of its own.
+        process: bool,
     },
     /// msync(2) with MS_SYNC.
     Msync {

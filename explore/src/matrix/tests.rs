@@ -1,0 +1,45 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+#[test]
+fn every_cell_is_a_scenario_and_has_a_name_of_its_own() {
+    let cells = cells();
+    for cell in &cells {
+        cell.scenario("debian-6.1").unwrap_or_else(|error| panic!("{error}"));
+    }
+    let names: BTreeSet<String> = cells.iter().map(Cell::name).collect();
+    assert_eq!(names.len(), cells.len());
+    assert!(names.contains("ext4 pte hole adr") && names.contains("xfs pmd re-extended virtio-pmem"));
+}
+
+#[test]
+fn cells_of_one_machine_stand_together_and_agree_about_it() {
+    let cells = cells();
+    let mut seen = BTreeSet::new();
+    for group in cells.chunk_by(|one, other| one.machine() == other.machine()) {
+        assert!(seen.insert(group[0].machine()), "one group for each machine");
+        let first = group[0].scenario("debian-6.1").unwrap();
+        for cell in group {
+            let scenario = cell.scenario("debian-6.1").unwrap();
+            assert_eq!(scenario.machine, first.machine);
+            assert_eq!(scenario.regions, first.regions);
+            assert_eq!(scenario.filesystem, first.filesystem);
+        }
+    }
+}
+
+#[test]
+fn every_fault_is_guarded_and_virtio_pmem_has_to_refuse() {
+    for cell in cells() {
+        let text = text::of(&cell, "debian-6.1");
+        assert!(text.contains("fault = { size = "), "{}", cell.name());
+        assert_eq!(text.contains("EOPNOTSUPP"), cell.name().ends_with(" virtio-pmem"), "{}", cell.name());
+    }
+}
+
+#[test]
+fn the_table_says_what_is_left_out_and_why() {
+    let table = table(&[]);
+    assert!(left_out().iter().all(|(what, why)| table.contains(what) && table.contains(why)), "{table}");
+}
