@@ -33,7 +33,7 @@ pub(super) fn compile(
     if let Some(size) = device {
         let id = compiler.model.device(DEVICE, size);
         compiler.push(Command::Promise { id });
-        compiler.steps.push(Step { line: 1, text: format!("{DEVICE} is there") });
+        compiler.steps.push(Step { line: 1, text: format!("{DEVICE} is there"), fault: None });
     }
     for step in raw {
         let span = step.span();
@@ -191,8 +191,8 @@ impl Compiler {
             ("touch", step.touch.is_some()),
             ("store, flush and fence", straight),
             ("msync", step.msync.is_some()),
-        ("poison", step.poison.is_some()),
-        ("read", step.read.is_some()),
+            ("poison", step.poison.is_some()),
+            ("read", step.read.is_some()),
             ("munmap", step.munmap.is_some()),
             ("exec", step.exec.is_some()),
             ("marker", step.marker.is_some()),
