@@ -182,6 +182,7 @@ mod tests {
     use super::*;
 
     /// This test as a program in memory, `base` bytes above where it is linked.
+    #[inline(never)]
     fn this(base: u64) -> (UserPrograms, impl Fn(u64) -> Option<u64>) {
         let file = std::fs::read(std::env::current_exe().expect("it has a path")).expect("it can be read");
         let programs = UserPrograms::new([("usr/bin/this", file.as_slice())].into_iter());

@@ -62,8 +62,12 @@ static int check(const char *path)
     MDB_dbi database;
     unsigned number;
 
-    if (access(path, F_OK) != 0)
-        return scanf("%u", &number) == 1;
+    if (access(path, F_OK) != 0) {
+        if (scanf("%u", &number) != 1)
+            return 0;
+        printf("there is no database\n");
+        return 1;
+    }
     MDB_env *env = open_env(path, MDB_NOLOCK | MDB_RDONLY);
     must(mdb_txn_begin(env, NULL, MDB_RDONLY, &transaction), "mdb_txn_begin");
     must(mdb_dbi_open(transaction, NULL, 0, &database), "mdb_dbi_open");

@@ -30,13 +30,13 @@ explore = "sample"
 points = ["promises"]
 states = 4
 [limits]
-instructions = 400000000
+instructions = 100000000
 "#
     );
     Scenario::parse(&text, "numbers").unwrap_or_else(|error| panic!("{error}"))
 }
 
-const ALL_THERE: &str = "while read -r n; do grep -qx $n numbers || { echo $n is missing; exit 1; }; done";
+const ALL_THERE: &str = "while read -r n; do grep -sqx $n numbers || { echo $n is missing; exit 1; }; done";
 
 fn classes(report: &Report) -> Vec<Class> {
     report.findings.iter().map(|finding| finding.class).collect()
@@ -62,7 +62,7 @@ fn check_programs_that_see_nothing_or_do_not_end_prove_nothing() {
         let said = report.inconclusive.join("\n") + &report.canary;
         assert!(said.contains(why), "{said}");
     };
-    inconclusive("true", "misses nothing when told of 2 acknowledgements where there were 0");
+    inconclusive("true", "misses nothing when told of 2 acknowledgements where there were");
     inconclusive("exit 7", "although the power has not been cut, the check program ends with exit code 7");
     inconclusive(
         "kill -SEGV $$",
@@ -71,7 +71,7 @@ fn check_programs_that_see_nothing_or_do_not_end_prove_nothing() {
     inconclusive("no-such-program", "cannot run what it needs (exit code 127)");
     inconclusive(
         "while :; do :; done",
-        "does not come to its end: no progress within 400000000 instructions",
+        "does not come to its end: no progress within 100000000 instructions",
     );
 }
 
@@ -95,14 +95,14 @@ fn a_recorded_program_that_fails_or_does_not_end_is_told_with_its_step() {
     let failed = recorded("echo no room for it >&2; exit 3");
     assert_eq!(failed.verdict, Verdict::Inconclusive, "{failed}");
     let why = failed.inconclusive.join(" ");
-    assert!(why.contains("the step of line 12") && why.contains("ends with exit code 3"), "{why}");
+    assert!(why.contains("the step of line 11") && why.contains("ends with exit code 3"), "{why}");
     assert!(why.contains("the console says last: no room for it"), "{why}");
     let killed = recorded("kill -KILL $$").inconclusive.join(" ");
     assert!(killed.contains("is killed by signal 9"), "{killed}");
     let endless = recorded("while :; do :; done");
     assert_eq!(classes(&endless), [Class::GuestCrash], "{endless}");
     let text = &endless.findings[0].text;
-    assert!(text.contains("no progress within 400000000 instructions, in the step of line 12"), "{text}");
+    assert!(text.contains("no progress within 100000000 instructions, in the step of line 11"), "{text}");
 }
 
 #[test]
@@ -135,7 +135,8 @@ fn a_program_that_the_guest_cannot_run_is_told_before_it_boots() {
     };
     let this = std::env::current_exe().expect("this test has a path");
     let dynamic = format!("{{ to = \"/a\", from = \"{}\" }}", this.display());
-    assert!(refused(&dynamic, "/a").contains("needs libc.so.6"), "{}", refused(&dynamic, "/a"));
+    let why = refused(&dynamic, "/a");
+    assert!(why.contains("libc.so.6") && why.contains("which the guest does not have"), "{why}");
     let mut foreign = images::AGENT.to_vec();
     foreign[18] = 183;
     let place = directory.join(format!("pmemsim-foreign-{}", std::process::id()));
