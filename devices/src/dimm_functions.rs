@@ -27,7 +27,7 @@ const MOST_LABEL_BYTES: u32 = 512;
 
 /// What of the health is valid: the health itself, spares, life used, both temperatures, count of dirty shutdowns, alarms,
 /// state of the last shutdown.
-const VALID: u32 = 0b11_0011_1111;
+const VALID: u32 = 0b110_0011_1111;
 /// Degrees Celsius in sixteenths.
 const DEGREE: u16 = 16;
 
@@ -106,6 +106,11 @@ mod tests {
         for dirty in [0, 3] {
             let DimmFunction::Output(told) = dimm_function(1, 1, &[], dirty) else { panic!("an output") };
             assert_eq!(told.len(), 132);
+            assert_eq!(
+                u32::from_le_bytes([told[4], told[5], told[6], told[7]]) & 1 << 10,
+                1 << 10,
+                "state is valid"
+            );
             assert_eq!(told[20..24], dirty.to_le_bytes());
             assert_eq!(told[35], u8::from(dirty > 0));
         }

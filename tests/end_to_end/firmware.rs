@@ -119,7 +119,7 @@ fn topology_is_what_firmware_says(kernel: &str) {
     for region in ["region0 0 0 none 2\n", "region1 1 0 none 1\n", "region2 0 0 1 1\n"] {
         assert!(regions.contains(region), "{region}: {regions}");
     }
-    assert!(sysfs.starts_with("3\nnot_armed \n"), "{sysfs}");
+    assert!(sysfs.starts_with("3\nflush_fail not_armed \n"), "{sysfs}");
     assert!(made.contains("\"mode\":\"fsdax\"") && made.contains("\"size\":"), "{made}");
 
     let mut second = machine(kernel, &nvdimms, "echo ==; ndctl list -N -r region0; echo ==");

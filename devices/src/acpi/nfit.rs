@@ -256,7 +256,7 @@ mod tests {
             assert_eq!((number(device, 24, 8), number(device, 40, 2)), (offset, 1), "offset and interleave");
             assert_eq!((number(device, 42, 2), number(device, 44, 2)), (2, 8), "ways, not armed");
         }
-        assert_ne!(number(2, 20, 4), number(4, 20, 4), "serial numbers");
+        assert_ne!(number(2, 24, 4), number(4, 24, 4), "serial numbers");
         assert_eq!((number(8, 14, 2), number(8, 40, 2), number(8, 44, 2)), (3, 0, 0), "the next one");
     }
 
