@@ -68,9 +68,9 @@ mod tests {
     #[test]
     fn a_check_program_has_a_name_and_finds_violations() {
         assert_eq!(error("", "[check]\ncommand = [\"/check\"]\nbroken = \"corrupt\""), "fine");
-        assert!(error("", "[check]\ncommand = []").starts_with("a.toml:9: command: names no program"));
+        assert!(error("", "[check]\ncommand = []").starts_with("a.toml:10: command: names no program"));
         assert!(
-            error("", "[check]\ncommand = [\"a\"]\nbroken = \"guest-warning\"").contains("a.toml:10: broken")
+            error("", "[check]\ncommand = [\"a\"]\nbroken = \"guest-warning\"").contains("a.toml:11: broken")
         );
     }
 
@@ -78,7 +78,7 @@ mod tests {
     fn acknowledgements_need_somebody_who_is_told() {
         let step = "[[step]]\nexec = [\"/a\"]\nacknowledge = \"stdout\"\n";
         let unheard = error("", step);
-        assert!(unheard.starts_with("a.toml:10: acknowledge: nobody is told"), "{unheard}");
+        assert!(unheard.starts_with("a.toml:11: acknowledge: nobody is told"), "{unheard}");
         assert_eq!(error("", &format!("[check]\ncommand = [\"a\"]\n{step}")), "fine");
         assert!(
             error("", "[[step]]\nsync = true\nacknowledge = \"stdout\"").contains("stands beside exec only")
