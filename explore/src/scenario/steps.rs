@@ -198,8 +198,6 @@ impl Compiler {
             ("marker", step.marker.is_some()),
             ("promise", promise_alone),
             ("observe", step.observe.is_some()),
-            ("read", step.read.is_some()),
-            ("poison", step.poison.is_some()),
             ("scrub", step.scrub.is_some()),
         ]
         .into_iter()
