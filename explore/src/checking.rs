@@ -11,6 +11,8 @@ use crate::verdict::Class;
 
 /// What its faults are about.
 pub(crate) const SUBJECT: &str = "check";
+/// How it is said that the guest crashed, or came to no end, because of it.
+pub(crate) const MEANWHILE: &str = "while the check program runs: ";
 
 /// What a shell ends with when a command cannot be executed, or is not there (POSIX.1-2017, XCU 2.8.2).
 const CANNOT_EXECUTE: i32 = 126;

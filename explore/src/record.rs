@@ -19,6 +19,8 @@ pub(crate) struct Recording {
     pub watched: Vec<String>,
     /// What ended it early: a crash of the guest, or something that makes the run inconclusive.
     pub trouble: Option<Trouble>,
+    /// Whether the check program complains even where the power was not cut: then nothing that it says counts.
+    pub check_is_void: bool,
     pub warnings: Vec<String>,
     pub console: String,
     /// Instructions that it took.
@@ -60,6 +62,7 @@ pub(crate) fn record<L: Laboratory>(scenario: &Scenario, laboratory: &L) -> Resu
         target.set_tracing(false);
         let told = Acknowledged::behind(&recording.timeline.acknowledged, u64::MAX);
         recording.trouble = checking::try_without_power_cut(scenario, &mut target, &told).err();
+        recording.check_is_void = recording.trouble.is_some();
     }
     Ok(Recording { account: laboratory.account(&target), ..recording })
 }
@@ -96,6 +99,7 @@ pub(crate) fn drive_on<L: Laboratory, T: Target>(
         timeline: Timeline::default(),
         watched,
         trouble: None,
+        check_is_void: false,
         warnings: Vec::new(),
         console: String::new(),
         instructions: target.retired(),

@@ -240,7 +240,7 @@ pub(crate) enum Looked {
 fn named(command: &Command, trouble: Trouble) -> Trouble {
     match (command, trouble) {
         (Command::Check { .. }, Trouble::Crash(why)) => {
-            Trouble::Crash(format!("while the check program runs: {why}"))
+            Trouble::Crash(format!("{}{why}", checking::MEANWHILE))
         }
         (_, trouble) => trouble,
     }

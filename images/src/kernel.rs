@@ -62,7 +62,12 @@ impl Kernel {
     /// [`Error::Io`] when the file cannot be read, [`Error::BadKernel`] when it is no kernel.
     pub fn from_file(path: &Path, modules: Option<&Path>) -> Result<Kernel> {
         if path.is_dir() {
-            return Kernel::from_file(&path.join("vmlinux"), Some(modules.unwrap_or(path)));
+            let vmlinux = path.join("vmlinux");
+            if !vmlinux.is_file() {
+                let why = "a directory, but no kernel was built in it: there is no vmlinux".to_owned();
+                return Err(Error::BadKernel { what: path.display().to_string(), why });
+            }
+            return Kernel::from_file(&vmlinux, Some(modules.unwrap_or(path)));
         }
         let file = fs::read(path).map_err(Error::io("read", path))?;
         let vmlinux = bzimage::vmlinux(&path.display().to_string(), file)?;

@@ -48,7 +48,7 @@ struct Reader {
 impl Reader {
     /// Boots to where the agent first says something: regions are unbound, and nothing has read a label.
     fn boot(kernel: &str) -> Reader {
-        let mut machine = machine_with(kernel, &["dash"], &[exec(LIST)]);
+        let mut machine = machine_with(kernel, true, &["dash"], &[exec(LIST)]);
         let stop = machine.run(BUDGET);
         assert!(matches!(stop, Stop::Call(_)), "{stop:?}");
         machine.push();
@@ -84,7 +84,8 @@ fn exec(shell: &str) -> Command {
 
 /// What happens to the label area while the guest's shell does this.
 fn record(kernel: &str, shell: &str) -> (Vec<Event>, Vec<persist::Region>) {
-    let mut machine = machine_with(kernel, &["dash", "ndctl"], &[Command::Attach { region: 0 }, exec(shell)]);
+    let mut machine =
+        machine_with(kernel, true, &["dash", "ndctl"], &[Command::Attach { region: 0 }, exec(shell)]);
     let regions: Vec<_> = machine.regions().to_vec();
     machine.set_tracing(true);
     let console = console_of(&mut machine);

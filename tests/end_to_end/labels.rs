@@ -12,11 +12,11 @@ const ID: &str = "uuid";
 /// A kernel with ndctl, one NVDIMM, and what the guest's shell is to do.
 fn machine(kernel: &str, shell: &str) -> Machine {
     let argv = ["/bin/dash", "-c", shell].map(str::to_owned).to_vec();
-    machine_with(kernel, &["dash", "ndctl"], &[Command::Attach { region: 0 }, Command::Exec { argv }])
+    machine_with(kernel, true, &["dash", "ndctl"], &[Command::Attach { region: 0 }, Command::Exec { argv }])
 }
 
-/// A kernel with programs and one NVDIMM, and what its agent does.
-pub fn machine_with(kernel: &str, programs: &[&str], script: &[Command]) -> Machine {
+/// A kernel with programs and one NVDIMM, with a label area or without, and what its agent does.
+pub fn machine_with(kernel: &str, labels: bool, programs: &[&str], script: &[Command]) -> Machine {
     let cache = Cache::open().expect("a cache directory");
     let kernel = Kernel::get(&cache, kernel).unwrap_or_else(|error| panic!("{error}"));
     let mut initramfs = Initramfs::new();
@@ -34,7 +34,7 @@ pub fn machine_with(kernel: &str, programs: &[&str], script: &[Command]) -> Mach
         command_line: COMMAND_LINE.to_owned(),
         memory: 256 << 20,
         cpus: 1,
-        nvdimms: vec![Nvdimm { size: 128 << 20, labels: true, ..Nvdimm::default() }],
+        nvdimms: vec![Nvdimm { size: 128 << 20, labels, ..Nvdimm::default() }],
         virtio_pmem: Vec::new(),
         legacy_pmem: Vec::new(),
         seed: 1,

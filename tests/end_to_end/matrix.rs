@@ -29,9 +29,8 @@ fn a_huge_fault_of_xfs_keeps_what_was_promised_at_every_window() {
 
 #[test]
 fn a_cell_whose_fault_goes_another_way_than_it_is_named_is_inconclusive() {
-    // Blocks that are not aligned to 2 MiB cannot be mapped by one entry.
-    let text = cell("ext4 pmd hole adr").text.replace(r#""-E", "stride=512,stripe_width=512""#, "");
-    let report = run(&Scenario::parse(&text, "unaligned").unwrap(), &jobs(2));
+    let text = cell("ext4 pte hole adr").text.replace(r#"fault = { size = "4K""#, r#"fault = { size = "2M""#);
+    let report = run(&Scenario::parse(&text, "misnamed").unwrap(), &jobs(2));
     assert_eq!(report.verdict, Verdict::Inconclusive, "{report}");
     let why = "was to take a synchronous fault of 2 MiB, but took a synchronous fault of 4 KiB";
     assert!(report.inconclusive.iter().any(|reason| reason.contains(why)), "{report}");

@@ -298,6 +298,7 @@ fn below<'a, L: Laboratory>(
         timeline,
         watched,
         trouble: None,
+        check_is_void: run.recording.check_is_void,
         warnings: Vec::new(),
         console: recovered.console,
         instructions: 0,
