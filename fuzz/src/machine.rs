@@ -181,8 +181,8 @@ fn loads(data: &[u8]) -> bool {
     true
 }
 
-/// Bytes of memory in the file that seeds are made of: RAM and a region of each kind.
-const MEMORY: u64 = 38 << 20;
+/// Bytes of memory in the file that seeds are made of: RAM, a region of each kind and a label area.
+const MEMORY: u64 = (38 << 20) + vmm::LABELS_SIZE;
 
 fn with_header(version: u8, body: &[u8]) -> Vec<u8> {
     let words = [version.into(), body.len() as u32, crc32fast::hash(body)].map(u32::to_le_bytes);
