@@ -6,6 +6,7 @@
 //! promised. What comes out is a [`Report`].
 
 mod again;
+mod base_snapshot;
 pub mod baseline;
 pub mod bench;
 mod canary;
