@@ -4,9 +4,9 @@ use explore::verdict::Class;
 use explore::{Report, RunOptions, Verdict};
 use guest_protocol::Command;
 use images::{Cache, ImageSpec, Namespace, pmem_image};
-use vmm::Stop;
+use vmm::Nvdimm;
 
-use crate::labels::{BUDGET, machine_with};
+use crate::shell::{console_of, exec, machine};
 use crate::support::{jobs, run, scenario};
 
 fn is_kept_in_every_state(report: &Report) {
@@ -64,19 +64,10 @@ fn bare(region: &[u8]) -> Vec<Vec<u8>> {
 #[test]
 fn a_btt_is_laid_out_as_the_kernel_does() {
     let make = "ndctl create-namespace -f -e namespace0.0 -m sector && echo all done";
-    let argv = ["/bin/dash", "-c", make].map(str::to_owned).to_vec();
-    let script = [Command::Attach { region: 0 }, Command::Exec { argv }];
-    let mut machine = machine_with("debian-6.1", false, &["dash", "ndctl"], &script);
-    let mut console = String::new();
-    loop {
-        let stop = machine.run(BUDGET);
-        console += &String::from_utf8_lossy(&machine.take_console());
-        match stop {
-            Stop::Call(_) => {}
-            Stop::PowerOff => break,
-            other => panic!("{other:?}: {console}"),
-        }
-    }
+    let nvdimm = Nvdimm { size: 128 << 20, ..Nvdimm::default() };
+    let script = [Command::Attach { region: 0 }, exec(make)];
+    let mut machine = machine("debian-6.1", &[nvdimm], &["dash", "ndctl"], &script);
+    let console = console_of(&mut machine);
     assert!(console.contains("all done"), "{console}");
     let region = machine.regions()[0];
     let mut theirs = vec![0; region.size as usize];

@@ -1,56 +1,21 @@
 //! What firmware tells of NVDIMMs, as Debian's ndctl and sysfs see it.
 
-use explore::machines::COMMAND_LINE;
 use guest_protocol::Command;
-use images::{Cache, Initramfs, Kernel, PMEM_MODULES};
-use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, Stop};
+use vmm::{Machine, Nvdimm};
 
-const BUDGET: u64 = 20_000_000_000;
+use crate::shell::{self, console_of, exec};
 
 /// A kernel with ndctl, these NVDIMMs, and what the guest's shell is to do once it has attached the first region.
-pub fn machine(kernel: &str, nvdimms: &[Nvdimm], shell: &str) -> Machine {
-    let cache = Cache::open().expect("a cache directory");
-    let kernel = Kernel::get(&cache, kernel).unwrap_or_else(|error| panic!("{error}"));
-    let mut initramfs = Initramfs::new();
-    initramfs.modules(kernel.modules(&PMEM_MODULES).unwrap_or_else(|error| panic!("{error}")));
-    for program in ["dash", "ndctl", "coreutils/cat", "coreutils/dd"] {
-        initramfs.program(&cache, program).unwrap_or_else(|error| panic!("{error}"));
-    }
-    let argv = ["/bin/dash", "-c", shell].map(str::to_owned).to_vec();
-    let script = vec![Command::Attach { region: 0 }, Command::Exec { argv }];
-    let script = postcard::to_stdvec(&script).expect("commands can be written");
-    initramfs.file("/script", 0o644, script).unwrap_or_else(|error| panic!("{error}"));
-    let config = MachineConfig {
-        kernel: kernel.vmlinux,
-        initrd: initramfs.finish(),
-        modules: Vec::new(),
-        command_line: COMMAND_LINE.to_owned(),
-        memory: 256 << 20,
-        cpus: 1,
-        nvdimms: nvdimms.to_vec(),
-        virtio_pmem: Vec::new(),
-        legacy_pmem: Vec::new(),
-        seed: 1,
-        protocol: BootProtocol::default(),
-    };
-    Machine::new(&config).unwrap_or_else(|error| panic!("{error}"))
+fn machine(kernel: &str, nvdimms: &[Nvdimm], command: &str) -> Machine {
+    let programs = ["dash", "ndctl", "coreutils/cat", "coreutils/dd"];
+    shell::machine(kernel, nvdimms, &programs, &[Command::Attach { region: 0 }, exec(command)])
 }
 
 /// Runs until the guest powers off; what it printed behind each mark `==`.
-pub fn says(machine: &mut Machine) -> Vec<String> {
-    let mut console = String::new();
-    loop {
-        let stop = machine.run(BUDGET);
-        console += &String::from_utf8_lossy(&machine.take_console());
-        match stop {
-            // Nobody answers: the agent does what its script says.
-            Stop::Call(_) => {}
-            Stop::PowerOff => break,
-            other => panic!("{other:?}: {console}"),
-        }
-    }
+fn says(machine: &mut Machine) -> Vec<String> {
+    let console = console_of(machine);
     println!("{console}");
-    console.replace('\r', "").split("==\n").skip(1).map(str::to_owned).collect()
+    console.split("==\n").skip(1).map(str::to_owned).collect()
 }
 
 const ERRORS: &str = "B=/sys/block/pmem0/badblocks; echo ==; cat $B

@@ -8,7 +8,8 @@ use guest_protocol::Command;
 use persist::{Choice, CrashPoint, Domain, Event, EventKind, Media, Overlay, Platform, Settings, StateId};
 use vmm::{Machine, RegionKind, Stop};
 
-use crate::labels::{BUDGET, machine_with};
+use crate::labels::labelled;
+use crate::shell::{BUDGET, console_of, exec, machine};
 
 /// A region before the first event.
 struct Blank;
@@ -25,20 +26,6 @@ read wait < devices/ndbus0/wait_probe
 for n in devices/namespace0.*; do uuid=; name=; read uuid < $n/uuid; read size < $n/size; read name < $n/alt_name
 if [ $size != 0 ]; then echo \"namespace: $uuid $size $name\"; fi; done";
 
-/// What the guest says until it powers off.
-fn console_of(machine: &mut Machine) -> String {
-    let mut console = String::new();
-    loop {
-        let stop = machine.run(BUDGET);
-        console += &String::from_utf8_lossy(&machine.take_console());
-        match stop {
-            Stop::Call(_) => {}
-            Stop::PowerOff => return console.replace('\r', ""),
-            other => panic!("{other:?}: {console}"),
-        }
-    }
-}
-
 /// A machine that comes up on one content after the other.
 struct Reader {
     machine: Machine,
@@ -48,7 +35,7 @@ struct Reader {
 impl Reader {
     /// Boots to where the agent first says something: regions are unbound, and nothing has read a label.
     fn boot(kernel: &str) -> Reader {
-        let mut machine = machine_with(kernel, true, &["dash"], &[exec(LIST)]);
+        let mut machine = machine(kernel, &[labelled()], &["dash"], &[exec(LIST)]);
         let stop = machine.run(BUDGET);
         assert!(matches!(stop, Stop::Call(_)), "{stop:?}");
         machine.push();
@@ -78,14 +65,10 @@ impl Reader {
     }
 }
 
-fn exec(shell: &str) -> Command {
-    Command::Exec { argv: ["/bin/dash", "-c", shell].map(str::to_owned).to_vec() }
-}
-
 /// What happens to the label area while the guest's shell does this.
 fn record(kernel: &str, shell: &str) -> (Vec<Event>, Vec<persist::Region>) {
-    let mut machine =
-        machine_with(kernel, true, &["dash", "ndctl"], &[Command::Attach { region: 0 }, exec(shell)]);
+    let script = [Command::Attach { region: 0 }, exec(shell)];
+    let mut machine = machine(kernel, &[labelled()], &["dash", "ndctl"], &script);
     let regions: Vec<_> = machine.regions().to_vec();
     machine.set_tracing(true);
     let console = console_of(&mut machine);

@@ -1,62 +1,27 @@
 //! Label areas of NVDIMMs: Debian's ndctl makes, changes and destroys namespaces of every mode, and they are there after a
 //! power cut.
 
-use explore::machines::COMMAND_LINE;
 use guest_protocol::Command;
-use images::{Cache, DEVDAX_MODULES, Initramfs, Kernel, PMEM_MODULES};
-use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, RegionKind, Stop};
+use vmm::{Machine, Nvdimm, RegionKind};
 
-pub const BUDGET: u64 = 20_000_000_000;
+use crate::shell::{self, console_of, exec};
+
 const ID: &str = "uuid";
 
-/// A kernel with ndctl, one NVDIMM, and what the guest's shell is to do.
-fn machine(kernel: &str, shell: &str) -> Machine {
-    let argv = ["/bin/dash", "-c", shell].map(str::to_owned).to_vec();
-    machine_with(kernel, true, &["dash", "ndctl"], &[Command::Attach { region: 0 }, Command::Exec { argv }])
+/// One NVDIMM with a label area.
+pub fn labelled() -> Nvdimm {
+    Nvdimm { size: 128 << 20, labels: true, ..Nvdimm::default() }
 }
 
-/// A kernel with programs and one NVDIMM, with a label area or without, and what its agent does.
-pub fn machine_with(kernel: &str, labels: bool, programs: &[&str], script: &[Command]) -> Machine {
-    let cache = Cache::open().expect("a cache directory");
-    let kernel = Kernel::get(&cache, kernel).unwrap_or_else(|error| panic!("{error}"));
-    let mut initramfs = Initramfs::new();
-    let modules = [&PMEM_MODULES[..], &DEVDAX_MODULES[..]].concat();
-    initramfs.modules(kernel.modules(&modules).unwrap_or_else(|error| panic!("{error}")));
-    for program in programs {
-        initramfs.program(&cache, program).unwrap_or_else(|error| panic!("{error}"));
-    }
-    let script = postcard::to_stdvec(script).expect("commands can be written");
-    initramfs.file("/script", 0o644, script).unwrap_or_else(|error| panic!("{error}"));
-    let config = MachineConfig {
-        kernel: kernel.vmlinux,
-        initrd: initramfs.finish(),
-        modules: Vec::new(),
-        command_line: COMMAND_LINE.to_owned(),
-        memory: 256 << 20,
-        cpus: 1,
-        nvdimms: vec![Nvdimm { size: 128 << 20, labels, ..Nvdimm::default() }],
-        virtio_pmem: Vec::new(),
-        legacy_pmem: Vec::new(),
-        seed: 1,
-        protocol: BootProtocol::default(),
-    };
-    Machine::new(&config).unwrap_or_else(|error| panic!("{error}"))
+/// A kernel with ndctl, one NVDIMM, and what the guest's shell is to do.
+fn machine(kernel: &str, command: &str) -> Machine {
+    let script = [Command::Attach { region: 0 }, exec(command)];
+    shell::machine(kernel, &[labelled()], &["dash", "ndctl"], &script)
 }
 
 /// Runs until the guest powers off; the JSON array that it printed behind each mark `==`.
 fn says(machine: &mut Machine) -> Vec<String> {
-    let mut console = String::new();
-    loop {
-        let stop = machine.run(BUDGET);
-        console += &String::from_utf8_lossy(&machine.take_console());
-        match stop {
-            // Nobody answers: the agent does what its script says.
-            Stop::Call(_) => {}
-            Stop::PowerOff => break,
-            other => panic!("{other:?}: {console}"),
-        }
-    }
-    let console = console.replace('\r', "");
+    let console = console_of(machine);
     let lists =
         console.split("==\n").skip(1).map(|section| section.split("\n]\n").next().unwrap_or_default());
     lists.map(str::to_owned).collect()

@@ -28,6 +28,7 @@ mod recovery;
 mod sabotage;
 mod sampled;
 mod sequences;
+mod shell;
 mod support;
 mod virtio;
 mod xfs;
