@@ -46,7 +46,7 @@ fn every_mutant_is_in_both_kernels_and_in_the_table_and_every_scenario_names_one
 }
 
 #[test]
-#[ignore = "builds a kernel from its source, and runs 36 scenarios: ten minutes the first time"]
+#[ignore = "builds a kernel from its source, and does 45 runs: ten minutes the first time"]
 fn every_mutant_of_the_proving_ground_is_found_and_the_kernel_without_is_silent() {
     for scenario in scenarios() {
         let report = run(&scenario, &jobs(2));

@@ -302,7 +302,7 @@ fn forgive_order(case: &Case, i: &Instruction, bits: u32, host: &mut Outcome, gu
     let unaligned = host.vector == 17 && guest.vector == 14
         // The SDM leaves it to the processor which of the two FXSAVE raises.
         || host.vector == 17 && guest.vector == 13 && has_long_operand(i);
-    // The SDM does not say which of its two operands CMPS looks at first: machines of one model differ.
+    // The SDM does not say which of its two operands CMPS looks at first: the same cases came out both ways on two hosts.
     let of_operand = |outcome: &Outcome| matches!(outcome.vector, 12..=14);
     let of_two =
         matches!(i.mnemonic(), Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq)
