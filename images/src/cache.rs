@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 
@@ -15,6 +16,8 @@ pub struct Cache {
 
 /// Name of the file in a tree that lists its files: `BLAKE3 PATH` a line.
 const LIST: &str = ".list";
+/// How long a lock is waited for without a word.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Cache {
     /// The user's: `$XDG_CACHE_HOME/pmemsim` or `~/.cache/pmemsim`.
@@ -54,12 +57,34 @@ impl Cache {
     /// # Errors
     /// [`Error::CacheDirectory`], [`Error::DiskFull`], [`Error::Io`].
     pub fn lock(&self, name: &str) -> Result<File> {
+        let (file, path) = self.open_lock(name)?;
+        let until = Instant::now() + PATIENCE;
+        while Instant::now() < until {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(fs::TryLockError::WouldBlock) => std::thread::sleep(PATIENCE / 200),
+                Err(fs::TryLockError::Error(error)) => return Err(Error::io("lock", &path)(error)),
+            }
+        }
+        self.say(&format!("waiting for another pmemsim, which works on {name}"));
+        file.lock().map_err(Error::io("lock", &path))?;
+        Ok(file)
+    }
+
+    /// The file of a lock that is not held yet, and its path.
+    fn open_lock(&self, name: &str) -> Result<(File, PathBuf)> {
         let dir = self.root.join("locks");
         let path = dir.join(name);
         // Whatever is written here is written under a lock: a cache that is read-only shows first at this.
         let open = || File::options().create(true).append(true).open(&path).map_err(Error::io("open", &path));
         let file = create_dir(&dir).and_then(|()| open()).map_err(Error::cache(&self.root))?;
-        file.lock().map_err(Error::io("lock", &path))?;
+        Ok((file, path))
+    }
+
+    /// Keeps the trees of a kind from being removed until the returned file is dropped.
+    fn keep(&self, kind: &str) -> Result<File> {
+        let (file, path) = self.open_lock(kind)?;
+        file.lock_shared().map_err(Error::io("lock", &path))?;
         Ok(file)
     }
 
@@ -84,7 +109,9 @@ impl Cache {
 
     /// The tree `kind`/`key`. When it is missing or damaged, `make` fills an empty directory with it.
     pub(crate) fn tree(&self, kind: &str, key: &str, make: impl FnOnce(&Path) -> Result<()>) -> Result<Tree> {
-        let _lock = self.lock(kind)?;
+        let _kept = self.keep(kind)?;
+        // One is made while others of its kind are used: a kernel takes minutes.
+        let _lock = self.lock(&format!("{kind}-{key}"))?;
         let place = self.root.join(kind).join(key);
         if place.exists() {
             match Tree::open(&place) {
@@ -271,6 +298,20 @@ mod tests {
         let again = cache.tree("things", "key", |_| panic!("it is there already")).unwrap();
         assert_eq!(again.read(Path::new("one")).unwrap(), b"first");
         assert_eq!(again.files().collect::<Vec<_>>(), [Path::new("one")]);
+    }
+
+    #[test]
+    fn a_tree_is_there_while_another_is_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::at(dir.path()).unwrap();
+        cache.tree("things", "key", make_one("first")).unwrap();
+        let make = |dir: &Path| {
+            // Were there one lock for all things, this would wait for itself.
+            cache.tree("things", "key", |_| panic!("it is there already"))?;
+            make_one("second")(dir)
+        };
+        let other = cache.tree("things", "other", make).unwrap();
+        assert_eq!(other.read(Path::new("one")).unwrap(), b"second");
     }
 
     #[test]
