@@ -266,13 +266,6 @@ impl Situation {
     }
 }
 
-/// What is known to be found on the kernels that there are: the file system, the situation, the class, and where it is
-/// written up.
-pub(super) const KNOWN: [(FileSystem, &str, &str, &str); 2] = [
-    (FileSystem::Xfs, "then-sync", "lost", "findings/xfs-sync-misses-map-sync.md"),
-    (FileSystem::Xfs, "then-syncfs", "lost", "findings/xfs-sync-misses-map-sync.md"),
-];
-
 /// What is left out, and why.
 pub(super) const LEFT_OUT: [(&str, &str); 5] = [
     (

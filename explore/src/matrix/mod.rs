@@ -6,14 +6,13 @@
 //! another way is inconclusive.
 
 mod axes;
+mod known;
 mod table;
 mod text;
 
 pub use self::table::table;
 
-use self::axes::{
-    COMBINATIONS, FileSystem, KNOWN, LEFT_OUT, NEED_NO_JOURNAL, Other, Page, Platform, SITUATIONS,
-};
+use self::axes::{COMBINATIONS, FileSystem, LEFT_OUT, NEED_NO_JOURNAL, Other, Page, Platform, SITUATIONS};
 use self::axes::{Situation, WITHOUT_JOURNAL};
 use crate::scenario::{Scenario, ScenarioError};
 
@@ -37,14 +36,6 @@ impl Cell {
     pub fn machine(&self) -> u32 {
         let two_processors = u32::from(self.situation.other != Other::Nobody);
         (self.platform as u32 * 2 + two_processors) * 4 + self.filesystem as u32
-    }
-
-    /// The class that is known to be found, and where it is written up.
-    fn known(&self) -> Option<(&'static str, &'static str)> {
-        let here = |(filesystem, situation, ..): &&(FileSystem, &str, &str, &str)| {
-            *filesystem == self.filesystem && *situation == self.situation.name
-        };
-        KNOWN.iter().find(here).map(|(_, _, class, page)| (*class, *page))
     }
 
     /// The cell as a scenario, on this kernel.

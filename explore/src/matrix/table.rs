@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use super::axes::{KNOWN, Platform};
+use super::axes::Platform;
+use super::known::KNOWN;
 use super::{cells, left_out};
 use crate::report::{Finding, Report, Verdict};
 
@@ -25,8 +26,9 @@ pub fn table(reports: &[Report]) -> String {
         write_kernel(&mut text, &kernel, &outcomes);
     }
     text.push_str("\n## Known\n\n");
-    for (filesystem, situation, class, page) in KNOWN {
-        let _ = writeln!(text, "- {} {situation}: {class}, see [{page}]({page}).", filesystem.name());
+    for known in &KNOWN {
+        let (cells, classes, page) = (known.cells(), known.classes.join(", "), known.page);
+        let _ = writeln!(text, "- {cells}: {classes}, see [{page}]({page}).");
     }
     text.push_str("\n## Left out\n\n");
     for (what, why) in left_out() {

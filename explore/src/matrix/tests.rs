@@ -43,3 +43,31 @@ fn the_table_says_what_is_left_out_and_why() {
     let table = table(&[]);
     assert!(left_out().iter().all(|(what, why)| table.contains(what) && table.contains(why)), "{table}");
 }
+
+#[test]
+fn what_is_known_of_a_series_is_not_expected_of_others_and_of_kernels_of_the_users() {
+    let expect = |name: &str, kernel: &str| {
+        let all = cells();
+        let cell = all.iter().find(|cell| cell.name() == name).unwrap();
+        cell.scenario(kernel).unwrap().expect.iter().map(|class| class.name()).collect::<Vec<_>>()
+    };
+    for kernel in ["debian-6.1", "debian-6.1@6.1.0-57-cloud-amd64", "mutants-6.1"] {
+        assert_eq!(expect("ext4 pte hole virtio-pmem", kernel), ["corrupt"], "{kernel}");
+        assert_eq!(expect("xfs pmd re-extended virtio-pmem", kernel), ["lost"], "{kernel}");
+        assert_eq!(expect("ext4-no-journal pmd two-threads virtio-pmem", kernel), ["lost", "corrupt"]);
+        assert_eq!(expect("ext4-no-journal pmd two-threads adr-lost", kernel), ["lost"], "{kernel}");
+    }
+    for kernel in ["debian-6.12", "/build/linux-6.1/vmlinux", "../linux-6.1"] {
+        assert!(expect("ext4 pte hole virtio-pmem", kernel).is_empty(), "{kernel}");
+    }
+    assert!(expect("xfs pte committed virtio-pmem", "debian-6.1").is_empty());
+    assert_eq!(expect("xfs pte then-sync adr", "debian-6.12"), ["lost"]);
+}
+
+#[test]
+fn what_is_known_stands_on_a_page_of_the_documentation() {
+    let docs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    for known in &super::known::KNOWN {
+        assert!(docs.join(known.page).is_file(), "{}", known.page);
+    }
+}

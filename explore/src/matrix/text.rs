@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::Cell;
 use super::axes::{Other, Page, Platform};
+use super::known::Known;
 
 /// How the crash states of a cell are found.
 const CRASH: &str = "explore = \"lazy\"\nbranches = 48\nbudget = 120\nstates = 6";
@@ -16,7 +17,8 @@ const HUGE_DELAYS: [u32; 1] = [60];
 pub(super) fn of(cell: &Cell, kernel: &str) -> String {
     let (kind, mkfs) = cell.filesystem.made();
     let cpus = if cell.situation.other == Other::Nobody { 1 } else { 2 };
-    let expect = cell.known().map_or(String::new(), |(class, _)| format!("expect = \"{class}\"\n"));
+    let expect =
+        Known::of(cell, kernel).map_or(String::new(), |known| format!("expect = {:?}\n", known.classes));
     let mut text = format!(
         "name = \"{}\"\ndescription = \"A cell of the matrix of synchronous faults.\"\n{expect}\n[machine]\nkernel = \"{kernel}\"\ncpus = {cpus}\n\n{}\n\n[filesystem]\ntype = \"{kind}\"\nmkfs = [{mkfs}]\nmount = \"dax=always\"\n\n[crash]\npoints = [{}]\nfrom_marker = 1\n{CRASH}\n",
         cell.name(),
