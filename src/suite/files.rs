@@ -3,6 +3,7 @@
 /// `scenarios/proving-ground`: names of the files, and their texts.
 pub const PROVING_GROUND: &[(&str, &str)] = &[
     ("append.toml", include_str!("../../scenarios/proving-ground/append.toml")),
+    ("checkpoint.toml", include_str!("../../scenarios/proving-ground/checkpoint.toml")),
     ("directory.toml", include_str!("../../scenarios/proving-ground/directory.toml")),
     ("fences.toml", include_str!("../../scenarios/proving-ground/fences.toml")),
     ("flush-hints.toml", include_str!("../../scenarios/proving-ground/flush-hints.toml")),
