@@ -288,12 +288,12 @@ fn report<L: Laboratory>(run: &Run<L>, symptom: &Symptom) -> SymptomReport {
     let promise =
         promise.or_else(|| acknowledged(run, point).filter(|_| found.fault.subject == checking::SUBJECT));
     let class = point.class_of(&found.fault, &found.choice);
-    let text = &found.fault.text;
+    let text = printable(&found.fault.text);
     let text = match class {
         Class::ReliesOnLock => {
             format!("{} if only SFENCE and MFENCE made durable: {text}", found.fault.class)
         }
-        _ => text.clone(),
+        _ => text,
     };
     SymptomReport {
         id: format!("{}-{state}", point.events),
@@ -323,7 +323,7 @@ fn while_recording<L: Laboratory>(run: &Run<L>, fault: &Fault) -> Finding {
     Finding {
         id: RECORDING.to_owned(),
         class: fault.class,
-        text: fault.text.clone(),
+        text: printable(&fault.text),
         promise: None,
         states: 0,
         points: 0,

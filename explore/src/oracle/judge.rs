@@ -101,7 +101,8 @@ pub(crate) fn judge(expectation: &Expectation, tree: &Tree) -> Vec<Fault> {
                 promise: None,
                 subject: path.clone(),
                 range: None,
-                text: format!("{path} is there, but no step made it"),
+                // Damaged directories, and guests that mean it, have names of any bytes, or of none.
+                text: format!("{path:?} is there, but no step made it"),
             });
         }
     }

@@ -99,6 +99,10 @@ fn before_any_promise_a_file_may_be_missing_empty_or_partly_written() {
     assert_eq!(classes(&judge(&end, &tree(&[("a", file(vec![7; 64]))]))), [Class::Stale]);
     assert_eq!(classes(&judge(&end, &tree(&[("a", file(vec![0; 65]))]))), [Class::Stale]);
     assert_eq!(classes(&judge(&end, &tree(&[("b", file(vec![]))]))), [Class::Stale]);
+    let named = judge(&end, &tree(&[("a\u{1b}[2J", file(vec![]))]));
+    let told: Vec<&str> =
+        named.iter().filter(|fault| fault.class == Class::Stale).map(|fault| &*fault.text).collect();
+    assert_eq!(told, [r#""a\u{1b}[2J" is there, but no step made it"#]);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Kernels that are wrong on purpose: which of their bugs a scenario must find.
 
+use std::collections::BTreeMap;
+
 use serde::Deserialize;
 
 use super::schema::OneOrMany;
@@ -15,6 +17,9 @@ const USUAL: [Class; 1] = [Class::Lost];
 pub(super) struct RawMutant {
     pub name: toml::Spanned<String>,
     pub expect: Option<OneOrMany>,
+    /// What is found instead on some kernel, by its name.
+    #[serde(default)]
+    pub on: BTreeMap<String, OneOrMany>,
 }
 
 /// `[[mutant]]`: a bug that the kernels `mutants-6.1` and `mutants-6.12` have when the parameter `pmemsim.mutant` names it.
@@ -24,12 +29,14 @@ pub struct Mutant {
     pub name: String,
     /// The classes that must be found, and no others.
     pub expect: Vec<Class>,
+    /// The same for kernels on which it is something else, by their names.
+    pub on: BTreeMap<String, Vec<Class>>,
 }
 
 /// Names are of small letters and hyphens, and no two alike.
 pub(super) fn compile(source: &Source, raw: Vec<RawMutant>) -> Result<Vec<Mutant>, ScenarioError> {
     let mut mutants: Vec<Mutant> = Vec::new();
-    for RawMutant { name, expect } in raw {
+    for RawMutant { name, expect, on } in raw {
         let place = name.span().start;
         let name = name.into_inner();
         let is_tame = |byte: u8| byte.is_ascii_lowercase() || byte == b'-';
@@ -42,7 +49,9 @@ pub(super) fn compile(source: &Source, raw: Vec<RawMutant>) -> Result<Vec<Mutant
         if mutants.iter().any(|mutant| mutant.name == name) {
             return Err(source.error(place, "mutant", format!("{name:?} stands there twice")));
         }
-        mutants.push(Mutant { name, expect: expect.map_or(USUAL.to_vec(), |classes| classes.0) });
+        let expect = expect.map_or(USUAL.to_vec(), |classes| classes.0);
+        let on = on.into_iter().map(|(kernel, classes)| (kernel, classes.0)).collect();
+        mutants.push(Mutant { name, expect, on });
     }
     Ok(mutants)
 }
@@ -59,7 +68,7 @@ impl Scenario {
             let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             return Err(format!("{} has no mutant {name:?}; it has {known}", self.name));
         };
-        self.expect = mutant.expect.clone();
+        self.expect = mutant.on.get(&self.machine.kernel).unwrap_or(&mutant.expect).clone();
         self.machine.append =
             format!("{} pmemsim.mutant={name}", self.machine.append).trim_start().to_owned();
         self.mutant = Some(name.to_owned());
@@ -109,6 +118,15 @@ sync = true
         let scenario = parse("[[mutant]]\nname = \"copy-head\"").unwrap();
         assert_eq!(scenario.mutants[0].expect, [Class::Lost]);
         assert!(scenario.with_mutant("copy-tail").unwrap_err().contains("it has copy-head"));
+    }
+
+    #[test]
+    fn what_must_be_found_can_be_another_class_on_another_kernel() {
+        let text = "[[mutant]]\nname = \"no-zeroing\"\non = { \"mutants-6.12\" = \"stale\" }";
+        let mut scenario = parse(text).unwrap();
+        assert_eq!(scenario.clone().with_mutant("no-zeroing").unwrap().expect, [Class::Lost]);
+        scenario.override_kernel("mutants-6.12", None);
+        assert_eq!(scenario.with_mutant("no-zeroing").unwrap().expect, [Class::Stale]);
     }
 
     #[test]
