@@ -29,6 +29,7 @@ mod sabotage;
 mod sampled;
 mod sequences;
 mod shell;
+mod suite;
 mod support;
 mod virtio;
 mod xfs;
