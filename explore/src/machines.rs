@@ -477,8 +477,8 @@ impl Target for Machine {
     fn origins(&self, address: u64, len: usize) -> Vec<(usize, u64)> {
         Machine::origins(self, address, len)
     }
-    fn pmem_origins(&self, address: u64, len: usize) -> Vec<(usize, u64)> {
-        Machine::pmem_origins(self, address, len)
+    fn undecided_runs(&self, address: u64, len: usize) -> Vec<(usize, usize, u64)> {
+        Machine::undecided_runs(self, address, len)
     }
     fn changed(&self) -> Vec<u64> {
         self.changed_pmem()

@@ -95,8 +95,9 @@ pub trait Target {
     fn origins(&self, _address: u64, _len: usize) -> Vec<(usize, u64)> {
         Vec::new()
     }
-    /// The same of a guest-physical range of persistent memory.
-    fn pmem_origins(&self, _address: u64, _len: usize) -> Vec<(usize, u64)> {
+    /// The same of a guest-physical range of persistent memory, in runs whose origins follow each other: offset, length, and
+    /// origin of the first byte.
+    fn undecided_runs(&self, _address: u64, _len: usize) -> Vec<(usize, usize, u64)> {
         Vec::new()
     }
     /// Guest-physical addresses of the pages of persistent memory that were written since the last [`Target::push`],

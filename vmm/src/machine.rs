@@ -265,7 +265,7 @@ impl Machine {
     /// the run ([`Stop::Undecided`]). Snapshot levels go back to what was undecided when they were opened.
     ///
     /// The host's own ways to memory ([`Machine::read_pmem`], [`Machine::read_guest`]) read placeholders: ask
-    /// [`Machine::pmem_origins`] and [`Machine::origins`]. What the host writes is decided.
+    /// [`Machine::undecided_runs`] and [`Machine::origins`]. What the host writes is decided.
     ///
     /// Only the software engine can do that.
     pub fn set_undecided(&mut self, lines: &[(u64, u64)]) -> Result<(), Error> {
@@ -288,9 +288,10 @@ impl Machine {
         self.software.notice_changes(&mut self.board);
     }
 
-    /// The undecided ones among `len` bytes at a guest-physical address: offset in the range and origin, ascending.
-    pub fn pmem_origins(&self, addr: u64, len: usize) -> Vec<(usize, u64)> {
-        self.board.memory.undecided.origins(addr, len).collect()
+    /// The undecided ones among `len` bytes at a guest-physical address, in runs whose origins follow each other: offset in
+    /// the range, length, and origin of the first byte, ascending.
+    pub fn undecided_runs(&self, addr: u64, len: usize) -> Vec<(usize, usize, u64)> {
+        self.board.memory.undecided.runs(addr, len).collect()
     }
 
     /// The undecided ones among `len` bytes at a guest-virtual address: offset in the range and origin, ascending. Pages

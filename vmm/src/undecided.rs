@@ -86,7 +86,7 @@ impl Undecided {
     }
 
     /// The undecided bytes among `len` at `addr`, cut at page borders: offset in the range, length, and origin of the first.
-    fn runs(&self, addr: u64, len: usize) -> impl Iterator<Item = (usize, usize, u64)> {
+    pub(crate) fn runs(&self, addr: u64, len: usize) -> impl Iterator<Item = (usize, usize, u64)> {
         let pieces = split(addr, if self.is_empty() { 0 } else { len });
         pieces.flat_map(move |piece| {
             let at = addr.wrapping_add(piece.start as u64);

@@ -2,6 +2,7 @@
 //! placeholders where there may be something else, and the file system's checker on the host behind it.
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 
 use persist::CrashPoint;
 use rustc_hash::FxHashMap;
@@ -46,6 +47,25 @@ struct Progress {
     changed: BTreeSet<u64>,
 }
 
+/// Undecided bytes of the first region, behind one another as their origins are.
+struct Open {
+    /// Offset in the region.
+    at: u64,
+    len: u64,
+    /// Of the first byte.
+    origin: u64,
+}
+
+impl Open {
+    /// The lines in which the origins of those lie that are in `range`.
+    fn lines_in(&self, range: &Range<u64>) -> impl Iterator<Item = u64> + use<> {
+        let (start, end) = (self.at.max(range.start), (self.at + self.len).min(range.end));
+        let origins =
+            if start < end { self.origin + (start - self.at)..self.origin + (end - self.at) } else { 0..0 };
+        (origins.start / 64..origins.end.div_ceil(64)).map(|line| line * 64)
+    }
+}
+
 impl<'w, 'a, L: Laboratory> Recovery<'w, 'a, L> {
     /// Puts the content that is durable at the crash point on the media, and leaves open what is not.
     pub fn begin(
@@ -86,14 +106,10 @@ impl<'w, 'a, L: Laboratory> Recovery<'w, 'a, L> {
         let mut changed = self.now.changed.clone();
         changed.extend(self.worker.target.changed());
         let pages = self.worker.pages(changed.iter().copied());
-        let origins: Vec<(u64, u64)> =
-            pages.iter().flat_map(|(offset, _)| self.undecided_in(*offset)).collect();
-        let checked = self.checked(&pages, &origins)?;
-        let mut lines: Vec<u64> = origins
-            .iter()
-            .filter(|(offset, _)| checked.read.iter().any(|range| range.contains(offset)))
-            .map(|(_, origin)| origin & !63)
-            .collect();
+        let open: Vec<Open> = pages.iter().flat_map(|(offset, _)| self.undecided_in(*offset)).collect();
+        let checked = self.checked(&pages, open.is_empty())?;
+        let mut lines: Vec<u64> =
+            open.iter().flat_map(|open| checked.read.iter().flat_map(|range| open.lines_in(range))).collect();
         if lines.is_empty() {
             let outcome = Outcome::checked(tree, checked.health);
             return Ok(self.end(outcome.broken_by(self.now.heard.broken.clone())));
@@ -103,25 +119,25 @@ impl<'w, 'a, L: Laboratory> Recovery<'w, 'a, L> {
         Ok(Reached::Undecided(lines))
     }
 
-    /// Undecided bytes of a page of the first region: offset in the region, and origin.
-    fn undecided_in(&self, offset: u64) -> Vec<(u64, u64)> {
+    /// What is undecided in a page of the first region.
+    fn undecided_in(&self, page: u64) -> impl Iterator<Item = Open> + use<L> {
         let base = self.worker.target.regions().first().map_or(0, |region| region.base);
-        let origins = self.worker.target.pmem_origins(base + offset, PAGE);
-        origins.into_iter().map(|(at, origin)| (offset + at as u64, origin)).collect()
+        let runs = self.worker.target.undecided_runs(base + page, PAGE);
+        runs.into_iter().map(move |(at, len, origin)| Open { at: page + at as u64, len: len as u64, origin })
     }
 
-    fn checked(&mut self, pages: &[(u64, Vec<u8>)], origins: &[(u64, u64)]) -> Result<Checked, HostError> {
+    fn checked(&mut self, pages: &[(u64, Vec<u8>)], decided: bool) -> Result<Checked, HostError> {
         let mut hash = blake3::Hasher::new();
         for (offset, page) in pages {
             hash.update(&offset.to_le_bytes()).update(page);
         }
-        hash.update(&[u8::from(origins.is_empty())]);
+        hash.update(&[u8::from(decided)]);
         let key = *hash.finalize().as_bytes();
         if let Some(known) = self.checks.get(&key) {
             return Ok(known.clone());
         }
         let laboratory = self.worker.laboratory;
-        let checked = if origins.is_empty() {
+        let checked = if decided {
             Checked { health: laboratory.check(pages)?, read: Vec::new() }
         } else {
             laboratory.check_and_tell(pages)?
@@ -169,5 +185,23 @@ impl<L: Laboratory> Subject for Recovery<'_, '_, L> {
     fn pop(&mut self) {
         self.worker.target.pop();
         self.now = self.levels.pop().expect("a level is open");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lines_of_what_was_read_are_those_of_its_origins_and_no_others() {
+        let open = Open { at: 0x1010, len: 0x60, origin: 0x8_0030 };
+        let lines = |range: Range<u64>| open.lines_in(&range).collect::<Vec<_>>();
+        assert_eq!(lines(0..0x1010), []);
+        assert_eq!(lines(0..0x1011), [0x8_0000]);
+        assert_eq!(lines(0x1000..0x1020), [0x8_0000]);
+        assert_eq!(lines(0x1020..0x1021), [0x8_0040]);
+        assert_eq!(lines(0..0x2000), [0x8_0000, 0x8_0040, 0x8_0080]);
+        assert_eq!(lines(0x106f..0x1070), [0x8_0080]);
+        assert_eq!(lines(0x1070..0x2000), []);
     }
 }

@@ -387,8 +387,8 @@ impl Target for Toy {
             .map(|(offset, origin)| (offset - at, origin))
             .collect()
     }
-    fn pmem_origins(&self, address: u64, len: usize) -> Vec<(usize, u64)> {
-        self.state.bus.origins(address - BASE, len)
+    fn undecided_runs(&self, address: u64, len: usize) -> Vec<(usize, usize, u64)> {
+        self.state.bus.origins(address - BASE, len).into_iter().map(|(at, origin)| (at, 1, origin)).collect()
     }
     fn changed(&self) -> Vec<u64> {
         Vec::new()

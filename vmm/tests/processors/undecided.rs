@@ -341,8 +341,8 @@ impl Search<'_> {
         match self.chosen.iter().position(Option::is_none) {
             Some(open) => self.branch(machine, open, |search, machine| search.finish(machine)),
             None => {
-                assert_eq!(machine.pmem_origins(PMEM, 2 << 20), []);
-                assert_eq!(machine.pmem_origins(RAM, 1 << 16), []);
+                assert_eq!(machine.undecided_runs(PMEM, 2 << 20), []);
+                assert_eq!(machine.undecided_runs(RAM, 1 << 16), []);
                 self.ends.insert(self.chosen.iter().flatten().copied().collect(), end(machine));
             }
         }
@@ -350,14 +350,15 @@ impl Search<'_> {
 
     fn branch(&mut self, machine: &mut Machine, line: usize, mut rest: impl FnMut(&mut Self, &mut Machine)) {
         machine.push();
-        let before = machine.pmem_origins(0, 64 << 20).len() + machine.pmem_origins(PMEM, 2 << 20).len();
+        let undecided =
+            |machine: &Machine| [machine.undecided_runs(0, 64 << 20), machine.undecided_runs(PMEM, 2 << 20)];
+        let before = undecided(machine);
         for (which, content) in self.lines[line].contents.iter().enumerate() {
             self.chosen[line] = Some(which);
             machine.decide(self.lines[line].address, u64::MAX, content);
             rest(self, machine);
             machine.rewind();
-            let now = machine.pmem_origins(0, 64 << 20).len() + machine.pmem_origins(PMEM, 2 << 20).len();
-            assert_eq!(now, before, "going back brings back what was undecided");
+            assert_eq!(undecided(machine), before, "going back brings back what was undecided");
         }
         machine.pop();
         self.chosen[line] = None;
