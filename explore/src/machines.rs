@@ -327,6 +327,10 @@ impl Laboratory for Machines {
         }
     }
 
+    fn scratch(&self) -> PathBuf {
+        self.cache.root().join("tmp")
+    }
+
     fn images(&self) -> &[Arc<Vec<u8>>] {
         &self.images
     }

@@ -288,9 +288,10 @@ fn below<'a, L: Laboratory>(
     let recovery = record(&mut worker, &model.holding, &told, None, &mut |_, _| None)?;
     let Recovery { recovered, mut events, phases } = recovery;
     let watched = plant::watched_in_recovery(scenario, run.laboratory);
-    let dropped = plant::drop_replayed(scenario, &watched, &mut events);
+    let dropped = plant::drop_replayed(scenario, &watched, &mut events)?;
     let expectations: Vec<_> = root.ways.iter().map(|way| way.expectation.clone()).collect();
     let points = points_of(&events, &model, &expectations);
+    events.check()?;
     let Timeline { promises, acknowledged, .. } = run.recording.timeline.clone();
     let timeline = Timeline { promises, acknowledged, ..Timeline::default() };
     let recording = Recording {
