@@ -1,5 +1,7 @@
 //! Recording: the scenario is run once, and every event that reaches persistent memory is kept.
 
+use std::sync::OnceLock;
+
 use guest_protocol::{Command, Reply};
 use persist::{EventKind, LINE, Platform};
 
@@ -28,6 +30,8 @@ pub(crate) struct Recording {
     pub instructions: u64,
     /// What else is to be told of it.
     pub account: Vec<(String, String)>,
+    /// What [`Run::trace`](crate::run::Run::trace) has found.
+    pub trace: OnceLock<String>,
     /// Of a recovery, what the guest was told to do, and how many events had happened when it was done.
     pub phases: Vec<(&'static str, u64)>,
 }
@@ -106,6 +110,7 @@ pub(crate) fn drive_on<L: Laboratory, T: Target>(
         console: String::new(),
         instructions: target.retired(),
         account: Vec::new(),
+        trace: OnceLock::new(),
         phases: Vec::new(),
     };
     recording.timeline.commands = vec![(u64::MAX, u64::MAX); scenario.commands.len()];

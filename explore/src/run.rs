@@ -256,6 +256,10 @@ impl<'a, L: Laboratory> Run<'a, L> {
 
     /// BLAKE3 of all recorded events and acknowledgements, in hexadecimal.
     pub fn trace(&self) -> String {
+        self.recording.trace.get_or_init(|| self.hash_trace()).clone()
+    }
+
+    fn hash_trace(&self) -> String {
         let mut hash = blake3::Hasher::new();
         for event in &self.recording.events {
             hash.update(&postcard::to_stdvec(&event).expect("an event has only numbers and bytes"));

@@ -118,6 +118,9 @@ fn promises<L: Laboratory>(run: &Run<L>) -> Vec<PromiseReport> {
 
 fn functions<L: Laboratory>(run: &Run<L>) -> Vec<FunctionReport> {
     let mut calls: BTreeMap<u32, u64> = BTreeMap::new();
+    if run.recording.watched.is_empty() {
+        return Vec::new();
+    }
     for event in &run.recording.events {
         if let EventKind::Symbol { index } = event.kind {
             *calls.entry(index).or_default() += 1;

@@ -13,7 +13,7 @@ mod roots;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use persist::{Choice, StateId};
 
@@ -304,6 +304,7 @@ fn below<'a, L: Laboratory>(
         console: recovered.console,
         instructions: 0,
         account: Vec::new(),
+        trace: OnceLock::new(),
         phases,
     };
     let earlier = root.ways;
