@@ -2,6 +2,7 @@
 
 use guest_protocol::{Command, Found, MAX_ACKNOWLEDGEMENT, MAX_MESSAGE, Observation, Reply, call};
 
+use crate::events::Events;
 use crate::oracle::acknowledged::Acknowledgement;
 use crate::oracle::judge::{Entry, Open};
 use crate::recover::Broken;
@@ -57,13 +58,10 @@ impl Limits {
     }
 }
 
-/// Instructions between two looks at the console.
-const SLICE: u64 = 10_000_000;
+/// Instructions between two looks at the console, and at the events: what happens in between is in memory as it is.
+const SLICE: u64 = 1_000_000;
 /// Instructions that a line for the log counts as, so that a guest that does nothing else comes to an end.
 const LOG_COST: u64 = 100_000;
-/// Events that a recording may have: each takes about a hundred bytes of the host's memory.
-const MAX_EVENTS: u64 = 50_000_000;
-
 /// Bytes that the observations of one conversation may take on the host, contents included.
 const MOST_OBSERVED: u64 = 4 << 30;
 /// What an observation counts beside its message and content: a quarter of a million are enough for any tree.
@@ -116,17 +114,50 @@ pub(crate) struct Conversation<'a, T> {
     pub target: &'a mut T,
     pub limits: Limits,
     pub heard: Heard,
+    pub events: Taken,
     wanted: Wanted<'a>,
+}
+
+/// What becomes of the events of a conversation.
+pub(crate) enum Taken {
+    /// They stay with the machine.
+    No,
+    /// They are forgotten.
+    Forgotten,
+    /// They are kept.
+    Kept(Events),
+}
+
+impl Taken {
+    /// Takes what the machine has recorded since the last time.
+    pub fn from<T: Target>(&mut self, target: &mut T) -> Result<(), Trouble> {
+        match self {
+            Taken::No => Ok(()),
+            Taken::Forgotten => {
+                target.take_events();
+                Ok(())
+            }
+            Taken::Kept(events) => events.extend(target.take_events()).map_err(|why| Trouble::Harness(why.0)),
+        }
+    }
+
+    /// What was kept.
+    pub fn kept(self) -> Option<Events> {
+        match self {
+            Taken::No | Taken::Forgotten => None,
+            Taken::Kept(events) => Some(events),
+        }
+    }
 }
 
 impl<'a, T: Target> Conversation<'a, T> {
     pub fn new(target: &'a mut T, limits: Limits) -> Self {
-        Conversation { target, limits, heard: Heard::default(), wanted: None }
+        Conversation { target, limits, heard: Heard::default(), events: Taken::No, wanted: None }
     }
 
     /// Goes on with one that ended in [`Trouble::Undecided`].
     pub fn go_on(target: &'a mut T, limits: Limits, heard: Heard) -> Self {
-        Conversation { target, limits, heard, wanted: None }
+        Conversation { target, limits, heard, events: Taken::No, wanted: None }
     }
 
     /// Wants to know from now on where this byte of this file lies, and forgets what was observed.
@@ -270,6 +301,7 @@ impl<'a, T: Target> Conversation<'a, T> {
     fn run_slice(&mut self, left: u64, slice: &mut u64) -> Result<Stop, Trouble> {
         let before = self.target.retired();
         let stop = self.target.run(*slice);
+        self.events.from(self.target)?;
         if matches!(stop, Stop::Undecided { .. }) {
             *slice = slice.saturating_sub(self.target.retired() - before);
             self.heard.left = Some((left, *slice));
@@ -278,9 +310,6 @@ impl<'a, T: Target> Conversation<'a, T> {
         self.heard.console.extend(said);
         if let Some(what) = self.crash() {
             return Err(Trouble::Crash(what));
-        }
-        if self.target.event_count() > MAX_EVENTS {
-            return Err(Trouble::Harness(format!("the recording has more than {MAX_EVENTS} events")));
         }
         Ok(stop)
     }

@@ -142,7 +142,7 @@ fn lacked_of_device(part: &Part) -> String {
 
 /// A drain that is no fence, in words.
 fn drained_by<L: Laboratory>(run: &Run<L>, seq: u64) -> String {
-    let kind = by_seq(&run.recording.events, seq, seq + 1).first().map(|event| &event.kind);
+    let kind = run.recording.events.between(seq, seq + 1).next().map(|event| event.kind);
     let what = match kind {
         Some(EventKind::Drain(DrainKind::Locked)) => "a locked instruction",
         Some(EventKind::Drain(DrainKind::WriteBackAll)) => "WBINVD",
@@ -173,8 +173,8 @@ fn file_of<L: Laboratory>(run: &Run<L>, seq: u64) -> Option<String> {
     let (file, change) = run.scenario.history.files.iter().enumerate().find_map(|(file, history)| {
         Some((file, history.contents.iter().find(|change| change.command == command)?))
     })?;
-    let events = by_seq(&run.recording.events, begin, seq + 1);
-    let mut stored = events.iter().filter_map(|event| match &event.kind {
+    let mut events = run.recording.events.between(begin, seq + 1);
+    let mut stored = events.by_ref().filter_map(|event| match &event.kind {
         EventKind::Store { bytes, .. } if event.origin.cpl == 3 => Some((event.seq, bytes.len() as u64)),
         _ => None,
     });
@@ -191,12 +191,6 @@ fn file_of<L: Laboratory>(run: &Run<L>, seq: u64) -> Option<String> {
     Some(format!("{name} at {:#x}", change.at + mine))
 }
 
-/// The events from number `from` to before number `to`.
-fn by_seq(events: &[Event], from: u64, to: u64) -> &[Event] {
-    let index = |seq: u64| events.partition_point(|event| event.seq < seq);
-    &events[index(from)..index(to)]
-}
-
 /// Nothing in flight has to be lost: tells the promised stores themselves, and the kernel's last into their pages.
 fn promised_stores<L: Laboratory>(run: &Run<L>, found: &Failing) -> Vec<StoreReport> {
     let Some(promise) = found.fault.promise.map(|id| &run.scenario.history.promises[id as usize]) else {
@@ -209,18 +203,23 @@ fn promised_stores<L: Laboratory>(run: &Run<L>, found: &Failing) -> Vec<StoreRep
         else {
             continue;
         };
-        let events = by_seq(&run.recording.events, begin, end);
-        let user = events
-            .iter()
+        let user = run
+            .recording
+            .events
+            .between(begin, end)
             .find(|event| event.origin.cpl == 3 && matches!(event.kind, EventKind::Store { .. }));
-        let Some((user, page)) = user.and_then(|event| Some((event, page(event)?))) else { continue };
+        let Some((user, page)) = user.and_then(|event| {
+            let page = page(&event)?;
+            Some((event, page))
+        }) else {
+            continue;
+        };
         let what = "durable in its block, but not to be found from the file: the block's metadata never reached the journal";
-        stores.push(of_event(run, user, what));
-        let kernel = by_seq(&run.recording.events, 0, user.seq);
-        let kernel =
-            kernel.iter().rev().find(|event| event.origin.cpl == 0 && self::page(event) == Some(page));
+        stores.push(of_event(run, &user, what));
+        let before = run.recording.events.between(0, user.seq);
+        let kernel = before.filter(|event| event.origin.cpl == 0 && self::page(event) == Some(page)).last();
         stores.extend(
-            kernel.map(|event| of_event(run, event, "the kernel's last store into that page before it")),
+            kernel.map(|event| of_event(run, &event, "the kernel's last store into that page before it")),
         );
         break;
     }

@@ -329,7 +329,7 @@ fn while_recording<L: Laboratory>(run: &Run<L>, fault: &Fault) -> Finding {
         points: 0,
         untried: 0,
         smallest: SmallestState {
-            events: run.recording.events.len() as u64,
+            events: run.recording.events.len(),
             state: persist::StateId::default(),
             in_flight: 0,
             lost_lines: 0,

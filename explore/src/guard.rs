@@ -1,8 +1,6 @@
 //! Whether faults went as the scenario says: of the size that a step names, and waiting for the journal or not. A run in
 //! which they did not shows something, but not what it is there for.
 
-use persist::Event;
-
 use crate::record::Recording;
 use crate::scenario::{FaultGuard, PageSize, Scenario};
 use crate::windows::{self, Taken};
@@ -12,8 +10,8 @@ pub(crate) fn check(scenario: &Scenario, recording: &Recording) -> Vec<String> {
     let of_step = |(number, guard): (usize, FaultGuard)| {
         let command = scenario.commands.iter().position(|planned| planned.step == number)?;
         let &(begin, end) = recording.timeline.commands.get(command).filter(|(_, end)| *end != u64::MAX)?;
-        let index = |seq: u64| recording.events.partition_point(|event: &Event| event.seq < seq);
-        let taken = windows::taken(&recording.watched, &recording.events[index(begin)..index(end)]);
+        let events = windows::marks(recording.events.between(begin, end));
+        let taken = windows::taken(&recording.watched, &events);
         let step = &scenario.steps[number];
         (!fits(guard, &taken)).then(|| {
             format!(

@@ -17,6 +17,7 @@ mod contents;
 mod conversation;
 pub mod debug;
 pub mod effort;
+mod events;
 mod evidence;
 mod findings;
 #[doc(hidden)]

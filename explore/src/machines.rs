@@ -26,8 +26,9 @@ use crate::user_unwind::UserRegisters;
 pub const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1 nokaslr quiet loglevel=5 reboot=acpi \
      initcall_blacklist=trace_eval_init,jent_mod_init,kfunc_init,bpf_prog_test_run_init,bpf_key_sig_kfuncs_init,\
 bpf_rstat_kfunc_init,bpf_tcp_ca_kfunc_init,cubictcp_register";
-/// Kernel copies into persistent memory whose stores belong together.
-pub const COPY_FUNCTIONS: [&str; 2] = ["__memcpy_flushcache", "__copy_user_nocache"];
+/// Kernel copies into persistent memory whose stores belong together. The last two are one: it has the last name in 6.12.117, and
+/// the other one in 6.1 (arch/x86/lib/copy_user_uncached_64.S).
+pub const COPY_FUNCTIONS: [&str; 3] = ["__memcpy_flushcache", "__copy_user_nocache", "copy_to_nontemporal"];
 
 /// Why there is no machine for a scenario.
 #[derive(Debug, thiserror::Error)]
@@ -325,6 +326,10 @@ impl Laboratory for Machines {
         for (region, faults) in &self.faults {
             machine.set_flush_faults(*region, faults);
         }
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.cache.root().join("tmp")
     }
 
     fn images(&self) -> &[Arc<Vec<u8>>] {

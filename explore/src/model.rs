@@ -39,14 +39,14 @@ impl Model {
     /// Events of their own accord: what makes something durable by a drain or a flush, and device flushes.
     ///
     /// Where the caches are saved, or everything is, every store is such an event, too: these come second.
-    pub fn growth(&self, events: &[Event]) -> Growth {
+    pub fn growth(&self, events: impl IntoIterator<Item = Event>) -> Growth {
         let mut readings = vec![self.without_strict().domain()];
         if self.settings.strict_fences {
             readings.push(self.domain());
         }
         let mut growth = Growth::default();
         for event in events {
-            let grows = readings.iter_mut().fold(false, |any, domain| domain.apply(event) | any);
+            let grows = readings.iter_mut().fold(false, |any, domain| domain.apply(&event) | any);
             match &event.kind {
                 EventKind::Store { addr, .. } if self.counts_stores(*addr) => growth.stores.push(event.seq),
                 EventKind::DeviceFlushSubmitted { .. } | EventKind::DeviceFlushCompleted { .. } => {

@@ -2,8 +2,9 @@
 
 use persist::{Event, EventKind};
 
+use crate::events::Events;
 use crate::scenario::{Dropped, Scenario};
-use crate::target::Laboratory;
+use crate::target::{HostError, Laboratory};
 
 /// Between these functions the journal of ext4 is replayed: from the first on, until the second is entered, which writes
 /// the journal's superblock (fs/jbd2/recovery.c, fs/jbd2/journal.c).
@@ -13,21 +14,29 @@ const REPLAY: [&str; 2] = ["jbd2_journal_recover", "jbd2_journal_update_sb_log_t
 pub(crate) const BTT_LOG: [&str; 3] = ["__btt_log_write", "btt_map_write", "btt_map_write.constprop.0"];
 
 /// Takes stores out of the recording of a scenario and returns them. Events keep their numbers.
-pub(crate) fn drop_stores(dropped: Dropped, watched: &[String], events: &mut Vec<Event>) -> Vec<Event> {
+pub(crate) fn drop_stores(
+    dropped: Dropped,
+    watched: &[String],
+    events: &mut Events,
+) -> Result<Vec<Event>, HostError> {
     match dropped {
         Dropped::Zeroing => {
             drop_between(&["blkdev_issue_zeroout"], &["ext4_set_iomap", "xfs_bmbt_to_iomap"], watched, events)
         }
         Dropped::BttLog => drop_between(&BTT_LOG[..1], &BTT_LOG[1..], watched, events),
-        Dropped::Replay => Vec::new(),
+        Dropped::Replay => Ok(Vec::new()),
     }
 }
 
 /// The same of the recording of a recovery.
-pub(crate) fn drop_replayed(scenario: &Scenario, watched: &[String], events: &mut Vec<Event>) -> Vec<Event> {
+pub(crate) fn drop_replayed(
+    scenario: &Scenario,
+    watched: &[String],
+    events: &mut Events,
+) -> Result<Vec<Event>, HostError> {
     match scenario.plant.map(|plant| plant.drop) {
         Some(Dropped::Replay) => drop_between(&REPLAY[..1], &REPLAY[1..], watched, events),
-        Some(Dropped::Zeroing | Dropped::BttLog) | None => Vec::new(),
+        Some(Dropped::Zeroing | Dropped::BttLog) | None => Ok(Vec::new()),
     }
 }
 
@@ -39,16 +48,19 @@ pub(crate) fn watched_in_recovery<L: Laboratory>(scenario: &Scenario, laboratory
 }
 
 /// Takes out what the kernel's copies store from a call of one of the first functions on to a call of one of the last.
-fn drop_between(first: &[&str], last: &[&str], watched: &[String], events: &mut Vec<Event>) -> Vec<Event> {
+fn drop_between(
+    first: &[&str],
+    last: &[&str],
+    watched: &[String],
+    events: &mut Events,
+) -> Result<Vec<Event>, HostError> {
     let mut between = false;
-    let (taken, kept) = std::mem::take(events).into_iter().partition(|event| {
+    events.take_out(|event| {
         if let EventKind::Symbol { index } = event.kind
             && let Some(name) = watched.get(index as usize)
         {
             between = !last.contains(&name.as_str()) && (between || first.contains(&name.as_str()));
         }
         between && matches!(event.kind, EventKind::Store { .. }) && event.origin.copy_call != 0
-    });
-    *events = kept;
-    taken
+    })
 }

@@ -4,10 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use persist::{Choice, CrashPoint, Domain, DrainKind, Event, EventKind, Media, StateId};
+use persist::{Choice, CrashPoint, Domain, DrainKind, EventKind, Media, StateId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
+use crate::events::Events;
 use crate::model::Model;
 use crate::oracle::acknowledged::Acknowledged;
 use crate::oracle::expectation::{Expectation, expect};
@@ -86,7 +87,7 @@ pub(crate) struct Points {
     pub points: Vec<Point>,
     /// Crash points that are the same as another in all that matters.
     pub equal: usize,
-    /// Stores that are crash points of their own and were left out, for there are too many.
+    /// What makes something durable, and stores that do so by themselves, that were left out, for there are too many.
     pub left_out: usize,
     pub faults: Vec<windows::Fault>,
     /// Rules that lead nowhere.
@@ -95,7 +96,10 @@ pub(crate) struct Points {
 
 /// Finds the crash points of a recording.
 pub(crate) fn find(scenario: &Scenario, recording: &Recording, model: &Model) -> Points {
-    let faults = windows::faults(&recording.watched, &recording.events);
+    let faults = match recording.watched.is_empty() {
+        true => Vec::new(),
+        false => windows::faults(&recording.watched, &windows::marks(recording.events.iter())),
+    };
     let Wanted { events: wanted, unresolved, left_out } = wanted(scenario, recording, &faults, model);
     let mut domain = model.domain();
     let mut plain = model.settings.strict_fences.then(|| model.without_strict().domain());
@@ -105,9 +109,9 @@ pub(crate) fn find(scenario: &Scenario, recording: &Recording, model: &Model) ->
     let mut happened = recording.events.iter().peekable();
     for (events, reasons) in wanted {
         while let Some(event) = happened.next_if(|event| event.seq < events) {
-            domain.apply(event);
+            domain.apply(&event);
             plain.iter_mut().for_each(|domain| {
-                domain.apply(event);
+                domain.apply(&event);
             });
         }
         let media = domain.crash_point();
@@ -160,17 +164,20 @@ struct Wanted {
 
 impl Wanted {
     /// Leaves out what lies in front of a marker. That itself is a crash point, and so is the end of the recording.
-    fn begin_at(&mut self, marker: u32, events: &[Event]) {
+    fn begin_at(&mut self, marker: u32, events: &Events) {
         let Some(begin) = events.iter().find(|event| event.kind == EventKind::Marker { id: marker }) else {
             return self.unresolved.push(format!("marker {marker}: the recording did not come to it"));
         };
         self.events = self.events.split_off(&begin.seq);
-        let last = events.last().map_or(0, |event| event.seq + 1);
+        let last = events.last_seq().map_or(0, |seq| seq + 1);
         for (events, reason) in [(begin.seq + 1, format!("marker {marker}")), (last, "end".to_owned())] {
             self.events.entry(events).or_default().insert(reason);
         }
     }
 }
+
+/// Crash points of the rule `durable`, if the budget is smaller: more than anybody explores, and few enough to be in memory.
+const MOST_DURABLE: u64 = 10_000;
 
 /// Applies every rule.
 fn wanted(scenario: &Scenario, recording: &Recording, faults: &[windows::Fault], model: &Model) -> Wanted {
@@ -181,7 +188,7 @@ fn wanted(scenario: &Scenario, recording: &Recording, faults: &[windows::Fault],
     grows.extend(stores);
     grows.sort_unstable();
     for rule in &scenario.crash.points {
-        let found = of_rule(rule, scenario, recording, faults, &grows);
+        let found = of_rule(rule, scenario, recording, faults, &grows, &mut wanted.left_out);
         match found {
             Ok(found) if found.is_empty() => {
                 wanted.unresolved.push(format!("{rule}: no such point in this run"));
@@ -196,6 +203,19 @@ fn wanted(scenario: &Scenario, recording: &Recording, faults: &[windows::Fault],
         wanted.begin_at(marker, &recording.events);
     }
     wanted
+}
+
+/// In front of and behind what makes something durable, from the marker on if there is one. The last moment before has the
+/// most in flight; the first one after it is when something can be promised.
+fn durable(scenario: &Scenario, recording: &Recording, grows: &[u64], left_out: &mut usize) -> Vec<u64> {
+    let begin = scenario.crash.from_marker.and_then(|marker| {
+        recording.events.iter().find(|event| event.kind == EventKind::Marker { id: marker })
+    });
+    let begin = begin.map_or(0, |event| event.seq);
+    let grows = &grows[grows.partition_point(|seq| seq + 1 < begin)..];
+    let kept = some(grows, scenario.crash.budget.max(MOST_DURABLE), scenario.crash.seed);
+    *left_out += grows.len() - kept.len();
+    kept.iter().flat_map(|seq| [*seq, seq + 1]).collect()
 }
 
 /// At most `limit` of these, chosen by the seed, in order.
@@ -220,13 +240,12 @@ fn of_rule(
     recording: &Recording,
     faults: &[windows::Fault],
     grows: &[u64],
+    left_out: &mut usize,
 ) -> Result<Vec<u64>, String> {
     let events = &recording.events;
-    let last = events.last().map_or(0, |event| event.seq + 1);
+    let last = events.last_seq().map_or(0, |seq| seq + 1);
     match rule {
-        // The last moment before something becomes durable has the most in flight; the first one after it is when
-        // something can be promised.
-        PointRule::Durable => Ok(grows.iter().flat_map(|seq| [*seq, seq + 1]).collect()),
+        PointRule::Durable => Ok(durable(scenario, recording, grows, left_out)),
         PointRule::Promises => {
             let acknowledged = recording.timeline.acknowledged.iter().map(|it| it.events);
             Ok(recording.timeline.promises.values().copied().chain(acknowledged).collect())
@@ -290,7 +309,7 @@ fn of_rule(
 }
 
 /// In front of and behind every event of some kind.
-fn around(events: &[Event], wanted: impl Fn(&EventKind) -> bool) -> Vec<u64> {
+fn around(events: &Events, wanted: impl Fn(&EventKind) -> bool) -> Vec<u64> {
     let found = events.iter().filter(|event| wanted(&event.kind));
     found.flat_map(|event| [event.seq, event.seq + 1]).collect()
 }

@@ -1,10 +1,13 @@
 //! Recording: the scenario is run once, and every event that reaches persistent memory is kept.
 
+use std::sync::OnceLock;
+
 use guest_protocol::{Command, Reply};
-use persist::{Event, EventKind, LINE, Platform};
+use persist::{EventKind, LINE, Platform};
 
 use crate::checking;
-use crate::conversation::{Conversation, Limits, Trouble};
+use crate::conversation::{Conversation, Limits, Taken, Trouble};
+use crate::events::Events;
 use crate::oracle::acknowledged::Acknowledged;
 use crate::oracle::expectation::Timeline;
 use crate::scenario::{Failure, Scenario};
@@ -13,7 +16,7 @@ use crate::windows;
 
 /// One execution of a scenario.
 pub(crate) struct Recording {
-    pub events: Vec<Event>,
+    pub events: Events,
     pub timeline: Timeline,
     /// Names of the watched symbols, by the index that events carry.
     pub watched: Vec<String>,
@@ -27,6 +30,8 @@ pub(crate) struct Recording {
     pub instructions: u64,
     /// What else is to be told of it.
     pub account: Vec<(String, String)>,
+    /// What [`Run::trace`](crate::run::Run::trace) has found.
+    pub trace: OnceLock<String>,
     /// Of a recovery, what the guest was told to do, and how many events had happened when it was done.
     pub phases: Vec<(&'static str, u64)>,
 }
@@ -67,7 +72,8 @@ pub(crate) fn record<L: Laboratory>(scenario: &Scenario, laboratory: &L) -> Resu
     Ok(Recording { account: laboratory.account(&target), ..recording })
 }
 
-/// Runs the scenario again, calling `at_event` behind event `first` and then behind each that it asks for.
+/// Runs the scenario again, calling `at_event` behind event `first` and then behind each that it asks for. The events of a
+/// run with a `first` are known already, and are not kept.
 pub(crate) fn drive<L: Laboratory>(
     scenario: &Scenario,
     laboratory: &L,
@@ -95,7 +101,7 @@ pub(crate) fn drive_on<L: Laboratory, T: Target>(
     target.set_tracing(true);
     target.stop_at_event(first);
     let mut recording = Recording {
-        events: Vec::new(),
+        events: Events::new(&laboratory.scratch()),
         timeline: Timeline::default(),
         watched,
         trouble: None,
@@ -104,16 +110,25 @@ pub(crate) fn drive_on<L: Laboratory, T: Target>(
         console: String::new(),
         instructions: target.retired(),
         account: Vec::new(),
+        trace: OnceLock::new(),
         phases: Vec::new(),
     };
     recording.timeline.commands = vec![(u64::MAX, u64::MAX); scenario.commands.len()];
     let mut conversation = Conversation::new(target, Limits::of_recording(&scenario.limits));
+    conversation.events = match first {
+        None => Taken::Kept(Events::new(&laboratory.scratch())),
+        Some(_) => Taken::Forgotten,
+    };
     recording.trouble = converse(scenario, &mut conversation, &mut recording, at_event).err();
     recording.warnings = conversation.heard.warnings();
     recording.console = String::from_utf8_lossy(&conversation.heard.console).into_owned();
     recording.timeline.acknowledged = std::mem::take(&mut conversation.heard.acknowledged).into();
-    recording.events.extend(target.take_events());
+    let mut taken = std::mem::replace(&mut conversation.events, Taken::No);
+    if let Err(trouble) = taken.from(target) {
+        recording.trouble.get_or_insert(trouble);
+    }
     recording.instructions = target.retired().saturating_sub(recording.instructions);
+    recording.events = taken.kept().unwrap_or(recording.events);
     for event in &recording.events {
         if let EventKind::Promise { id } = event.kind {
             recording.timeline.promises.insert(id, event.seq + 1);

@@ -189,8 +189,8 @@ pub struct Counts {
     pub crash_points: u64,
     /// Crash points left out because another is the same.
     pub crash_points_equal: u64,
-    /// Stores that are crash points of their own, where the caches are saved, and that were not explored: there are too
-    /// many.
+    /// Events that make something durable, each with crash points of its own, that were not explored: there are too many.
+    /// Where the caches are saved, every store is one.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub crash_points_left_out: u64,
     /// Crash states that exist at all points together; as text, for the number may be huge.

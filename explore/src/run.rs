@@ -92,15 +92,17 @@ pub(crate) fn prepare<'a, L: Laboratory>(
 ) -> Result<Run<'a, L>, HostError> {
     let start = Instant::now();
     let mut recording = record(scenario, laboratory)?;
-    options.effort.recorded_since(start, recording.instructions, recording.events.len() as u64);
+    options.effort.recorded_since(start, recording.instructions, recording.events.len());
     if let Some(Trouble::Harness(why)) = &recording.trouble {
         // Often the guest knows: that a device has no DAX, for instance.
         let said =
             recording.console.lines().rev().map(findings::printable).find(|line| !line.trim().is_empty());
         inconclusive.push(said.map_or(why.clone(), |said| format!("{why}; the guest said last: {said}")));
     }
-    let dropped =
-        scenario.plant.map(|plant| drop_stores(plant.drop, &recording.watched, &mut recording.events));
+    let dropped = scenario
+        .plant
+        .map(|plant| drop_stores(plant.drop, &recording.watched, &mut recording.events))
+        .transpose()?;
     let of_recovery = scenario.plant.is_some_and(|plant| plant.drop == Dropped::Replay);
     if !of_recovery && dropped.as_ref().is_some_and(Vec::is_empty) {
         inconclusive.push("plant: there was nothing to drop".to_owned());
@@ -122,6 +124,7 @@ pub(crate) fn prepare<'a, L: Laboratory>(
     let points = points::find(scenario, &recording, &model);
     inconclusive.extend(points.unresolved.iter().cloned());
     inconclusive.extend(guard::check(scenario, &recording));
+    recording.events.check()?;
     let ledger = options.ledger.clone().unwrap_or_default();
     let (dropped, earlier) = (dropped.unwrap_or_default(), Vec::new());
     Ok(Run { scenario, laboratory, options, recording, dropped, model, points, ledger, earlier })
@@ -138,7 +141,7 @@ pub fn run<L: Laboratory>(
     let mut inconclusive = Vec::new();
     let run = prepare(scenario, laboratory, options, &mut inconclusive)?;
     run.ledger.begin(run.execution())?;
-    progress(Progress::Recorded { events: run.recording.events.len() as u64 });
+    progress(Progress::Recorded { events: run.recording.events.len() });
     let mut counts = run.count();
     let Covered { states, mut judged, searched } = run.cover(&mut counts, &mut inconclusive, progress)?;
     // What every state of a window has in common is not known before all are.
@@ -179,6 +182,7 @@ pub fn run<L: Laboratory>(
         trace: run.trace(),
         shard: run.shard_report(),
     };
+    run.recording.events.check()?;
     report.verdict = report.verdict(&options.deny);
     if run.interrupted() {
         report.inconclusive.push(INTERRUPTED.to_owned());
@@ -252,9 +256,13 @@ impl<'a, L: Laboratory> Run<'a, L> {
 
     /// BLAKE3 of all recorded events and acknowledgements, in hexadecimal.
     pub fn trace(&self) -> String {
+        self.recording.trace.get_or_init(|| self.hash_trace()).clone()
+    }
+
+    fn hash_trace(&self) -> String {
         let mut hash = blake3::Hasher::new();
         for event in &self.recording.events {
-            hash.update(&postcard::to_stdvec(event).expect("an event has only numbers and bytes"));
+            hash.update(&postcard::to_stdvec(&event).expect("an event has only numbers and bytes"));
         }
         for acknowledged in self.recording.timeline.acknowledged.iter() {
             hash.update(&acknowledged.events.to_le_bytes()).update(acknowledged.text.as_bytes());
@@ -277,7 +285,7 @@ impl<'a, L: Laboratory> Run<'a, L> {
         }
         let huge = total == u128::MAX;
         Counts {
-            events: self.recording.events.len() as u64,
+            events: self.recording.events.len(),
             promises: self.scenario.history.promises.len() as u64,
             acknowledged: self.recording.timeline.acknowledged.len() as u64,
             crash_points: self.points.points.len() as u64,

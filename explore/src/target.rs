@@ -1,5 +1,6 @@
 //! What exploration needs of a machine. The `vmm` crate's machine is one; the tests have a smaller one.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Why a machine came back from [`Target::run`].
@@ -141,6 +142,10 @@ pub trait Laboratory: Sync {
     }
     /// Makes go wrong what the scenario says, in a machine that is to be recorded.
     fn inject_faults(&self, _: &mut Self::Target) {}
+    /// Directory for files without a name that are gone when the run is.
+    fn scratch(&self) -> PathBuf {
+        std::env::temp_dir()
+    }
     /// What each region holds at first.
     fn images(&self) -> &[Arc<Vec<u8>>];
     /// Address of a kernel function.

@@ -294,7 +294,7 @@ fn when_only_the_guest_crashes_every_store_is_there() {
     scenario.crash.budget = 3;
     let bounded = explore(&scenario);
     assert!(bounded.counts.crash_points_left_out > 0 && !bounded.counts.exhaustive, "{bounded}");
-    assert!(bounded.to_string().contains("stores left out"), "{bounded}");
+    assert!(bounded.to_string().contains("events with crash points of their own left out"), "{bounded}");
     assert!(bounded.points.iter().all(|point| point.in_flight == 0), "{bounded}");
 }
 

@@ -58,7 +58,7 @@ impl Report {
         let settings = &self.settings;
         let left_out = match counts.crash_points_left_out {
             0 => String::new(),
-            stores => format!(", {stores} stores left out"),
+            events => format!(", {events} events with crash points of their own left out"),
         };
         let strict = if settings.strict_fences { ", strict fences" } else { "" };
         let loses = if settings.failed_flush_loses { ", a failed flush loses" } else { "" };

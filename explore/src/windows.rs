@@ -136,7 +136,40 @@ impl Calls<'_> {
     }
 }
 
-/// Every fault of the recording that waited for the journal.
+/// Of the events of a recording those from which faults and their windows are told: calls of watched functions, fences, flush
+/// hints, what user mode does first behind each of these, and the last one.
+pub(crate) fn marks(events: impl Iterator<Item = Event>) -> Vec<Event> {
+    let mut marks = Vec::new();
+    let mut last = None;
+    // Whether user mode has done anything, flushed, and made a fence of either kind since the last call or hint.
+    let mut done = [true; 4];
+    for event in events {
+        let is_sfence = matches!(event.kind, EventKind::Drain(DrainKind::Sfence));
+        let is_mfence = matches!(event.kind, EventKind::Drain(DrainKind::Mfence));
+        let is_flush = matches!(event.kind, EventKind::Flush { .. });
+        let is_mark = match event.kind {
+            EventKind::Symbol { .. } | EventKind::FlushHint { .. } => {
+                done = [false; 4];
+                true
+            }
+            _ if event.origin.cpl == 3 => {
+                let new = [true, is_flush, is_sfence, is_mfence];
+                let is_first = new.iter().zip(&done).any(|(new, done)| *new && !done);
+                done.iter_mut().zip(new).for_each(|(done, new)| *done |= new);
+                is_first
+            }
+            _ => is_sfence,
+        };
+        last = if is_mark { None } else { Some(event.clone()) };
+        if is_mark {
+            marks.push(event);
+        }
+    }
+    marks.extend(last);
+    marks
+}
+
+/// Every fault of the recording that waited for the journal, told from its [`marks`].
 pub(crate) fn faults(watched: &[String], events: &[Event]) -> Vec<Fault> {
     let calls = Calls { watched, events };
     let mut faults = Vec::new();
@@ -276,5 +309,52 @@ pub(crate) fn taken(watched: &[String], events: &[Event]) -> Taken {
         small: sizes.contains(&PageSize::Small),
         huge: sizes.contains(&PageSize::Huge),
         synchronous: calls.first(Role::Sync, 0, events.len()).is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use persist::{FlushKind, Origin, StorePath};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn watched() -> Vec<String> {
+        Role::ALL.iter().flat_map(|role| role.functions()).map(|name| (*name).to_owned()).collect()
+    }
+
+    fn kind() -> impl Strategy<Value = EventKind> {
+        prop_oneof![
+            3 => (0..watched().len() as u32).prop_map(|index| EventKind::Symbol { index }),
+            1 => Just(EventKind::Drain(DrainKind::Sfence)),
+            1 => Just(EventKind::Drain(DrainKind::Mfence)),
+            1 => Just(EventKind::Drain(DrainKind::Locked)),
+            1 => Just(EventKind::FlushHint { dimm: 1 }),
+            1 => Just(EventKind::Flush { addr: 0, kind: FlushKind::Clwb }),
+            2 => Just(EventKind::Store { addr: 0, bytes: [0; 8].as_slice().into(), path: StorePath::Cached }),
+        ]
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let event = (kind(), prop_oneof![Just(0_u8), Just(3_u8)], 0_u8..2);
+        proptest::collection::vec(event, 0..80).prop_map(|events| {
+            let event = |(seq, (kind, cpl, vcpu)): (u64, (EventKind, u8, u8))| {
+                // Only the kernel enters functions of the kernel.
+                let cpl = if matches!(kind, EventKind::Symbol { .. }) { 0 } else { cpl };
+                Event { seq, origin: Origin { cpl, vcpu, ..Origin::default() }, kind }
+            };
+            (0..).zip(events).map(event).collect()
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+        #[test]
+        fn the_marks_of_a_recording_tell_the_same_faults_as_all_of_it(events in events()) {
+            let watched = watched();
+            let marks = marks(events.iter().cloned());
+            prop_assert_eq!(faults(&watched, &marks), faults(&watched, &events));
+            prop_assert_eq!(taken(&watched, &marks), taken(&watched, &events));
+        }
     }
 }

@@ -3,12 +3,11 @@
  *     leveldb put DIRECTORY COUNT [sync|nosync]   acknowledges each put when it returns
  *     leveldb check DIRECTORY                     reads what was acknowledged; exit code 0: all is there
  */
-#include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <leveldb/c.h>
-#include <pmemsim.h>
+
+#include "puts.h"
 
 static void must(char *error)
 {
@@ -37,42 +36,37 @@ static int put(const char *path, unsigned count, const char *how)
     leveldb_writeoptions_t *options = leveldb_writeoptions_create();
 
     leveldb_writeoptions_set_sync(options, strcmp(how, "nosync") != 0);
-    if (pmemsim_open() != 0) {
-        perror("ioperm");
-        return 2;
-    }
+    open_simulator();
     leveldb_t *database = open_database(path, 1);
     for (unsigned number = 1; number <= count; number++) {
-        char *error = NULL, key[20], value[200];
+        char *error = NULL, key[20], value[VALUE];
         int length = snprintf(key, sizeof key, "%u", number);
-        snprintf(value, sizeof value, "value %0190u", number);
+        value_of(number, value);
         leveldb_put(database, options, key, length, value, sizeof value, &error);
         must(error);
-        pmemsim_acknowledge(key);
+        acknowledge_number(number);
     }
     _exit(0);
 }
 
 static int check(const char *path)
 {
-    char key[20];
+    unsigned number = next_acknowledged();
     char *error = NULL;
 
-    if (scanf("%19s", key) != 1)
+    if (number == 0)
         return 0;
     leveldb_readoptions_t *options = leveldb_readoptions_create();
     leveldb_t *database = open_database(path, 0);
-    do {
-        char wanted[200];
+    for (; number != 0; number = next_acknowledged()) {
+        char key[20];
         size_t size;
-        snprintf(wanted, sizeof wanted, "value %0190u", (unsigned)atoi(key));
-        char *value = leveldb_get(database, options, key, strlen(key), &size, &error);
+        int length = snprintf(key, sizeof key, "%u", number);
+        char *value = leveldb_get(database, options, key, length, &size, &error);
         must(error);
-        if (!value || size != sizeof wanted || memcmp(value, wanted, size) != 0) {
-            printf("put %s: %s\n", key, value ? "another value" : "not there");
+        if (!is_value_of(number, value, size, "not there"))
             return 1;
-        }
-    } while (scanf("%19s", key) == 1);
+    }
     leveldb_close(database);
     return 0;
 }

@@ -3,12 +3,11 @@
  *     lmdb put FILE COUNT [sync|nosync|writemap|mapasync]   acknowledges each put when its transaction is committed
  *     lmdb check FILE                                       reads what was acknowledged; exit code 0: all is there
  */
-#include <stdio.h>
-#include <stdlib.h>
 #include <unistd.h>
 
 #include <lmdb.h>
-#include <pmemsim.h>
+
+#include "puts.h"
 
 static void must(int result, const char *what)
 {
@@ -34,23 +33,19 @@ static int put(const char *path, unsigned count, const char *how)
                      : strcmp(how, "writemap") == 0 ? MDB_WRITEMAP
                      : strcmp(how, "mapasync") == 0 ? MDB_WRITEMAP | MDB_MAPASYNC
                                                     : 0;
-    if (pmemsim_open() != 0) {
-        perror("ioperm");
-        return 2;
-    }
+    open_simulator();
     MDB_env *env = open_env(path, flags);
     for (unsigned number = 1; number <= count; number++) {
         MDB_txn *transaction;
         MDB_dbi database;
-        char value[200];
-        snprintf(value, sizeof value, "value %0190u", number);
+        char value[VALUE];
+        value_of(number, value);
         MDB_val key = { sizeof number, &number }, data = { sizeof value, value };
         must(mdb_txn_begin(env, NULL, 0, &transaction), "mdb_txn_begin");
         must(mdb_dbi_open(transaction, NULL, 0, &database), "mdb_dbi_open");
         must(mdb_put(transaction, database, &key, &data, 0), "mdb_put");
         must(mdb_txn_commit(transaction), "mdb_txn_commit");
-        snprintf(value, sizeof value, "%u", number);
-        pmemsim_acknowledge(value);
+        acknowledge_number(number);
     }
     /* The power goes while it is open: closing it would sync. */
     return 0;
@@ -60,10 +55,10 @@ static int check(const char *path)
 {
     MDB_txn *transaction;
     MDB_dbi database;
-    unsigned number;
+    unsigned number = next_acknowledged();
 
     if (access(path, F_OK) != 0) {
-        if (scanf("%u", &number) != 1)
+        if (number == 0)
             return 0;
         printf("there is no database\n");
         return 1;
@@ -71,15 +66,11 @@ static int check(const char *path)
     MDB_env *env = open_env(path, MDB_NOLOCK | MDB_RDONLY);
     must(mdb_txn_begin(env, NULL, MDB_RDONLY, &transaction), "mdb_txn_begin");
     must(mdb_dbi_open(transaction, NULL, 0, &database), "mdb_dbi_open");
-    while (scanf("%u", &number) == 1) {
-        char value[200];
-        MDB_val key = { sizeof number, &number }, data;
-        snprintf(value, sizeof value, "value %0190u", number);
+    for (; number != 0; number = next_acknowledged()) {
+        MDB_val key = { sizeof number, &number }, data = { 0 };
         int result = mdb_get(transaction, database, &key, &data);
-        if (result != 0 || data.mv_size != sizeof value || memcmp(data.mv_data, value, sizeof value) != 0) {
-            printf("put %u: %s\n", number, result ? mdb_strerror(result) : "another value");
+        if (!is_value_of(number, result ? NULL : data.mv_data, data.mv_size, mdb_strerror(result)))
             return 1;
-        }
     }
     return 0;
 }

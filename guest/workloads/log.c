@@ -14,20 +14,10 @@
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
-#include <pmemsim.h>
-
-enum { SIZE = 64 << 10, LINE = 64, TEXT = 120 };
-
-struct record {
-    uint64_t number;
-    char text[TEXT];
-};
+#include "records.h"
 
 struct log {
     volatile uint64_t tail;
@@ -44,13 +34,6 @@ static void flush(const volatile void *start, size_t len)
 static void fence(void)
 {
     __asm__ volatile("sfence" : : : "memory");
-}
-
-static void fill(struct record *record, uint64_t number)
-{
-    record->number = number;
-    snprintf(record->text, TEXT, "this is record %llu, which is longer than one line of the cache",
-             (unsigned long long)number);
 }
 
 /* Copies by plain stores: a C library may store past the cache. */
@@ -70,7 +53,7 @@ static void publish(struct log *log, uint64_t tail)
 
 static void append(struct log *log, uint64_t number)
 {
-    struct record record = {0};
+    struct record record;
     struct record *place = &log->records[log->tail / sizeof record];
 
     fill(&record, number);
@@ -117,50 +100,27 @@ static struct log *map(const char *path, int flags)
 
 static int append_all(const char *path, uint64_t count)
 {
-    char line[32];
-
-    if (pmemsim_open() != 0) {
-        perror("ioperm");
-        return 2;
-    }
+    open_simulator();
     struct log *log = map(path, O_RDWR | O_CREAT);
     for (uint64_t number = 1; number <= count; number++) {
         append(log, number);
-        snprintf(line, sizeof line, "%llu", (unsigned long long)number);
-        pmemsim_acknowledge(line);
+        acknowledge_number(number);
     }
     return 0;
 }
 
 static int check(const char *path)
 {
-    uint64_t acknowledged = 0;
-    unsigned long long number;
+    uint64_t acknowledged = last_acknowledged();
 
-    while (scanf("%llu", &number) == 1)
-        acknowledged = number;
     /* Before the first acknowledgement there need not be a file, nor all of it. */
     if (acknowledged == 0 && access(path, F_OK) != 0)
         return 0;
     struct log *log = map(path, O_RDONLY);
-    struct record wanted;
     uint64_t records = 0;
     if (lseek(open(path, O_RDONLY), 0, SEEK_END) == SIZE)
-        records = log->tail / sizeof wanted;
-    if (records < acknowledged || records > (SIZE - LINE) / sizeof wanted) {
-        printf("%llu records, but %llu were acknowledged\n", (unsigned long long)records,
-               (unsigned long long)acknowledged);
-        return 1;
-    }
-    for (uint64_t at = 0; at < records; at++) {
-        memset(&wanted, 0, sizeof wanted);
-        fill(&wanted, at + 1);
-        if (memcmp(&log->records[at], &wanted, sizeof wanted) != 0) {
-            printf("record %llu is not whole\n", (unsigned long long)at + 1);
-            return 1;
-        }
-    }
-    return 0;
+        records = log->tail / sizeof(struct record);
+    return check_records(log->records, records, acknowledged);
 }
 
 int main(int count, char **arguments)

@@ -1,17 +1,16 @@
 /* A list in a pool of libpmemobj: each transaction allocates a node and puts it in front.
  *
- *     obj_list push FILE COUNT
+ *     obj_list push FILE COUNT   FILE may be a device-dax device
  *     obj_list check FILE
  *
  * -DNO_TX_ADD changes the head of the list without telling the transaction.
  */
 #include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <unistd.h>
+#include <sys/stat.h>
 
 #include <libpmemobj.h>
-#include <pmemsim.h>
+
+#include "numbers.h"
 
 struct node {
     PMEMoid next;
@@ -26,15 +25,18 @@ struct root {
 
 #define LAYOUT "pmemsim list"
 
+/* A pool on a device-dax device is as large as that: 0 says so. */
+static size_t size_of_pool(const char *path)
+{
+    struct stat status;
+
+    return stat(path, &status) == 0 && S_ISCHR(status.st_mode) ? 0 : PMEMOBJ_MIN_POOL;
+}
+
 static int push_all(const char *path, uint64_t count)
 {
-    char line[32];
-
-    if (pmemsim_open() != 0) {
-        perror("ioperm");
-        return 2;
-    }
-    PMEMobjpool *pool = pmemobj_create(path, LAYOUT, PMEMOBJ_MIN_POOL, 0600);
+    open_simulator();
+    PMEMobjpool *pool = pmemobj_create(path, LAYOUT, size_of_pool(path), 0600);
     if (!pool) {
         fprintf(stderr, "%s: %s\n", path, pmemobj_errormsg());
         return 2;
@@ -58,18 +60,14 @@ static int push_all(const char *path, uint64_t count)
             fprintf(stderr, "%s\n", pmemobj_errormsg());
             exit(2);
         } TX_END
-        snprintf(line, sizeof line, "%llu", (unsigned long long)number);
-        pmemsim_acknowledge(line);
+        acknowledge_number(number);
     }
     return 0;
 }
 
 static int check(const char *path)
 {
-    unsigned long long acknowledged = 0, number;
-
-    while (scanf("%llu", &number) == 1)
-        acknowledged = number;
+    unsigned long long acknowledged = last_acknowledged();
     PMEMobjpool *pool = pmemobj_open(path, LAYOUT);
     if (!pool) {
         printf("%s\n", pmemobj_errormsg());

@@ -32,7 +32,7 @@ pub struct Origin {
     pub rip: u64,
     /// Instructions this processor had retired before it.
     pub retired: u64,
-    /// Which call of a kernel flushcache copy (`__memcpy_flushcache`, `__copy_user_nocache`) the instruction
+    /// Which call of a kernel flushcache copy (`__memcpy_flushcache`, `__copy_user_nocache` or `copy_to_nontemporal`) the instruction
     /// belongs to: 0 for none, else a number that is different for every call.
     pub copy_call: u32,
 }

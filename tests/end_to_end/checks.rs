@@ -2,7 +2,7 @@
 
 use explore::machines::Machines;
 use explore::verdict::Class;
-use explore::{Report, Scenario, Verdict};
+use explore::{Report, RunOptions, Scenario, Verdict};
 use images::Cache;
 
 use crate::support::{jobs, run, scenario};
@@ -106,7 +106,6 @@ fn a_recorded_program_that_fails_or_does_not_end_is_told_with_its_step() {
 }
 
 #[test]
-#[ignore = "takes a minute: the kernel stores 10 MB word by word"]
 fn what_was_acknowledged_before_the_file_system_was_full_is_kept() {
     let program = "n=1; while echo $n >> numbers && head -c 1000000 /dev/zero > fill$n && sync numbers fill$n; do echo $n; n=$((n+1)); done 2> /dev/null; test $n -gt 1";
     let text = numbers("true", ALL_THERE).text;
@@ -152,8 +151,12 @@ fn a_program_that_the_guest_cannot_run_is_told_before_it_boots() {
 
 /// Of the shipped scenario: what it expects is found, and a store of the program's own is told with its line.
 fn is_found(name: &str, place: &str) {
+    is_found_with(name, place, &jobs(2));
+}
+
+fn is_found_with(name: &str, place: &str, options: &RunOptions) {
     let scenario = scenario(&format!("programs/{name}"));
-    let report = run(&scenario, &jobs(2));
+    let report = run(&scenario, options);
     assert_eq!(report.verdict, Verdict::Expected, "{report}");
     let stores = report.findings.iter().flat_map(|finding| &finding.stores);
     let frames: Vec<&String> = stores.flat_map(|store| &store.stack).collect();
@@ -172,6 +175,13 @@ fn a_log_in_c_keeps_what_it_acknowledges_and_a_forgotten_flush_is_found_with_its
 }
 
 #[test]
+fn a_log_on_a_device_keeps_what_it_acknowledges_and_a_record_that_is_not_persisted_is_found() {
+    is_kept("devdax-log");
+    let few = RunOptions { budget: Some(20), ..jobs(2) };
+    is_found_with("devdax-log-forgotten-persist", "[pmem2_log] at guest/workloads/pmem2_log.c:", &few);
+}
+
+#[test]
 #[ignore = "takes minutes"]
 fn every_other_program_that_is_wrong_is_found_and_the_right_ones_are_not() {
     for name in ["log-missing-fence", "log-flush-after-publish"] {
@@ -180,9 +190,31 @@ fn every_other_program_that_is_wrong_is_found_and_the_right_ones_are_not() {
     for name in ["pmem-log-forgotten-persist", "pmem-log-missing-drain", "pmem-log-flush-after-publish"] {
         is_found(name, "[pmem_log] at guest/workloads/pmem_log.c:");
     }
-    let wrong =
-        ["sqlite-wal-off", "sqlite-delete-off", "lmdb-nosync", "leveldb-nosync", "obj-list-no-tx-add"];
-    wrong.iter().for_each(|name| is_found(name, ""));
-    let right = ["sqlite-wal-full", "sqlite-delete-full", "lmdb", "leveldb", "pmem-log", "obj-list"];
-    right.iter().for_each(|name| is_kept(name));
+    is_found("pmem2-log-missing-drain", "[pmem2_log] at guest/workloads/pmem2_log.c:");
+    for name in [
+        "sqlite-wal-off",
+        "sqlite-delete-off",
+        "sqlite-delete-full",
+        "lmdb",
+        "lmdb-nosync",
+        "leveldb-nosync",
+        "redis-appendfsync-no",
+        "obj-list-no-tx-add",
+        "devdax-obj-list-no-tx-add",
+    ] {
+        let report = run(&scenario(&format!("programs/{name}")), &jobs(2));
+        assert_eq!(report.verdict, Verdict::Expected, "{report}");
+    }
+    for name in [
+        "sqlite-wal-full",
+        "sqlite-delete-extra",
+        "leveldb",
+        "redis",
+        "pmem-log",
+        "pmem2-log",
+        "obj-list",
+        "devdax-obj-list",
+    ] {
+        is_kept(name);
+    }
 }

@@ -13,7 +13,7 @@ mod roots;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use persist::{Choice, StateId};
 
@@ -288,9 +288,10 @@ fn below<'a, L: Laboratory>(
     let recovery = record(&mut worker, &model.holding, &told, None, &mut |_, _| None)?;
     let Recovery { recovered, mut events, phases } = recovery;
     let watched = plant::watched_in_recovery(scenario, run.laboratory);
-    let dropped = plant::drop_replayed(scenario, &watched, &mut events);
+    let dropped = plant::drop_replayed(scenario, &watched, &mut events)?;
     let expectations: Vec<_> = root.ways.iter().map(|way| way.expectation.clone()).collect();
     let points = points_of(&events, &model, &expectations);
+    events.check()?;
     let Timeline { promises, acknowledged, .. } = run.recording.timeline.clone();
     let timeline = Timeline { promises, acknowledged, ..Timeline::default() };
     let recording = Recording {
@@ -303,6 +304,7 @@ fn below<'a, L: Laboratory>(
         console: recovered.console,
         instructions: 0,
         account: Vec::new(),
+        trace: OnceLock::new(),
         phases,
     };
     let earlier = root.ways;

@@ -4,9 +4,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use persist::{Domain, Event, EventKind, Overlay, Platform};
+use persist::{Domain, EventKind, Overlay, Platform};
 
-use crate::conversation::{Conversation, Limits, Trouble};
+use crate::conversation::{Conversation, Limits, Taken, Trouble};
+use crate::events::Events;
 use crate::model::Model;
 use crate::oracle::acknowledged::Acknowledged;
 use crate::oracle::expectation::Expectation;
@@ -19,7 +20,7 @@ use crate::target::{HostError, Laboratory, Target};
 /// One recovery.
 pub(crate) struct Recovery {
     pub recovered: Recovered,
-    pub events: Vec<Event>,
+    pub events: Events,
     /// What the guest was told to do, and how many events had happened when it was done.
     pub phases: Vec<(&'static str, u64)>,
 }
@@ -44,6 +45,10 @@ pub(crate) fn record<L: Laboratory>(
     let mut phases = Vec::new();
     let mut look = Look::default();
     let mut conversation = Conversation::new(&mut worker.target, Limits::of_recovery(&scenario.limits));
+    conversation.events = match first {
+        None => Taken::Kept(Events::new(&laboratory.scratch())),
+        Some(_) => Taken::Forgotten,
+    };
     let looked = loop {
         match look.next(scenario, told, &mut conversation) {
             Ok(Looked::Done(phase)) => phases.push((phase, conversation.target.event_count())),
@@ -56,9 +61,10 @@ pub(crate) fn record<L: Laboratory>(
             Err(trouble) => break Err(trouble),
         }
     };
-    let heard = conversation.heard;
+    let Conversation { heard, events: mut taken, .. } = conversation;
     let target = &mut worker.target;
-    let events = target.take_events();
+    let looked = taken.from(target).and(looked);
+    let events = taken.kept().unwrap_or_else(|| Events::new(&laboratory.scratch()));
     target.set_tracing(false);
     target.stop_at_event(None);
     target.set_store_buffer_events(false);
@@ -89,7 +95,7 @@ fn is_silent(kind: &EventKind) -> bool {
 
 /// The crash points of a recovery: the last moment before anything becomes durable and the first one after it. What may be
 /// found is what could be found before: nothing is promised on the way, and nothing that was promised may be lost.
-pub(crate) fn points_of(events: &[Event], model: &Model, expectations: &[Arc<Expectation>]) -> Points {
+pub(crate) fn points_of(events: &Events, model: &Model, expectations: &[Arc<Expectation>]) -> Points {
     let growth = model.growth(events);
     let grows = growth.events.into_iter().chain(growth.stores);
     let wanted: BTreeSet<u64> = grows.flat_map(|seq| [seq, seq + 1]).collect();
@@ -101,9 +107,9 @@ pub(crate) fn points_of(events: &[Event], model: &Model, expectations: &[Arc<Exp
     let mut happened = events.iter().peekable();
     for events in wanted {
         while let Some(event) = happened.next_if(|event| event.seq < events) {
-            domain.apply(event);
+            domain.apply(&event);
             plain.iter_mut().for_each(|domain| {
-                domain.apply(event);
+                domain.apply(&event);
             });
         }
         for expectation in expectations {

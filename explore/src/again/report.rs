@@ -94,7 +94,7 @@ impl RootReport {
         let exhaustive = if counts.exhaustive { counts.crash_points } else { counts.points_exhaustive };
         RootReport {
             cuts: run.earlier.first().map_or(Vec::new(), |way| way.cuts.clone()),
-            events: run.recording.events.len() as u64,
+            events: run.recording.events.len(),
             crash_points: counts.crash_points,
             points_exhaustive: exhaustive,
             crash_points_equal: counts.crash_points_equal,

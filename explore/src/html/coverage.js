@@ -12,7 +12,7 @@ function coverageSection(report, showPoint) {
     ["Judgements", counts.judged], ["Promises judged", `${counts.promises_judged} of ${counts.promises}`],
   ];
   if (lazy) rows.push(["Ways that recovery went", counts.recoveries || 0], ["Crash points exhaustive", counts.points_exhaustive || 0]);
-  if (counts.crash_points_left_out) rows.push(["Stores left out as crash points", counts.crash_points_left_out]);
+  if (counts.crash_points_left_out) rows.push(["Events left out whose crash points are their own", counts.crash_points_left_out]);
   const part = lazy ? (counts.points_exhaustive || 0) / Math.max(1, counts.crash_points) : counts.exhaustive ? 1 : 0;
   const first = el("div", { class: "card pad" }, el("h3", {}, "States"));
   if (lazy) {

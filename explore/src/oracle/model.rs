@@ -142,9 +142,10 @@ impl Model {
         }
     }
 
-    /// A device of `size` bytes, all zero, that is there from the beginning. Returns the promise that it is.
-    pub fn device(&mut self, name: &str, size: u64) -> u32 {
-        let file = self.add(FileKind::Regular);
+    /// A device of `size` bytes, all zero, that is there from the beginning; what programs store there is theirs to check. Returns
+    /// the promise that it is.
+    pub fn device(&mut self, name: &str, size: u64, has_programs: bool) -> u32 {
+        let file = self.add(if has_programs { FileKind::Foreign } else { FileKind::Regular });
         self.change_names(BEFORE, vec![(name.to_owned(), Some(file))]);
         self.history.files[file.0].sizes.push(SizeChange { command: BEFORE, to: size, gradual: false });
         let terms = vec![Term::Size { file, upto: 1 }, Term::Names(vec![0])];

@@ -14,8 +14,12 @@ struct Case {
 }
 
 fn case(steps: &str) -> Case {
+    case_on("[filesystem]\ntype = \"ext4\"", steps)
+}
+
+fn case_on(what: &str, steps: &str) -> Case {
     let text = format!(
-        "name = \"test\"\n[machine]\nkernel = \"debian-6.1\"\n[[nvdimm]]\nsize = \"16M\"\n[filesystem]\ntype = \"ext4\"\n{steps}"
+        "name = \"test\"\n[machine]\nkernel = \"debian-6.1\"\n[[nvdimm]]\nsize = \"16M\"\n{what}\n{steps}"
     );
     let scenario = Scenario::parse(&text, "test.toml").unwrap_or_else(|error| panic!("{error}"));
     let mut timeline = Timeline::default();
@@ -222,6 +226,17 @@ fn what_a_program_made_is_judged_only_by_what_an_author_promises() {
     );
     assert_eq!(classes(&judge(&end, &tree(&[("p", file(b"AAAABAAA".to_vec()))]))), [Class::Lost]);
     assert_eq!(classes(&judge(&end, &tree(&[]))), [Class::Lost]);
+}
+
+#[test]
+fn what_a_program_stores_to_a_device_is_not_judged_and_what_nobody_stores_is_zero() {
+    let device = |byte| tree(&[("dax0.0", file(vec![byte; (16 << 20) - images::DATA_OFFSET as usize]))]);
+    let untouched = case_on("namespace = \"devdax\"", "[[step]]\nmarker = 1\n").end();
+    assert_eq!(judge(&untouched, &device(0)), []);
+    assert_eq!(classes(&judge(&untouched, &device(1))), [Class::Stale]);
+    let by_program = case_on("namespace = \"devdax\"", "[[step]]\nexec = [\"program\"]\n").end();
+    assert_eq!(judge(&by_program, &device(1)), []);
+    assert_eq!(classes(&judge(&by_program, &tree(&[]))), [Class::Lost]);
 }
 
 fn with_xattr(entry: Entry, name: &str, value: &[u8]) -> Entry {

@@ -31,7 +31,8 @@ pub(super) fn compile(
 ) -> Result<Program, ScenarioError> {
     let mut compiler = Compiler { model: Model::new(oracle), steps: Vec::new(), commands: Vec::new() };
     if let Some(size) = device {
-        let id = compiler.model.device(DEVICE, size);
+        let has_programs = raw.iter().any(|step| step.get_ref().exec.is_some());
+        let id = compiler.model.device(DEVICE, size, has_programs);
         compiler.push(Command::Promise { id });
         compiler.steps.push(Step { line: 1, text: format!("{DEVICE} is there"), fault: None });
     }
