@@ -98,7 +98,7 @@ fn windows(fault: &crate::windows::Fault) -> Vec<WindowSpan> {
 fn steps<L: Laboratory>(run: &Run<L>) -> Vec<StepSpan> {
     let spans = run.scenario.commands.iter().zip(&run.recording.timeline.commands);
     let begun = spans.filter(|(_, (begin, _))| *begin != u64::MAX);
-    let all = run.recording.events.len() as u64;
+    let all = run.recording.events.last().map_or(0, |event| event.seq + 1);
     let span = |(planned, &(begin, end)): (&crate::scenario::Planned, &(u64, u64))| {
         let step = &run.scenario.steps[planned.step];
         // A step during which the guest crashed has no end.
@@ -138,15 +138,25 @@ fn activity(events: &[Event]) -> String {
             let _ = write!(text, "{letter}{count}");
         }
     };
-    for letter in events.iter().map(letter) {
+    let mut add = |letter: char, count: u64| {
         if letter == run.0 {
-            run.1 += 1;
+            run.1 += count;
         } else {
             flush(run);
-            run = (letter, 1);
+            run = (letter, count);
         }
+    };
+    let mut next = 0;
+    for event in events {
+        // What was taken out on purpose has its place still.
+        let missing = event.seq.saturating_sub(next);
+        if missing > 0 {
+            add('x', missing);
+        }
+        add(letter(event), 1);
+        next = event.seq + 1;
     }
-    flush(run);
+    add(' ', 0);
     text
 }
 
@@ -190,5 +200,7 @@ mod tests {
         ];
         assert_eq!(activity(&events), "d2D1o1P1");
         assert_eq!(activity(&[]), "");
+        let taken_out = [event(0, 0, fence()), event(7, 0, fence())];
+        assert_eq!(activity(&taken_out), "d1x6d1");
     }
 }
