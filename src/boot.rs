@@ -13,15 +13,19 @@ use crate::failure::Usage;
 use crate::interrupt;
 use crate::media::{self, Backing};
 use crate::payload::{self, Payload};
+use crate::say::note;
 use crate::session::{CutAt, Ended, Session};
 use crate::size::Size;
 use crate::terminal::Input;
+use crate::typing::Typing;
 
 /// What the kernel is told when nothing else is asked for: the console, no self tests that cost a second, and to reset by
 /// ACPI: with hardware-reduced ACPI it would try EFI, which is not there (reboot_init in arch/x86/kernel/reboot.c).
 const COMMAND_LINE: &str = "console=ttyS0 cryptomgr.notests=1 reboot=acpi";
 /// Instructions between two looks at the terminal.
 pub const SLICE: u64 = 5_000_000;
+/// Instructions between two looks at the guest while something is typed to it.
+pub const WHILE_TYPING: u64 = 200_000;
 /// Between two looks whether the user has interrupted a guest that waits for input.
 pub const LOOK: Duration = Duration::from_millis(50);
 
@@ -112,7 +116,12 @@ impl Boot {
     pub fn run(mut self) -> anyhow::Result<u8> {
         let all = self.nvdimm.iter_mut().chain(&mut self.virtio_pmem).chain(&mut self.pmem_legacy);
         let mut media = all.map(Backing::read).collect::<Result<Vec<_>, _>>()?;
-        let config = self.config()?;
+        let payload = Payload::find(&self.kernel, self.pvh)?;
+        let mut typing = Typing::new(payload.is_none());
+        let config = match payload {
+            Some(payload) => self.payload(payload)?,
+            None => self.linux()?,
+        };
         let backings: Vec<&Backing> =
             self.nvdimm.iter().chain(&self.virtio_pmem).chain(&self.pmem_legacy).collect();
         if self.power_cut_at.is_some() && self.engine == EngineName::Kvm {
@@ -125,21 +134,22 @@ impl Boot {
         loop {
             let mut machine = self.switch_on(&config, &media)?;
             let wanted = cut_at.is_some() || input.is_terminal() && self.engine == EngineName::Software;
-            let mut session = Session::new(&mut machine, cut_at.take(), wanted);
+            let mut session = Session::new(&mut machine, &mut typing, cut_at.take(), wanted);
             let outcome = session.run(&self, &mut input);
             let left = match &outcome {
                 Ok(Ended::PowerCut) => Some(session.survivors(self.survives())),
                 _ => None,
             };
             if let Some(counts) = machine.kvm_counts() {
-                eprintln!("{}", engine::summary(&machine, counts));
+                note!("{}", engine::summary(&machine, counts));
             }
             if let Some(hash) = machine.trace_hash() {
-                eprintln!("trace hash {hash} after {} instructions", machine.retired());
+                note!("trace hash {hash} after {} instructions", machine.retired());
             }
             if let Some(left) = left {
-                eprintln!("\npmemsim: the power is cut; the machine boots again with what has survived");
+                note!("\npmemsim: the power is cut; the machine boots again with what has survived");
                 media = left;
+                typing.restart();
                 continue;
             }
             // A guest that crashed or was stopped has stored what it has stored, too.
@@ -176,13 +186,6 @@ impl Boot {
             "everything" => Survives::Everything,
             "random" => Survives::Random(self.seed),
             _ => Survives::Durable,
-        }
-    }
-
-    fn config(&self) -> anyhow::Result<MachineConfig> {
-        match Payload::find(&self.kernel, self.pvh)? {
-            Some(payload) => self.payload(payload),
-            None => self.linux(),
         }
     }
 

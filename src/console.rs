@@ -1,7 +1,5 @@
 //! `pmemsim replay --console`: a shell in the recovered machine, on this terminal.
 
-use std::io::Write;
-
 use anyhow::bail;
 use explore::Scenario;
 use explore::console::PROGRAMS;
@@ -9,8 +7,10 @@ use explore::machines::Machines;
 use images::Cache;
 use vmm::Stop;
 
-use crate::boot::{LOOK, SLICE};
+use crate::boot::{LOOK, SLICE, WHILE_TYPING};
+use crate::say::{self, note};
 use crate::terminal::{self, Input, Key};
+use crate::typing::Typing;
 
 /// Recovers these media in a machine like the scenario's that has a shell, too, and stays in it until it ends.
 pub fn open(scenario: &Scenario, seed: u64, media: &[u8], poisoned: &[u64]) -> anyhow::Result<()> {
@@ -21,27 +21,23 @@ pub fn open(scenario: &Scenario, seed: u64, media: &[u8], poisoned: &[u64]) -> a
     scenario.machine.programs.extend(missing);
     let machines = Machines::prepare(&scenario, &Cache::open()?, seed)?;
     let (mut machine, said) = explore::console::open(&scenario, &machines, media, poisoned)?;
-    print!("{said}");
-    eprintln!("--- a shell in the recovered machine; exit leaves it");
+    say::print_text(&said)?;
+    note!("--- a shell in the recovered machine; exit leaves it");
     let mut input = Input::open();
-    let mut typed_all = false;
+    let mut typing = Typing::new(true);
     loop {
-        let stop = machine.run(SLICE);
-        std::io::stdout().write_all(&machine.take_console())?;
-        std::io::stdout().flush()?;
+        let fed = typing.feed(&mut machine);
+        let stop = machine.run(if typing.is_empty() { SLICE } else { WHILE_TYPING });
+        say::print_bytes(&machine.take_console())?;
         let mut keys = input.typed();
         match stop {
             Stop::Budget | Stop::Event(_) | Stop::Symbol(_) | Stop::DebugExit(_) => {}
             // The shell has ended.
             Stop::Call(_) | Stop::PowerOff => return Ok(()),
-            Stop::Idle if typed_all => return Ok(()),
-            Stop::Idle if keys.is_empty() => match input.wait(LOOK) {
+            Stop::Idle if keys.is_empty() && !fed => match input.wait(LOOK) {
                 Some(typed) => keys = typed,
-                // Control-D, as a terminal would send it.
-                None => {
-                    machine.type_console(&[4]);
-                    typed_all = true;
-                }
+                None if typing.has_ended() => return Ok(()),
+                None => {}
             },
             Stop::Idle => {}
             Stop::Reset => bail!("the guest reset the machine"),
@@ -52,10 +48,13 @@ pub fn open(scenario: &Scenario, seed: u64, media: &[u8], poisoned: &[u64]) -> a
         }
         for key in keys {
             match key {
-                Key::Bytes(bytes) => machine.type_console(&bytes),
+                Key::Bytes(bytes) => typing.add(&bytes),
                 Key::Quit => return Ok(()),
                 Key::PowerCut | Key::Help => terminal::help(),
             }
+        }
+        if input.has_ended() {
+            typing.end();
         }
     }
 }

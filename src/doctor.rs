@@ -7,6 +7,7 @@ use vmm::KvmHost;
 
 use crate::engine::EngineName;
 use crate::failure::TROUBLE;
+use crate::say::{Unheard, say};
 
 /// Says what this host is good for: which engines work, how well, and which tools are missing.
 ///
@@ -38,20 +39,20 @@ const TOOLS: [Tool; 6] = [
 impl Doctor {
     /// Returns the exit code.
     pub fn run(self) -> anyhow::Result<u8> {
-        println!("engine software: works everywhere, deterministic; `run` uses it unless told otherwise");
+        say!("engine software: works everywhere, deterministic; `run` uses it unless told otherwise")?;
         let kvm = KvmHost::examine();
         match &kvm {
-            Ok(host) => tell(host),
-            Err(why) => println!("engine kvm: not usable: {why}"),
+            Ok(host) => tell(host)?,
+            Err(why) => say!("engine kvm: not usable: {why}")?,
         }
-        tell_cache();
-        let missing = tools();
+        tell_cache()?;
+        let missing = tools()?;
         let kvm_missing = self.engine == EngineName::Kvm && kvm.is_err();
         Ok(if missing || kvm_missing { TROUBLE } else { 0 })
     }
 }
 
-fn tell(host: &KvmHost) {
+fn tell(host: &KvmHost) -> Result<(), Unheard> {
     let speed = host.supervisor.picoseconds as f64 / 1000.0;
     let (backing, so) = match host.supervisor.is_emulated() {
         false => (
@@ -62,49 +63,50 @@ fn tell(host: &KvmHost) {
             ("emulated", "user mode executes natively, and the software processor takes over supervisor mode")
         }
     };
-    println!("engine kvm: usable, {backing}: {speed:.2} ns an instruction in supervisor mode; {so}");
-    println!("  time stamp counter of a machine: {} kHz", host.tsc_khz);
+    say!("engine kvm: usable, {backing}: {speed:.2} ns an instruction in supervisor mode; {so}")?;
+    say!("  time stamp counter of a machine: {} kHz", host.tsc_khz)?;
     for capability in &host.capabilities {
         let there =
             if capability.there { "there".to_owned() } else { format!("not there: {}", capability.without) };
-        println!("  {}: {there}", capability.name);
+        say!("  {}: {there}", capability.name)?;
     }
     let lacking: Vec<&str> = host.lacking.iter().map(|it| it.name.as_str()).collect();
     let lacking = if lacking.is_empty() { "nothing".to_owned() } else { lacking.join(", ") };
-    println!("  processors lack, of what those of the software engine have: {lacking}");
+    say!("  processors lack, of what those of the software engine have: {lacking}")?;
     if host.leaked != (0, 0) {
         let (ecx, edx) = host.leaked;
-        println!(
+        say!(
             "  CPUID shows the host's processor through: leaf 1 has more in ECX ({ecx:#x}) and EDX ({edx:#x}) than it was told; \
              a Linux guest may need noxsave, nosmap or clearcpuid= on its command line"
-        );
+        )?;
     }
+    Ok(())
 }
 
 /// Says where the cache is, and how large.
-fn tell_cache() {
+fn tell_cache() -> Result<(), Unheard> {
     let size =
         |cache: &Cache| Ok::<u64, images::Error>(images::list(cache)?.iter().map(|entry| entry.size).sum());
     match Cache::open().and_then(|cache| Ok((size(&cache)?, cache))) {
-        Ok((bytes, cache)) => println!("cache: {} MiB in {}", bytes >> 20, cache.root().display()),
-        Err(why) => println!("cache: NOT USABLE: {why}"),
+        Ok((bytes, cache)) => say!("cache: {} MiB in {}", bytes >> 20, cache.root().display()),
+        Err(why) => say!("cache: NOT USABLE: {why}"),
     }
 }
 
 /// Says which programs are there. Whether a needed one is missing.
-fn tools() -> bool {
+fn tools() -> Result<bool, Unheard> {
     let mut missing = false;
     for tool in TOOLS {
         match find(tool.name) {
-            Some(path) => println!("{}: {}", tool.name, path.display()),
+            Some(path) => say!("{}: {}", tool.name, path.display())?,
             None => {
                 missing |= tool.needed;
                 let how_bad = if tool.needed { "MISSING" } else { "not there" };
-                println!("{}: {how_bad}: it {}", tool.name, tool.purpose);
+                say!("{}: {how_bad}: it {}", tool.name, tool.purpose)?;
             }
         }
     }
-    missing
+    Ok(missing)
 }
 
 /// Where a program is on the path.

@@ -4,13 +4,26 @@ use explore::Scenario;
 use explore::machines::Error as MachinesError;
 use explore::replay::ReplayError;
 
+use crate::say::Unheard;
+
 /// Bad usage or scenario.
 pub const USAGE: u8 = 2;
 /// Inconclusive, or trouble on the host.
 pub const TROUBLE: u8 = 3;
 
+/// Nobody reads what is printed any more: what a shell says of a program that SIGPIPE has ended.
+const UNHEARD: u8 = 141;
+
+/// Whether there is nothing to complain of: who reads what is printed has seen enough.
+pub fn is_quiet(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(Unheard::is_quiet)
+}
+
 /// The exit code that an error stands for.
 pub fn exit_code(error: &anyhow::Error) -> u8 {
+    if is_quiet(error) {
+        return UNHEARD;
+    }
     if error.is::<explore::ScenarioError>() || error.is::<Usage>() {
         return USAGE;
     }

@@ -32,6 +32,8 @@ use gdbstub_arch::x86::X86_64_SSE;
 use gdbstub_arch::x86::reg::X86_64CoreRegs;
 use vmm::Machine;
 
+use crate::say::note;
+
 /// Between two looks at the socket while the machine goes on.
 const LOOK: Duration = Duration::from_millis(20);
 /// The longest range of memory that is watched.
@@ -85,7 +87,7 @@ pub fn listen(port: u16) -> anyhow::Result<Session> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .with_context(|| format!("cannot listen on port {port} of 127.0.0.1; give another one, or 0"))?;
     let port = listener.local_addr()?.port();
-    eprintln!("waiting for gdb: gdb -ex 'target remote 127.0.0.1:{port}'");
+    note!("waiting for gdb: gdb -ex 'target remote 127.0.0.1:{port}'");
     let (stream, _) = listener.accept()?;
     stream.set_nodelay(true)?;
     let (ask, asked) = channel();
@@ -101,7 +103,7 @@ fn serve(mut stub: Stub, stream: TcpStream) {
     // gdb asks first; the machine stands at its beginning until then.
     let _ = stub.say.recv();
     if let Err(why) = GdbStub::new(stream).run_blocking::<Loop>(&mut stub) {
-        eprintln!("gdb: {why}");
+        note!("gdb: {why}");
     }
 }
 

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use images::Cache;
 
+use crate::say::{Unheard, say};
+
 /// Lists, fetches and removes kernels, programs and images in the cache.
 #[derive(clap::Args)]
 pub struct Images {
@@ -48,27 +50,27 @@ impl Images {
                 let all: u64 = entries.iter().map(|entry| entry.size).sum();
                 for entry in entries {
                     let size = entry.size as f64 / f64::from(1 << 20);
-                    println!("{:<10} {:<28} {:<24} {size:>9.1} MiB", entry.kind, entry.name, entry.version);
+                    say!("{:<10} {:<28} {:<24} {size:>9.1} MiB", entry.kind, entry.name, entry.version)?;
                 }
-                println!("{:.1} MiB in {}", all as f64 / f64::from(1 << 20), cache.root().display());
+                say!("{:.1} MiB in {}", all as f64 / f64::from(1 << 20), cache.root().display())?;
             }
             Action::Fetch { names } => {
                 for name in names {
                     let (package, version) = images::fetch(&cache, &name)?;
-                    println!("{name}: {package} {version}");
+                    say!("{name}: {package} {version}")?;
                 }
             }
             Action::Build { name, patch } => {
-                println!("{}", images::build_kernel(&cache, &name, &patch)?.display());
+                say!("{}", images::build_kernel(&cache, &name, &patch)?.display())?;
             }
             Action::Refresh => images::refresh(&cache)?,
-            Action::Prune => tell_freed(&cache, cache.prune()?),
-            Action::Clean => tell_freed(&cache, cache.clean()?),
+            Action::Prune => tell_freed(&cache, cache.prune()?)?,
+            Action::Clean => tell_freed(&cache, cache.clean()?)?,
         }
         Ok(0)
     }
 }
 
-fn tell_freed(cache: &Cache, bytes: u64) {
-    println!("{:.1} MiB removed from {}", bytes as f64 / f64::from(1 << 20), cache.root().display());
+fn tell_freed(cache: &Cache, bytes: u64) -> Result<(), Unheard> {
+    say!("{:.1} MiB removed from {}", bytes as f64 / f64::from(1 << 20), cache.root().display())
 }

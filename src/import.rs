@@ -12,6 +12,7 @@ use images::Cache;
 use crate::failure::{TROUBLE, Usage};
 use crate::output::{check_writable, write_json};
 use crate::run::severity;
+use crate::say::{self, say};
 
 /// Runs tests of other tools, and gives the verdicts that these define.
 #[derive(clap::Args)]
@@ -97,8 +98,8 @@ impl Ace {
         let mut reports: Vec<Report> = Vec::new();
         for (file, scenario) in self.files.iter().zip(&scenarios) {
             let report = explore::run(scenario, &machines, &options, &|_| ())?;
-            println!("{}: {}", file.display(), crash_monkey(report.verdict));
-            print!("{report}");
+            say::heard(say!("{}: {}", file.display(), crash_monkey(report.verdict)));
+            say::heard(say::print_text(&report.to_string()));
             reports.push(report);
         }
         if let Some(path) = &self.json {
@@ -140,14 +141,14 @@ impl Vinter {
             return written.map(|()| 0).with_context(|| format!("cannot write {}", path.display()));
         }
         let machines = Machines::prepare(&test.scenario, &Cache::open()?, test.scenario.crash.seed)?;
-        println!("{test_name}");
+        say::heard(say!("{test_name}"));
         match verdicts(&test, &machines, &self.place.options())? {
             Ok(verdicts) => {
-                verdicts.iter().for_each(|verdict| println!("  {verdict}"));
+                verdicts.iter().for_each(|verdict| say::heard(say!("  {verdict}")));
                 Ok(u8::from(!verdicts.iter().all(|verdict| verdict.passes())))
             }
             Err(why) => {
-                println!("  inconclusive: {why}");
+                say::heard(say!("  inconclusive: {why}"));
                 Ok(TROUBLE)
             }
         }

@@ -1,5 +1,8 @@
 //! The `pmemsim` command: arguments, progress, exit codes.
 
+// They panic when nobody reads: `say` has what does not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod bench;
 mod boot;
 mod console;
@@ -22,6 +25,7 @@ mod payload;
 mod progress;
 mod replay;
 mod run;
+mod say;
 mod schema;
 mod sequences;
 mod session;
@@ -32,6 +36,7 @@ mod suite;
 mod table;
 mod teller;
 mod terminal;
+mod typing;
 
 use std::process::ExitCode;
 
@@ -86,7 +91,9 @@ fn main() -> ExitCode {
     match done {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("pmemsim: {}", failure::message(&error));
+            if !failure::is_quiet(&error) {
+                say::note!("pmemsim: {}", failure::message(&error));
+            }
             ExitCode::from(failure::exit_code(&error))
         }
     }

@@ -12,6 +12,7 @@ use crate::failure::{Usage, in_scenario};
 use crate::output::Output;
 use crate::progress::Line;
 use crate::run::{CODE, print, processors, summary};
+use crate::say::note;
 
 /// Puts together what the shards of a run found: says what a single run would have said. Records the scenario once
 /// more; what the shards did is not done again.
@@ -56,7 +57,7 @@ impl Merge {
         let line = Line::new(&scenario.name, false);
         let merged = explore::run(&scenario, &machines, &options, &|progress| line.show(&progress))?;
         drop(line);
-        eprintln!("{}: merged{}", scenario.name, summary(&options));
+        note!("{}: merged{}", scenario.name, summary(&options));
         Ok(merged)
     }
 }

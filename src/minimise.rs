@@ -14,6 +14,7 @@ use crate::failure::Usage;
 use crate::interrupt::Interruption;
 use crate::output::{check_writable, write_json};
 use crate::run::{class, processors};
+use crate::say::{self, note};
 
 /// Makes a scenario smaller while it shows the same class of finding: fewer steps, then smaller sizes. Prints a scenario that
 /// is ready to be run, and expects what it shows.
@@ -62,7 +63,7 @@ impl Minimise {
         };
         let machines =
             Machines::prepare(&scenario, &Cache::open()?, self.seed.unwrap_or(scenario.crash.seed))?;
-        let say = |tries, steps| eprintln!("try {tries}: {steps} steps");
+        let say = |tries, steps| note!("try {tries}: {steps} steps");
         let found = minimise(&scenario, &machines, &options, self.class, self.tries, &say);
         let found = found.map_err(|why| match why {
             MinimiseError::Host(why) => anyhow::Error::new(why),
@@ -71,12 +72,12 @@ impl Minimise {
         match &self.output {
             Some(path) => std::fs::write(path, &found.text)
                 .with_context(|| format!("cannot write {}", path.display()))?,
-            None => print!("{}", found.text),
+            None => say::print_text(&found.text)?,
         }
         if let Some(path) = &self.json {
             write_json(path, std::slice::from_ref(&found.report), 1)?;
         }
-        eprintln!(
+        note!(
             "{}: {} of {} steps, {} tries, {:.1} s",
             found.class,
             found.after,
@@ -88,7 +89,7 @@ impl Minimise {
         if let Some(finding) = shown {
             let state = &finding.smallest;
             let (lost, lines) = (state.lost.len(), state.lost_lines);
-            eprintln!("{}: {lost} of {} parts in flight lost, in {lines} lines", finding.id, state.in_flight);
+            note!("{}: {lost} of {} parts in flight lost, in {lines} lines", finding.id, state.in_flight);
         }
         Ok(0)
     }

@@ -1,7 +1,6 @@
 //! Where reports go besides the terminal: JSON, a page for a browser, JUnit, annotations of GitHub. And what they mean for
 //! the exit code when it is known already what is wrong.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -11,6 +10,7 @@ use explore::{Report, html};
 
 use crate::failure::Usage;
 use crate::run::severity;
+use crate::say::{self, note};
 use crate::{github, junit};
 
 /// Files to write, and what was found before.
@@ -84,13 +84,12 @@ impl Writer<'_> {
     /// Says what GitHub and the baseline have to know of a report. `file` is where its scenario stands.
     pub fn tell(&self, report: &Report, file: Option<&Path>) {
         if github::is_here() {
-            let _ =
-                write!(std::io::stdout(), "{}", github::annotations(report, file, self.baseline.as_ref()));
+            say::heard(say::print_text(&github::annotations(report, file, self.baseline.as_ref())));
         }
         let Some(baseline) = &self.baseline else { return };
         let known = report.findings.iter().filter(|finding| baseline.knows(report, finding)).count();
         let new = report.findings.len() - known;
-        eprintln!("{}: {known} findings are in the baseline, {new} are new", report.scenario);
+        note!("{}: {known} findings are in the baseline, {new} are new", report.scenario);
     }
 
     /// The exit code of all together. `deny` are the classes that count besides violations.

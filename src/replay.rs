@@ -11,6 +11,7 @@ use explore::report::Finding;
 use images::Cache;
 
 use crate::failure::Usage;
+use crate::say::{self, say};
 use crate::{console, gdb};
 
 /// Recreates the smallest state of a finding, recovers it, and shows what the guest said.
@@ -51,12 +52,12 @@ impl Replay {
             return Ok(0);
         }
         let replayed = explore::replay(&report, &self.id, &scenario, &machines)?;
-        println!("{}", replayed.outcome);
+        say::heard(say!("{}", replayed.outcome));
         for fault in &replayed.faults {
-            println!("{fault}");
+            say::heard(say!("{fault}"));
         }
         if !replayed.console.is_empty() {
-            println!("--- console\n{}", replayed.console.trim_end());
+            say::heard(say!("--- console\n{}", replayed.console.trim_end()));
         }
         if let (Some(path), Some(image)) = (&self.image, &replayed.image) {
             std::fs::write(path, image)

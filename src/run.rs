@@ -1,6 +1,6 @@
 //! `pmemsim run`: scenarios to verdicts.
 
-use std::io::{IsTerminal, Write};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,6 +20,7 @@ use crate::failure::{TROUBLE, Usage, in_scenario};
 use crate::interrupt::Interruption;
 use crate::output::Output;
 use crate::progress::Line;
+use crate::say::{self, note};
 use crate::size::Size;
 use crate::suite;
 
@@ -148,11 +149,11 @@ impl Run {
             writer.write(&reports, scenarios.len())?;
             print(&reports[index]);
             writer.tell(&reports[index], Some(path));
-            eprintln!("{}: {took:.1} s{}", scenario.name, summary(&options));
+            note!("{}: {took:.1} s{}", scenario.name, summary(&options));
             interruption.leave();
             if interruption.asked() {
                 let left = scenarios[index + 1..].iter().map(|(_, scenario)| scenario.name.as_str());
-                left.for_each(|name| eprintln!("{name}: not run: interrupted"));
+                left.for_each(|name| note!("{name}: not run: interrupted"));
                 return Ok(TROUBLE);
             }
         }
@@ -170,10 +171,10 @@ impl Run {
         let journal =
             Journal::open(path, &scenarios, options).map_err(|why| Usage(format!("--resume: {why}")))?;
         if !journal.is_empty() {
-            eprintln!("{}: {} results are known", path.display(), journal.len());
+            note!("{}: {} results are known", path.display(), journal.len());
         }
         if journal.cut() > 0 {
-            eprintln!("{}: the last {} bytes were torn, and are left out", path.display(), journal.cut());
+            note!("{}: the last {} bytes were torn, and are left out", path.display(), journal.cut());
         }
         Ok(Some(journal))
     }
@@ -271,7 +272,7 @@ pub fn print(report: &Report) {
         }
         _ => plain,
     };
-    let _ = write!(std::io::stdout(), "{text}");
+    say::heard(say::print_text(&text));
 }
 
 /// One machine for each.

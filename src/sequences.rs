@@ -16,6 +16,7 @@ use images::Cache;
 use crate::failure::Usage;
 use crate::output::Output;
 use crate::run::class;
+use crate::say::{self, Unheard, note, say};
 use crate::teller::Teller;
 
 /// Tries short sequences of file system operations: all of one operation, or of two, each followed by what makes it
@@ -72,7 +73,7 @@ impl Sequences {
             keep(directory, &sequences)?;
         }
         if self.list {
-            sequences.iter().for_each(|sequence| println!("{}", sequence.scenario.name));
+            sequences.iter().try_for_each(|sequence| say!("{}", sequence.scenario.name))?;
             return Ok(0);
         }
         let writer = self.output.open()?;
@@ -80,7 +81,7 @@ impl Sequences {
         let options = self.options();
         let seed = options.seed.unwrap_or(sequences[0].scenario.crash.seed);
         let machines = Machines::prepare(&sequences[0].scenario, &Cache::open()?, seed)?;
-        eprintln!(
+        note!(
             "{} sequences; the machine is ready after {:.1} s",
             sequences.len(),
             started.elapsed().as_secs_f64()
@@ -89,8 +90,8 @@ impl Sequences {
         let teller = Teller::default();
         run_all(&scenarios, &machines, &options, &|number, report| teller.tell(number, report))?;
         let reports = teller.into_reports();
-        print_table(&sequences, &reports);
-        eprintln!("{} sequences: {:.1} s", reports.len(), started.elapsed().as_secs_f64());
+        say::heard(print_table(&sequences, &reports));
+        note!("{} sequences: {:.1} s", reports.len(), started.elapsed().as_secs_f64());
         writer.write(&reports, scenarios.len())?;
         Ok(writer.exit_code(&reports, &self.deny))
     }
@@ -163,15 +164,20 @@ impl Row {
         self.exhaustive += report.counts.points_exhaustive;
     }
 
-    fn print(&self, name: &str) {
-        println!(
+    fn print(&self, name: &str) -> Result<(), Unheard> {
+        say!(
             "{name:<20} {:>9} {:>6} {:>8} {:>12} {:>12} {:>10}",
-            self.sequences, self.kept, self.violated, self.inconclusive, self.points, self.exhaustive
-        );
+            self.sequences,
+            self.kept,
+            self.violated,
+            self.inconclusive,
+            self.points,
+            self.exhaustive
+        )
     }
 }
 
-fn print_table(sequences: &[Sequence], reports: &[Report]) {
+fn print_table(sequences: &[Sequence], reports: &[Report]) -> Result<(), Unheard> {
     let mut order: Vec<&str> = Vec::new();
     let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
     let mut all = Row::default();
@@ -182,10 +188,16 @@ fn print_table(sequences: &[Sequence], reports: &[Report]) {
         rows.entry(sequence.operation).or_default().add(report);
         all.add(report);
     }
-    println!(
+    say!(
         "\n{:<20} {:>9} {:>6} {:>8} {:>12} {:>12} {:>10}",
-        "operation", "sequences", "kept", "violated", "inconclusive", "crash points", "exhaustive"
-    );
-    order.iter().for_each(|name| rows[name].print(name));
-    all.print("all");
+        "operation",
+        "sequences",
+        "kept",
+        "violated",
+        "inconclusive",
+        "crash points",
+        "exhaustive"
+    )?;
+    order.iter().try_for_each(|name| rows[name].print(name))?;
+    all.print("all")
 }

@@ -1,15 +1,16 @@
 //! One life of a booted machine, from its start to its end or to a power cut.
 
-use std::io::Write;
 use std::str::FromStr;
 
 use anyhow::bail;
 use pmemsim::{PowerSupply, Survives};
 use vmm::{Engine, Machine, Stop};
 
-use crate::boot::{Boot, LOOK, SLICE};
+use crate::boot::{Boot, LOOK, SLICE, WHILE_TYPING};
 use crate::interrupt;
+use crate::say::{self, note};
 use crate::terminal::{self, Input, Key};
+use crate::typing::Typing;
 
 /// How it has ended.
 pub enum Ended {
@@ -51,6 +52,7 @@ impl FromStr for CutAt {
 pub struct Session<'m> {
     machine: &'m mut Machine,
     cut_at: Option<CutAt>,
+    typing: &'m mut Typing,
     /// Knows what survives, where that may be asked.
     power: Option<PowerSupply>,
     /// The end of what the guest has said.
@@ -59,7 +61,12 @@ pub struct Session<'m> {
 
 impl<'m> Session<'m> {
     /// Of a machine that has not run. Events are followed if power cuts are `wanted`.
-    pub fn new(machine: &'m mut Machine, cut_at: Option<CutAt>, wanted: bool) -> Session<'m> {
+    pub fn new(
+        machine: &'m mut Machine,
+        typing: &'m mut Typing,
+        cut_at: Option<CutAt>,
+        wanted: bool,
+    ) -> Session<'m> {
         let power = wanted.then(|| {
             machine.set_tracing(true);
             PowerSupply::of(machine)
@@ -67,7 +74,7 @@ impl<'m> Session<'m> {
         if let Some(CutAt::Event(number)) = cut_at {
             machine.stop_at_event(Some(number - 1));
         }
-        Session { machine, cut_at, power, said: String::new() }
+        Session { machine, cut_at, typing, power, said: String::new() }
     }
 
     /// The content of every region behind a power cut.
@@ -79,7 +86,9 @@ impl<'m> Session<'m> {
     pub fn run(&mut self, boot: &Boot, input: &mut Input) -> anyhow::Result<Ended> {
         let mut left = boot.timeout.unwrap_or(u64::MAX);
         loop {
-            let slice = left.min(SLICE).min(self.until_cut());
+            let fed = self.typing.feed(self.machine);
+            let slice = if self.typing.is_empty() { SLICE } else { WHILE_TYPING };
+            let slice = left.min(slice).min(self.until_cut());
             let before = spent(self.machine);
             let stop = self.machine.run(slice);
             left = left.saturating_sub(spent(self.machine) - before);
@@ -101,8 +110,10 @@ impl<'m> Session<'m> {
                 Stop::PowerOff => return Ok(Ended::Exit(0)),
                 Stop::Reset => bail!("the guest reset the machine"),
                 Stop::Shutdown => bail!("triple fault at {:#x}", self.machine.cpu_state().rip()),
-                Stop::Idle if keys.is_empty() => match input.wait(LOOK) {
+                Stop::Idle if keys.is_empty() && !fed => match input.wait(LOOK) {
                     Some(typed) => keys = typed,
+                    // It is told so first.
+                    None if !self.typing.has_ended() => {}
                     None => bail!("the guest is halted for good"),
                 },
                 Stop::Idle => {}
@@ -112,14 +123,17 @@ impl<'m> Session<'m> {
             }
             for key in keys {
                 match key {
-                    Key::Bytes(bytes) => self.machine.type_console(&bytes),
+                    Key::Bytes(bytes) => self.typing.add(&bytes),
                     Key::Quit => return Ok(Ended::Exit(0)),
                     Key::PowerCut if self.power.is_some() => return Ok(Ended::PowerCut),
                     Key::PowerCut => {
-                        eprint!("\r\npmemsim: KVM does not tell what is in flight: no power cuts\r\n")
+                        note!("\r\npmemsim: KVM does not tell what is in flight: no power cuts\r")
                     }
                     Key::Help => terminal::help(),
                 }
+            }
+            if input.has_ended() {
+                self.typing.end();
             }
         }
     }
@@ -127,8 +141,7 @@ impl<'m> Session<'m> {
     /// Takes what the machine has said and done.
     fn follow(&mut self) -> anyhow::Result<()> {
         let said = self.machine.take_console();
-        std::io::stdout().write_all(&said)?;
-        std::io::stdout().flush()?;
+        say::print_bytes(&said)?;
         // They are in the hash, too.
         let events = self.machine.take_events();
         if let Some(power) = &mut self.power {

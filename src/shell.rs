@@ -6,6 +6,8 @@ use anyhow::Context;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
+use crate::say;
+
 /// Prints completions for a shell.
 #[derive(clap::Args)]
 #[command(
@@ -21,8 +23,7 @@ impl Completions {
     pub fn run(self) -> anyhow::Result<u8> {
         let mut script = Vec::new();
         clap_complete::generate(self.shell, &mut crate::Command::command(), "pmemsim", &mut script);
-        // It is no trouble if nobody reads it to its end.
-        let _ = std::io::Write::write_all(&mut std::io::stdout(), &script);
+        say::print_bytes(&script)?;
         Ok(0)
     }
 }

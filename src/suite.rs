@@ -17,6 +17,7 @@ use self::files::{KNOWN_TESTS, PROVING_GROUND};
 use crate::failure::{TROUBLE, Usage};
 use crate::interrupt::Interruption;
 use crate::output::{Output, check_writable};
+use crate::say::{self, note, say};
 use crate::teller::Teller;
 
 /// Operations of a random load.
@@ -69,7 +70,7 @@ pub fn run(suite: Suite, asked: &Asked, options: &RunOptions) -> anyhow::Result<
     let groups = chosen(suite, asked, options)?;
     let all: Vec<&Scenario> = groups.iter().flatten().collect();
     if asked.options.list {
-        all.iter().for_each(|scenario| println!("{}", name_of(scenario)));
+        all.iter().try_for_each(|scenario| say!("{}", name_of(scenario)))?;
         return Ok(0);
     }
     let writer = asked.output.open()?;
@@ -94,14 +95,14 @@ pub fn run(suite: Suite, asked: &Asked, options: &RunOptions) -> anyhow::Result<
         }
         told += group.len();
         let took = started.elapsed().as_secs_f64();
-        eprintln!("{told} of {} scenarios: the last {} took {took:.1} s", all.len(), group.len());
+        note!("{told} of {} scenarios: the last {} took {took:.1} s", all.len(), group.len());
         // What is told is there to be kept.
         interruption.keep();
     }
     let reports = teller.into_reports();
     let table = matrix::table(&reports);
     if suite != Suite::KnownTests {
-        println!("{table}");
+        say::heard(say!("{table}"));
     }
     writer.write(&reports, all.len())?;
     reports.iter().for_each(|report| writer.tell(report, None));
@@ -110,7 +111,7 @@ pub fn run(suite: Suite, asked: &Asked, options: &RunOptions) -> anyhow::Result<
             .with_context(|| format!("cannot write the table to {}", path.display()))?;
     }
     if reports.len() < all.len() {
-        eprintln!("interrupted: {} of {} scenarios were run", reports.len(), all.len());
+        note!("interrupted: {} of {} scenarios were run", reports.len(), all.len());
         return Ok(TROUBLE);
     }
     Ok(writer.exit_code(&reports, &options.deny))

@@ -6,6 +6,7 @@ use anyhow::Context;
 use explore::{Report, matrix};
 
 use crate::failure::Usage;
+use crate::say;
 
 /// Prints a table of what came of the matrix of synchronous faults, as Markdown, from the reports of its shards and of
 /// several kernels. Of a cell that was run several times, the last report counts.
@@ -26,7 +27,7 @@ impl Table {
             let read = Report::all_from_json(&json);
             reports.extend(read.map_err(|why| Usage(format!("{}: {why}", path.display())))?);
         }
-        print!("{}", matrix::table(&reports));
+        say::print_text(&matrix::table(&reports))?;
         Ok(0)
     }
 }

@@ -5,6 +5,8 @@ use std::sync::Mutex;
 
 use explore::{Report, Verdict};
 
+use crate::say::{self, say};
+
 /// Prints reports in the order of their scenarios, as soon as it can.
 #[derive(Default)]
 pub struct Teller {
@@ -26,9 +28,9 @@ impl Teller {
         loop {
             let next = state.reports.len();
             let Some(report) = state.early.remove(&next) else { break };
-            println!("{}", line_of(&report));
+            say::heard(say!("{}", line_of(&report)));
             if !matches!(report.verdict, Verdict::Kept) || !report.findings.is_empty() {
-                print!("{report}");
+                say::heard(say::print_text(&report.to_string()));
             }
             state.reports.push(report);
         }

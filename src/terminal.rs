@@ -1,18 +1,19 @@
 //! The terminal as a serial console: what is typed goes to the guest as it is, and Ctrl-A begins a command to pmemsim.
 
 use std::io::{IsTerminal, Read};
-use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::mpsc::{self, RecvTimeoutError, TryRecvError};
 use std::time::Duration;
 
 use rustix::termios::{InputModes, LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
+use crate::say::note;
 
 /// Ctrl-A.
 const ESCAPE: u8 = 1;
 /// Said to whoever asks for help.
 const HELP: &str = "Ctrl-A x  ends the machine\r
 Ctrl-A p  cuts the power, and boots again with what has survived\r
-Ctrl-A Ctrl-A  sends Ctrl-A to the guest\r
-";
+Ctrl-A Ctrl-A  sends Ctrl-A to the guest\r";
 
 /// What was typed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,6 +34,7 @@ pub struct Input {
     /// What a terminal was set to before.
     before: Option<Termios>,
     escaped: bool,
+    ended: bool,
 }
 
 impl Input {
@@ -40,7 +42,7 @@ impl Input {
     pub fn open() -> Input {
         let before = if std::io::stdin().is_terminal() { set_raw().ok() } else { None };
         if before.is_some() {
-            eprintln!("pmemsim: Ctrl-A h says what can be typed; Ctrl-A x ends the machine");
+            note!("pmemsim: Ctrl-A h says what can be typed; Ctrl-A x ends the machine");
         }
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
@@ -51,7 +53,7 @@ impl Input {
                 }
             }
         });
-        Input { receiver, before, escaped: false }
+        Input { receiver, before, escaped: false, ended: false }
     }
 
     /// Whether it is a terminal.
@@ -62,10 +64,20 @@ impl Input {
     /// What was typed since the last call.
     pub fn typed(&mut self) -> Vec<Key> {
         let mut keys = Vec::new();
-        while let Ok(bytes) = self.receiver.try_recv() {
-            keys.extend(self.keys(&bytes));
+        loop {
+            match self.receiver.try_recv() {
+                Ok(bytes) => keys.extend(self.keys(&bytes)),
+                Err(why) => {
+                    self.ended |= why == TryRecvError::Disconnected;
+                    return keys;
+                }
+            }
         }
-        keys
+    }
+
+    /// Whether nothing more will be typed than what was returned.
+    pub fn has_ended(&self) -> bool {
+        self.ended
     }
 
     /// Waits for something to be typed. `None` when nothing ever will be.
@@ -73,7 +85,10 @@ impl Input {
         match self.receiver.recv_timeout(longest) {
             Ok(bytes) => Some(self.keys(&bytes)),
             Err(RecvTimeoutError::Timeout) => Some(Vec::new()),
-            Err(RecvTimeoutError::Disconnected) => None,
+            Err(RecvTimeoutError::Disconnected) => {
+                self.ended = true;
+                None
+            }
         }
     }
 
@@ -103,7 +118,7 @@ fn set_raw() -> rustix::io::Result<Termios> {
 
 /// Says what can be typed.
 pub fn help() {
-    eprint!("\r\n{HELP}");
+    note!("\r\n{HELP}");
 }
 
 /// Tells commands from what is for the guest.

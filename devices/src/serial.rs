@@ -64,6 +64,12 @@ impl Serial {
         waits(IDENTIFY_RECEIVE, ENABLE_RECEIVE) || waits(IDENTIFY_TRANSMIT, ENABLE_TRANSMIT)
     }
 
+    /// Whether the guest has asked to be interrupted by what arrives.
+    pub fn listens(&self) -> bool {
+        let state = self.uart.state();
+        state.interrupt_enable & ENABLE_RECEIVE != 0 && state.modem_control & LOOP_BACK == 0
+    }
+
     /// Bytes arriving on the wire. Returns how many fitted into the receive queue: none while the guest loops the
     /// line back.
     pub fn receive(&mut self, bytes: &[u8]) -> usize {
@@ -186,7 +192,9 @@ mod tests {
     #[test]
     fn received_bytes_interrupt_until_read() {
         let mut serial = Serial::new();
+        assert!(!serial.listens());
         serial.write(INTERRUPT_ENABLE, ENABLE_RECEIVE);
+        assert!(serial.listens());
         assert_eq!(serial.receive(b"ok"), 2);
         assert!(serial.irq());
         assert_eq!((serial.read(DATA), serial.read(DATA)), (b'o', b'k'));
@@ -203,6 +211,8 @@ mod tests {
         assert_eq!(serial.read(MODEM_STATUS) & 0xf0, 0x90, "as serial8250 autoconfig expects");
         assert_eq!(serial.write(DATA, b'q'), None);
         assert_eq!(serial.read(DATA), b'q');
+        serial.write(INTERRUPT_ENABLE, ENABLE_RECEIVE);
+        assert!(!serial.listens());
         assert_eq!(serial.receive(b"x"), 0);
     }
 

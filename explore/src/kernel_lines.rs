@@ -36,15 +36,36 @@ fn lines(vmlinux: &[u8], addresses: &[u64]) -> Option<Vec<String>> {
     let context = addr2line::Context::from_dwarf(dwarf).ok()?;
     let line = |address: &u64| {
         let location = context.find_location(*address).ok().flatten()?;
-        let file = location.file?;
-        Some(format!(" at {}:{}", file.strip_prefix("./").unwrap_or(file), location.line?))
+        let unit = context.find_dwarf_and_unit(*address).skip_all_loads();
+        let directory = unit.as_ref().and_then(|unit| unit.comp_dir.as_ref());
+        let directory = directory.map(|directory| directory.to_string_lossy());
+        Some(format!(" at {}:{}", within(location.file?, directory.as_deref()), location.line?))
     };
     Some(addresses.iter().map(|address| line(address).unwrap_or_default()).collect())
+}
+
+/// A file as seen from the directory of the build: where that lies on some host is nobody's business.
+fn within<'f>(file: &'f str, directory: Option<&str>) -> &'f str {
+    let below = directory.and_then(|directory| file.strip_prefix(directory)?.strip_prefix('/'));
+    let below = below.unwrap_or(file);
+    below.strip_prefix("./").unwrap_or(below)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn files_are_named_as_seen_from_the_directory_of_the_build() {
+        assert_eq!(within("/home/me/linux/fs/dax.c", Some("/home/me/linux")), "fs/dax.c");
+        assert_eq!(within("/home/me/linux/./fs/dax.c", Some("/home/me/linux")), "fs/dax.c");
+        assert_eq!(within("./fs/dax.c", Some(".")), "fs/dax.c");
+        assert_eq!(
+            within("/home/me/linux-old/fs/dax.c", Some("/home/me/linux")),
+            "/home/me/linux-old/fs/dax.c"
+        );
+        assert_eq!(within("fs/dax.c", None), "fs/dax.c");
+    }
 
     #[test]
     fn an_address_in_a_program_with_debug_information_has_a_line() {

@@ -258,15 +258,40 @@ fn expect_failure(what: &str, wanted: Failure, reply: Reply) -> Result<(), Troub
     }
 }
 
+/// What a kernel or a scenario often lacks when a call fails so. Numbers are those of asm-generic/errno-base.h and
+/// asm-generic/errno.h.
+fn what_lacks(call: &str, errno: i32) -> &'static str {
+    const ENOENT: i32 = 2;
+    const ENODEV: i32 = 19;
+    const EINVAL: i32 = 22;
+    const EOPNOTSUPP: i32 = 95;
+    match (call, errno) {
+        ("attach", ENOENT) => {
+            " (ENOENT): the kernel shows no such region; it needs libnvdimm, nd_pmem and what finds the region (ACPI_NFIT, e820 pmem or \
+             virtio_pmem) built in, or as modules (--modules)"
+        }
+        ("mount", ENODEV) => " (ENODEV): the kernel does not have this file system built in, nor its module",
+        ("mount", EINVAL | EOPNOTSUPP) => {
+            ": with dax= the kernel needs FS_DAX, and the region a namespace that offers DAX"
+        }
+        ("mmap", EOPNOTSUPP) => {
+            " (EOPNOTSUPP): MAP_SYNC is not offered here; is the file system mounted with dax=always, and has the kernel FS_DAX?"
+        }
+        _ => "",
+    }
+}
+
 /// A step that fails while it is recorded says nothing about power losses.
 fn expect_ok(what: &str, reply: Reply) -> Result<(), Trouble> {
-    // EOPNOTSUPP, as asm-generic/errno.h has it.
-    const EOPNOTSUPP: i32 = 95;
     let failed = |why: String| Err(Trouble::Harness(format!("{what} {why} while it was recorded")));
     match reply {
         Reply::Ok | Reply::Exited { status: 0 } => Ok(()),
-        Reply::Errno { call, errno: EOPNOTSUPP } if call == "mmap" => failed("fails: mmap does not offer MAP_SYNC here (EOPNOTSUPP); is the file system mounted with dax=always?".to_owned()),
-        Reply::Errno { call, errno } => failed(format!("fails: {call} returns errno {errno}")),
+        Reply::Errno { call, errno } => {
+            let lacks = what_lacks(&call, errno);
+            Err(Trouble::Harness(format!(
+                "{what} fails while it was recorded: {call} returns errno {errno}{lacks}"
+            )))
+        }
         Reply::Signal { signal } => failed(format!("ends with signal {signal}")),
         Reply::Exited { status } => failed(format!("exits with wait status {status:#x}")),
         Reply::Checked { status, .. } => failed(format!("ends as a check, with wait status {status:#x}")),

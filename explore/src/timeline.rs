@@ -98,7 +98,7 @@ fn windows(fault: &crate::windows::Fault) -> Vec<WindowSpan> {
 fn steps<L: Laboratory>(run: &Run<L>) -> Vec<StepSpan> {
     let spans = run.scenario.commands.iter().zip(&run.recording.timeline.commands);
     let begun = spans.filter(|(_, (begin, _))| *begin != u64::MAX);
-    let all = run.recording.events.len();
+    let all = run.recording.events.last_seq().map_or(0, |last| last + 1);
     let span = |(planned, &(begin, end)): (&crate::scenario::Planned, &(u64, u64))| {
         let step = &run.scenario.steps[planned.step];
         // A step during which the guest crashed has no end.
@@ -139,21 +139,28 @@ const MOST_ACTIVITY: usize = 1 << 20;
 fn activity(events: impl IntoIterator<Item = Event>) -> String {
     let mut text = String::new();
     let mut run = (' ', 0_u64);
-    let flush = |(letter, count): (char, u64), text: &mut String| {
-        if count > 0 {
-            let _ = write!(text, "{letter}{count}");
-        }
-    };
-    for event in events {
-        let letter = if text.len() < MOST_ACTIVITY { letter(&event) } else { 'x' };
+    let mut add = |letter: char, count: u64| {
+        let letter = if letter == ' ' || text.len() < MOST_ACTIVITY { letter } else { 'x' };
         if letter == run.0 {
-            run.1 += 1;
-        } else {
-            flush(run, &mut text);
-            run = (letter, 1);
+            run.1 += count;
+            return;
         }
+        if run.1 > 0 {
+            let _ = write!(text, "{}{}", run.0, run.1);
+        }
+        run = (letter, count);
+    };
+    let mut next = 0;
+    for event in events {
+        // What was taken out on purpose has its place still.
+        let missing = event.seq.saturating_sub(next);
+        if missing > 0 {
+            add('x', missing);
+        }
+        add(letter(&event), 1);
+        next = event.seq + 1;
     }
-    flush(run, &mut text);
+    add(' ', 0);
     text
 }
 
@@ -197,6 +204,8 @@ mod tests {
         ];
         assert_eq!(activity(events), "d2D1o1P1");
         assert_eq!(activity([]), "");
+        let taken_out = [event(0, 0, fence()), event(7, 0, fence())];
+        assert_eq!(activity(taken_out), "d1x6d1");
     }
 
     #[test]

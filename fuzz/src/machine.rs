@@ -117,7 +117,9 @@ fn story(machine: &mut Machine) -> Vec<String> {
                 let written = machine.write_guest(it.first, &buffer).is_ok();
                 machine.answer(if read && written { buffer.len() as i64 } else { -1 });
             }
-            Stop::Budget => machine.type_console(b"x"),
+            Stop::Budget => {
+                machine.type_console(b"x");
+            }
             Stop::Event(_) | Stop::Symbol(_) => {}
             _ => break,
         }

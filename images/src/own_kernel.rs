@@ -181,14 +181,20 @@ impl Build<'_> {
     /// Runs make, tells how far it is, and keeps what it says for the case that it fails.
     fn make(&self, arguments: &[&str]) -> Result<()> {
         let source = self.work.source();
-        let map = format!("KCFLAGS=-ffile-prefix-map={}/=", source.display());
+        // Neither in messages nor in debug information is it seen where the source and the objects are.
+        let objects = self.work.objects();
+        let maps =
+            format!("-ffile-prefix-map={}/= -ffile-prefix-map={}=.", source.display(), objects.display());
         let mut make = Command::new("make");
-        make.arg("-C").arg(&source).arg(format!("O={}", self.work.objects().display())).args(arguments);
+        make.arg("-C").arg(&source).arg(format!("O={}", objects.display())).args(arguments);
         // The same input makes the same kernel, whoever builds it and when.
         make.args(["KBUILD_BUILD_TIMESTAMP=Thu Jan  1 00:00:00 UTC 1970", "KBUILD_BUILD_USER=pmemsim"]);
-        make.args(["KBUILD_BUILD_HOST=pmemsim", "KBUILD_BUILD_VERSION=1", "LOCALVERSION=-pmemsim", &map]);
+        make.args(["KBUILD_BUILD_HOST=pmemsim", "KBUILD_BUILD_VERSION=1", "LOCALVERSION=-pmemsim"]);
+        make.arg(format!("KCFLAGS={maps}")).arg(format!("KAFLAGS={maps}"));
         // Options of the user's own builds are not ours.
-        for variable in ["MAKEFLAGS", "MFLAGS", "ARCH", "CROSS_COMPILE", "KCFLAGS", "KBUILD_OUTPUT", "CC"] {
+        for variable in
+            ["MAKEFLAGS", "MFLAGS", "ARCH", "CROSS_COMPILE", "KCFLAGS", "KAFLAGS", "KBUILD_OUTPUT", "CC"]
+        {
             make.env_remove(variable);
         }
         make.env("LC_ALL", "C").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

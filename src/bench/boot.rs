@@ -7,6 +7,8 @@ use explore::machines::COMMAND_LINE;
 use images::{AGENT, Cache, Initramfs, Kernel, PMEM_MODULES};
 use vmm::{BootProtocol, Machine, MachineConfig, Nvdimm, Stop};
 
+use crate::say::say;
+
 /// Instructions that no kernel needs to get there.
 const BUDGET: u64 = 20_000_000_000;
 /// Offset of `e_entry` in an ELF64 header.
@@ -47,12 +49,12 @@ pub fn measure(cache: &Cache, kernel: &str, append: &str, cpus: u8) -> anyhow::R
     }
     let seconds = started.elapsed().as_secs_f64();
     let millions = |count: u64| count as f64 / 1e6;
-    println!("kernel                    {}", kernel.release);
-    println!("command line              {}", config.command_line);
-    println!("processors                {cpus}");
-    println!("to the agent              {:.1} M instructions", millions(agent.unwrap_or_default()));
-    println!("to the base snapshot      {:.1} M instructions", millions(machine.retired()));
-    println!("speed                     {:.1} MIPS", millions(machine.retired()) / seconds);
+    say!("kernel                    {}", kernel.release)?;
+    say!("command line              {}", config.command_line)?;
+    say!("processors                {cpus}")?;
+    say!("to the agent              {:.1} M instructions", millions(agent.unwrap_or_default()))?;
+    say!("to the base snapshot      {:.1} M instructions", millions(machine.retired()))?;
+    say!("speed                     {:.1} MIPS", millions(machine.retired()) / seconds)?;
     Ok(0)
 }
 

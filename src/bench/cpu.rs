@@ -16,6 +16,7 @@ use super::{
     guest::{Guest, Work, config},
     qemu::Qemu,
 };
+use crate::say::{Unheard, say};
 
 /// Exercises: name, what, rounds that take about a second, bytes that a round copies.
 const EXERCISES: [(&str, Exercise, u64, usize); 5] = [
@@ -58,22 +59,22 @@ impl Cpu {
     /// Returns the exit code.
     pub fn measure(&self, cache: &Cache) -> anyhow::Result<u8> {
         let kernel = Kernel::get(cache, &self.kernel)?;
-        println!("kernel {}; events recorded throughout; times are CPU time", kernel.release);
-        println!("{:28}{:>12}{:>10}{:>10}{:>10}{:>10}", "", "M instr.", "s", "s (wall)", "MIPS", "MB/s");
+        say!("kernel {}; events recorded throughout; times are CPU time", kernel.release)?;
+        say!("{:28}{:>12}{:>10}{:>10}{:>10}{:>10}", "", "M instr.", "s", "s (wall)", "MIPS", "MB/s")?;
         let boots = self.boots(&kernel)?;
         let mut rows = boots.rows();
-        rows.iter().for_each(Row::print);
+        rows.iter().try_for_each(Row::print)?;
         let mut exercised = self.exercises(&kernel)?;
         exercised.push(self.recoveries(cache)?);
-        exercised.iter().for_each(Row::print);
+        exercised.iter().try_for_each(Row::print)?;
         rows.extend(exercised);
         let ratios = boots.ratios();
         for (name, mips, seconds) in &ratios {
-            println!("boot against {name}: {mips:.2} of its MIPS, {seconds:.2} of its time");
+            say!("boot against {name}: {mips:.2} of its MIPS, {seconds:.2} of its time")?;
         }
         let tracing = self.tracing(&kernel)?;
         for (name, percent) in &tracing {
-            println!("tracing costs {percent:+.1} % of {name}");
+            say!("tracing costs {percent:+.1} % of {name}")?;
         }
         if let Some(path) = &self.json {
             let report = json!({
@@ -98,8 +99,8 @@ impl Cpu {
         let directory = tempfile::tempdir()?;
         let qemu = if self.no_qemu { None } else { Qemu::prepare(directory.path(), &config)? };
         match &qemu {
-            None => println!("without QEMU: it is not installed, or not wanted"),
-            Some(qemu) if !qemu.has_plugin() => println!("without the plugin: there is no C compiler (cc)"),
+            None => say!("without QEMU: it is not installed, or not wanted")?,
+            Some(qemu) if !qemu.has_plugin() => say!("without the plugin: there is no C compiler (cc)")?,
             Some(_) => {}
         }
         let (mut own, mut plain, mut plugin) = (Vec::new(), Vec::new(), Vec::new());
@@ -196,17 +197,13 @@ impl Row {
         (self.bytes > 0).then(|| self.bytes as f64 / 1e6 / self.work.time.as_secs_f64())
     }
 
-    fn print(&self) {
+    fn print(&self) -> Result<(), Unheard> {
         let Work { instructions, time, wall } = self.work;
         let wall = if wall.is_zero() { String::new() } else { format!("{:.2}", wall.as_secs_f64()) };
         let mips = if instructions == 0 { String::new() } else { format!("{:.1}", self.work.mips()) };
         let bytes = self.megabytes_a_second().map_or(String::new(), |bytes| format!("{bytes:.0}"));
         let millions = instructions as f64 / 1e6;
-        println!(
-            "{:28}{millions:>12.1}{:>10.2}{wall:>10}{mips:>10}{bytes:>10}",
-            self.name,
-            time.as_secs_f64()
-        );
+        say!("{:28}{millions:>12.1}{:>10.2}{wall:>10}{mips:>10}{bytes:>10}", self.name, time.as_secs_f64())
     }
 
     fn json(&self) -> Value {

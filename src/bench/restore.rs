@@ -7,6 +7,8 @@ use explore::bench::recoveries;
 use explore::machines::Machines;
 use images::Cache;
 
+use crate::say::say;
+
 pub fn measure(cache: &Cache, scenario: &Path, jobs: &[usize], each: usize) -> anyhow::Result<u8> {
     let scenario = Scenario::load(scenario)?;
     let machines = Machines::prepare(&scenario, cache, scenario.crash.seed)?;
@@ -15,14 +17,11 @@ pub fn measure(cache: &Cache, scenario: &Path, jobs: &[usize], each: usize) -> a
         let a_second = measured.len() as f64 / took.as_secs_f64();
         measured.sort_by_key(|one| one.back);
         let Some(median) = measured.get(measured.len() / 2) else { return Ok(crate::failure::USAGE) };
-        println!("recoveries      {} with {jobs} jobs: {a_second:.1} a second", measured.len());
-        println!("going back      {} pages in {} us (median)", median.pages, median.back.as_micros());
+        say!("recoveries      {} with {jobs} jobs: {a_second:.1} a second", measured.len())?;
+        say!("going back      {} pages in {} us (median)", median.pages, median.back.as_micros())?;
         measured.sort_by_key(|one| one.recovery);
-        println!(
-            "one recovery    {:.1} ms (median)",
-            measured[measured.len() / 2].recovery.as_secs_f64() * 1e3
-        );
-        println!("one worker      {} MiB of memory for itself, beyond what all share", memory >> 20);
+        say!("one recovery    {:.1} ms (median)", measured[measured.len() / 2].recovery.as_secs_f64() * 1e3)?;
+        say!("one worker      {} MiB of memory for itself, beyond what all share", memory >> 20)?;
     }
     Ok(0)
 }

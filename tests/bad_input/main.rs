@@ -4,5 +4,6 @@
 mod cache;
 mod files;
 mod guest;
+mod readers;
 mod scenario;
 mod support;

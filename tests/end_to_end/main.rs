@@ -31,5 +31,6 @@ mod sequences;
 mod shell;
 mod suite;
 mod support;
+mod typing;
 mod virtio;
 mod xfs;

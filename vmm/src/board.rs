@@ -275,6 +275,11 @@ impl Board {
         }
     }
 
+    /// Whether the guest waits for bytes on the serial line.
+    pub(crate) fn console_listens(&self) -> bool {
+        self.chips.serial.listens()
+    }
+
     /// Bytes arrive on the serial line.
     pub(crate) fn type_console(&mut self, bytes: &[u8]) -> usize {
         let taken = self.chips.serial.receive(bytes);

@@ -479,10 +479,16 @@ impl Machine {
         std::mem::take(&mut self.board.console)
     }
 
-    /// Types on the serial console.
-    pub fn type_console(&mut self, bytes: &[u8]) {
-        self.board.type_console(bytes);
+    /// Whether the guest has asked to be interrupted by what is typed, as Linux does while the console is open.
+    pub fn console_listens(&self) -> bool {
+        self.board.console_listens()
+    }
+
+    /// Types on the serial console. Returns how many bytes fitted: the port holds 64 until the guest reads them.
+    pub fn type_console(&mut self, bytes: &[u8]) -> usize {
+        let taken = self.board.type_console(bytes);
         self.software.act_on_signals(&mut self.board);
+        taken
     }
 
     /// The registers of the processor that executed last: behind [`Stop::Call`] and [`Stop::Event`], the one that did

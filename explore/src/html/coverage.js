@@ -9,7 +9,7 @@ function coverageSection(report, showPoint) {
     ["Of them", counts.exhaustive ? "all were covered: exhaustive for this execution" : "a bounded choice was recovered"],
     ["States recovered and judged", counts.states_distinct], ["Left out by the budget", counts.states_left_out],
     ["Crash points", counts.crash_points], ["More, equal to one of them", counts.crash_points_equal],
-    ["Judgements", counts.judged], ["Promises judged", `${counts.promises_judged} of ${counts.promises}`],
+    ["Judgements", counts.judged], ["Promises judged", counts.promises_judged], ["Of promises", counts.promises],
   ];
   if (lazy) rows.push(["Ways that recovery went", counts.recoveries || 0], ["Crash points exhaustive", counts.points_exhaustive || 0]);
   if (counts.crash_points_left_out) rows.push(["Events left out whose crash points are their own", counts.crash_points_left_out]);
@@ -80,8 +80,11 @@ function scenarioSection(report) {
   const broken = new Set(report.findings.filter(it => it.promise).map(it => it.promise.line));
   const lines = report.text.replace(/\n$/, "").split("\n").map((line, index) => el("span", { class: broken.has(index + 1) ? "broken" : false }, line));
   return el("section", { "aria-label": "Scenario" }, el("h2", { id: "scenario" }, "Scenario"),
-    el("p", { class: "dim" }, broken.size ? "Steps whose promises are broken are marked." : ""), el("pre", { class: "source", tabindex: 0 }, lines));
+    el("p", { class: "dim" }, broken.size ? "Steps whose promises are broken are marked. " : "",
+      el("a", { href: `data:text/plain;charset=utf-8,${encodeURIComponent(report.text)}`, download: `${fileName(report.scenario)}.toml` }, "Save it")), el("pre", { class: "source", tabindex: 0 }, lines));
 }
+
+const fileName = name => name.replace(/[^A-Za-z0-9._-]+/g, "-");
 
 function provenanceSection(report) {
   const settings = Object.entries(report.settings).map(([key, value]) => [key.replaceAll("_", " "), String(value)]);

@@ -112,8 +112,19 @@ function findingBody(report, finding, showPoint) {
     const replay = `pmemsim replay report.json ${finding.id}`;
     nodes.push(command(replay), command(`${replay} --console`), command(`${replay} --gdb 1234`));
   }
-  nodes.push(el("p", { class: "dim" }, "A smaller scenario that shows it:"), command("pmemsim minimise SCENARIO.toml"));
+  const minimise = minimiseCommand(report, finding);
+  if (minimise) {
+    nodes.push(el("p", { class: "dim" }, "The smallest scenario that shows the same class, found by leaving out steps and making sizes smaller (SCENARIO.toml is ",
+      el("a", { href: "#scenario" }, "saved below"), "):"), command(minimise));
+  }
   return nodes;
+}
+
+/** How a scenario is made smaller; nothing where a run had a bug put into its kernel, for that does not get it. */
+function minimiseCommand(report, finding) {
+  const { mutant, sampled, seed } = report.settings;
+  if (mutant || sampled) return null;
+  return `pmemsim minimise SCENARIO.toml --class ${finding.class} --seed ${seed} --output small.toml`;
 }
 
 function storeNode(store) {

@@ -19,12 +19,18 @@ function runsOf(activity) {
   return runs;
 }
 
+/** How many numbers events have: more than there are events where some were taken out on purpose. */
+function eventsOf(report) {
+  const activity = report.timeline ? report.timeline.activity : "";
+  return [...activity.matchAll(/\d+/g)].reduce((sum, [length]) => sum + Number(length), 0) || report.counts.events;
+}
+
 /**
  * The places of events on the axis: where they stand evenly, their numbers; where long runs of one kind are squeezed, less.
  * `to` gives the place of a number of events, `from` the number of a place.
  */
 function axisOf(report, squeezed) {
-  const total = Math.max(1, report.counts.events + 1), corners = [[0, 0]];
+  const total = Math.max(1, eventsOf(report) + 1), corners = [[0, 0]];
   const widthOf = length => (length <= 32 ? length : 32 + 16 * Math.log2(length / 32));
   let events = 0, place = 0;
   if (squeezed) {
@@ -80,7 +86,7 @@ function timelineSection(report, findings, openFinding) {
   const drawn = lanes.map(lane => [...lane].sort((one, other) => worst(one) - worst(other)));
   const shownLanes = LANES.map((lane, index) => ({ name: lane[0], height: lane[1], index })).filter(it => lanes[it.index].length);
   const canSqueeze = Boolean(report.timeline && report.timeline.activity);
-  let axis = axisOf(report, canSqueeze && report.counts.events > 2000);
+  let axis = axisOf(report, canSqueeze && eventsOf(report) > 2000);
   const view = { from: 0, to: axis.total };
   let selected = null;
   const height = shownLanes.reduce((sum, lane) => sum + lane.height + GAP, AXIS + GAP);
@@ -265,7 +271,7 @@ function timelineSection(report, findings, openFinding) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   document.addEventListener("themechange", draw);
 
-  const isSqueezed = canSqueeze && report.counts.events > 2000;
+  const isSqueezed = canSqueeze && eventsOf(report) > 2000;
   const squeeze = canSqueeze ? el("button", { "aria-pressed": String(isSqueezed), title: "Long runs of events of one kind take less room", onclick: () => {
     const on = squeeze.getAttribute("aria-pressed") !== "true";
     squeeze.setAttribute("aria-pressed", on);

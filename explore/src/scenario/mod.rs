@@ -1,5 +1,6 @@
 //! A scenario: which machine, which file system, what is done, where the power is cut.
 
+mod describe;
 mod error;
 mod mutants;
 mod number;
@@ -12,6 +13,8 @@ mod reference;
 mod regions;
 mod sampled;
 mod schema;
+mod shape;
+mod step_schema;
 mod steps;
 
 use std::path::Path;
@@ -28,9 +31,10 @@ pub use self::platforms::Claim;
 pub use self::points::PointRule;
 pub use self::regions::{Interface, Region, Topology};
 pub use self::schema::{
-    Check, Dropped, FaultGuard, Filesystem, GuestFile, LimitOptions, Machine, MetadataPolicy, NamesPolicy,
-    OracleOptions, PageSize, Plant, SCHEMA,
+    Check, Dropped, Filesystem, GuestFile, LimitOptions, Machine, MetadataPolicy, NamesPolicy, OracleOptions,
+    Plant, SCHEMA,
 };
+pub use self::step_schema::{FaultGuard, PageSize};
 use crate::oracle::history::History;
 use crate::verdict::Class;
 
@@ -345,7 +349,7 @@ fn check_marker(source: &Source, document: &schema::Document) -> Result<(), Scen
     let Some(marker) = &document.crash.from_marker else { return Ok(()) };
     let number = *marker.get_ref();
     // Programs make markers, too.
-    let can_be = |step: &schema::RawStep| step.marker == Some(number) || step.exec.is_some();
+    let can_be = |step: &step_schema::RawStep| step.marker == Some(number) || step.exec.is_some();
     if document.step.iter().any(|step| can_be(step.get_ref())) {
         return Ok(());
     }

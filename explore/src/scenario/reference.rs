@@ -144,6 +144,7 @@ fn reference() -> String {
     let mut text = HEAD.to_owned();
     for source in [
         include_str!("schema.rs"),
+        include_str!("step_schema.rs"),
         include_str!("regions.rs"),
         include_str!("platforms.rs"),
         include_str!("mutants.rs"),

@@ -1,11 +1,14 @@
 //! Steps to commands for the guest, checked against the model of the file system.
 
-use guest_protocol::{Command, Fence, Op, Pattern};
+use guest_protocol::{Command, Op, Pattern};
 use toml::Spanned;
 
-use super::schema::{
-    Acknowledge, Errno, FallocateMode, OracleOptions, PatternName, RawFileRange, RawFlush, RawPromise,
-    RawPromiseTable, RawSetXattr, RawStep,
+use super::describe::describe;
+use super::schema::OracleOptions;
+use super::shape::{DEVICE, check_on_device, check_shape, refuse};
+use super::step_schema::{
+    Acknowledge, FallocateMode, PatternName, RawFileRange, RawFlush, RawPromise, RawPromiseTable,
+    RawSetXattr, RawStep,
 };
 use super::{Lost, Planned, ScenarioError, Source, Step};
 use crate::oracle::history::History;
@@ -16,11 +19,6 @@ pub(super) struct Program {
     pub commands: Vec<Planned>,
     pub history: History,
 }
-
-/// The device-dax device of the first region, as steps name it.
-const DEVICE: &str = "dax0.0";
-/// Mappings of it are in units of its alignment (`check_vma`, drivers/dax/device.c).
-const DEVICE_ALIGN: u64 = 2 << 20;
 
 /// Reads the steps in order. `device` is the size of the device-dax device that there is instead of a file system.
 pub(super) fn compile(
@@ -54,53 +52,10 @@ pub(super) fn compile(
     Ok(Program { steps: compiler.steps, commands: compiler.commands, history: compiler.model.history })
 }
 
-/// What can be done to a device: it is mapped, and mapped in units of its alignment.
-fn check_on_device(step: &RawStep) -> Result<(), Refusal> {
-    let of_files = [
-        ("mkdir", step.mkdir.is_some()),
-        ("create", step.create.is_some()),
-        ("write", step.write.is_some()),
-        ("truncate", step.truncate.is_some()),
-        ("fallocate", step.fallocate.is_some()),
-        ("rename", step.rename.is_some()),
-        ("link", step.link.is_some()),
-        ("symlink", step.symlink.is_some()),
-        ("unlink", step.unlink.is_some()),
-        ("setxattr", step.setxattr.is_some()),
-        ("removexattr", step.removexattr.is_some()),
-        ("fsync", step.fsync.is_some()),
-        ("fdatasync", step.fdatasync.is_some()),
-        ("sync", step.sync.is_some()),
-        ("syncfs", step.syncfs.is_some()),
-        ("msync", step.msync.is_some()),
-        ("poison", step.poison.is_some()),
-        ("read", step.read.is_some()),
-    ];
-    if let Some((key, _)) = of_files.into_iter().find(|(_, present)| *present) {
-        let what = format!(
-            "there is no file system on a device-dax device: map {DEVICE:?}, store, flush and fence, or let a program do so"
-        );
-        return refuse(key, what);
-    }
-    let Some(map) = &step.map else { return Ok(()) };
-    if map.align.map(|align| align.0) != Some(DEVICE_ALIGN) {
-        return refuse("map", format!("{DEVICE:?} is mapped in units of 2M: write align = \"2M\""));
-    }
-    let places = [map.at, map.size].into_iter().flatten();
-    match places.map(|place| place.0).find(|place| !place.is_multiple_of(DEVICE_ALIGN)) {
-        None => Ok(()),
-        Some(place) => refuse("map", format!("{place:#x}: {DEVICE:?} is mapped in units of 2M")),
-    }
-}
-
 struct Compiler {
     model: Model,
     steps: Vec<Step>,
     commands: Vec<Planned>,
-}
-
-fn refuse<T>(key: &'static str, what: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { key, what: what.into() })
 }
 
 impl Compiler {
@@ -147,7 +102,7 @@ impl Compiler {
     }
 
     fn step(&mut self, step: &RawStep) -> Result<(), Refusal> {
-        self.check_shape(step)?;
+        check_shape(step)?;
         self.action(step)?;
         if let (Some(errno), Some(planned)) = (step.fails, self.commands.last_mut()) {
             planned.fails = Some(errno.failure());
@@ -166,122 +121,6 @@ impl Compiler {
         self.sync_step(step)?;
         self.mapping_step(step)?;
         self.other_step(step)
-    }
-
-    /// Exactly one action, and companions only where they mean something.
-    fn check_shape(&self, step: &RawStep) -> Result<(), Refusal> {
-        let straight = step.store.is_some() || step.flush.is_some() || step.fence.is_some();
-        let promise_alone = matches!(step.promise, Some(RawPromise::Alone(_)));
-        let actions: Vec<&str> = [
-            ("mkdir", step.mkdir.is_some()),
-            ("create", step.create.is_some()),
-            ("write", step.write.is_some()),
-            ("truncate", step.truncate.is_some()),
-            ("fallocate", step.fallocate.is_some()),
-            ("rename", step.rename.is_some()),
-            ("link", step.link.is_some()),
-            ("symlink", step.symlink.is_some()),
-            ("unlink", step.unlink.is_some()),
-            ("setxattr", step.setxattr.is_some()),
-            ("removexattr", step.removexattr.is_some()),
-            ("fsync", step.fsync.is_some()),
-            ("fdatasync", step.fdatasync.is_some()),
-            ("sync", step.sync.is_some()),
-            ("syncfs", step.syncfs.is_some()),
-            ("map", step.map.is_some()),
-            ("touch", step.touch.is_some()),
-            ("store, flush and fence", straight),
-            ("msync", step.msync.is_some()),
-            ("poison", step.poison.is_some()),
-            ("read", step.read.is_some()),
-            ("munmap", step.munmap.is_some()),
-            ("exec", step.exec.is_some()),
-            ("marker", step.marker.is_some()),
-            ("promise", promise_alone),
-            ("observe", step.observe.is_some()),
-            ("scrub", step.scrub.is_some()),
-        ]
-        .into_iter()
-        .filter_map(|(name, present)| present.then_some(name))
-        .collect();
-        match actions[..] {
-            [_] => (),
-            [] => {
-                return refuse(
-                    "step",
-                    "has no action: write exactly one of mkdir, create, write, truncate, fallocate, rename, link, symlink, unlink, setxattr, removexattr, fsync, fdatasync, sync, syncfs, map, touch, store, flush, fence, msync, munmap, exec, marker, promise, observe, read, poison, scrub",
-                );
-            }
-            _ => {
-                return refuse(
-                    "step",
-                    format!("has several actions ({}): write one [[step]] for each", actions.join(", ")),
-                );
-            }
-        }
-        if matches!(step.promise, Some(RawPromise::Beside))
-            && step.store.is_none()
-            && !matches!(step.flush, Some(RawFlush::Alone(_)))
-        {
-            return refuse(
-                "promise",
-                "\"contents\" stands beside store or flush; alone, write promise = { contents = { file = ... } }",
-            );
-        }
-        if matches!(step.flush, Some(RawFlush::Beside(_))) && step.store.is_none() {
-            return refuse(
-                "flush",
-                "a word stands beside store; alone, write flush = { map = ..., with = \"clwb\" }",
-            );
-        }
-        if matches!(step.flush, Some(RawFlush::Alone(_))) && step.store.is_some() {
-            return refuse("flush", "beside store, write the instruction only: flush = \"clwb\"");
-        }
-        let companions = [
-            ("non_temporal", step.non_temporal.is_some()),
-            ("race", step.race.is_some()),
-            ("fault", step.fault.is_some()),
-        ];
-        for (key, present) in companions {
-            if present && step.store.is_none() {
-                return refuse(key, "stands beside store only");
-            }
-        }
-        if step.scrub == Some(false) {
-            return refuse("scrub", "write true, or leave the step out");
-        }
-        if step.acknowledge.is_some() && step.exec.is_none() {
-            return refuse("acknowledge", "stands beside exec only");
-        }
-        if step.sync == Some(false) || step.syncfs == Some(false) {
-            return refuse("sync", "write true, or leave the step out");
-        }
-        let promises = step.fsync.is_some()
-            || step.fdatasync.is_some()
-            || step.sync.is_some()
-            || step.syncfs.is_some()
-            || step.msync.is_some();
-        let reads = step.touch.is_some() || step.read.is_some();
-        let can_fail = step.map.is_some() || reads || promises && step.sync.is_none();
-        if step.fails.is_some() && !can_fail {
-            return refuse(
-                "fails",
-                "stands beside map, touch, read, fsync, fdatasync, syncfs and msync only",
-            );
-        }
-        if matches!(step.fails, Some(Errno::Sigbus)) != (step.fails.is_some() && step.touch.is_some()) {
-            return refuse(
-                "fails",
-                "SIGBUS stands beside touch, which can end in no other way, and beside touch only",
-            );
-        }
-        if step.waive == Some(true) && !promises {
-            return refuse(
-                "waive",
-                "this step promises nothing by itself: only fsync, fdatasync, sync, syncfs and msync do",
-            );
-        }
-        Ok(())
     }
 
     fn namespace_step(&mut self, step: &RawStep) -> Result<(), Refusal> {
@@ -601,69 +440,4 @@ fn value_of(set: &RawSetXattr) -> Result<Vec<u8>, Refusal> {
         return refuse("value", "an empty value cannot be repeated");
     }
     Ok(set.value.bytes().cycle().take(len as usize).collect())
-}
-
-/// A command in a few words.
-fn describe(command: &Command) -> String {
-    match command {
-        Command::Mkdir { path } => format!("mkdir {path}"),
-        Command::Create { path, .. } => format!("create {path}"),
-        Command::Write { path, at: Some(at), len, .. } => format!("write {path} {at:#x}+{len:#x}"),
-        Command::Write { path, len, .. } => format!("append {len:#x} to {path}"),
-        Command::Truncate { path, size } => format!("truncate {path} to {size:#x}"),
-        Command::Fallocate { path, at, len, .. } => format!("fallocate {path} {at:#x}+{len:#x}"),
-        Command::Rename { from, to } => format!("rename {from} to {to}"),
-        Command::Link { from, to } => format!("link {from} to {to}"),
-        Command::Symlink { path, .. } => format!("symlink {path}"),
-        Command::Unlink { path } => format!("unlink {path}"),
-        Command::SetXattr { path, name, value } => {
-            format!("setxattr {name} of {path}, {:#x} bytes", value.len())
-        }
-        Command::RemoveXattr { path, name } => format!("removexattr {name} of {path}"),
-        Command::Fsync { path } => format!("fsync {path}"),
-        Command::Fdatasync { path } => format!("fdatasync {path}"),
-        Command::Map { name, path, sync, .. } => {
-            format!("map {path} as {name}{}", if *sync { " with MAP_SYNC" } else { "" })
-        }
-        Command::Run { map, ops } => {
-            format!("{} on {map}", ops.iter().map(describe_op).collect::<Vec<_>>().join(", "))
-        }
-        Command::Race { map, first, second, delay, process } => {
-            let other = if *process { "process" } else { "thread" };
-            let ops = |ops: &[Op]| ops.iter().map(describe_op).collect::<Vec<_>>().join(", ");
-            format!(
-                "{} on {map} against {} of another {other}, {delay} rounds ahead",
-                ops(second),
-                ops(first)
-            )
-        }
-        Command::Touch { map, .. } => format!("touch {map}"),
-        Command::Msync { map, .. } => format!("msync {map}"),
-        Command::Munmap { map } => format!("munmap {map}"),
-        Command::Exec { argv } | Command::ExecHeard { argv } => {
-            format!("exec {}", shortened(&argv.join(" ")))
-        }
-        Command::Promise { id } => format!("promise {id}"),
-        other => format!("{other:?}").to_lowercase(),
-    }
-}
-
-/// The first line, and not too much of it.
-fn shortened(text: &str) -> String {
-    const MOST: usize = 100;
-    let line = text.lines().next().unwrap_or_default();
-    let short: String = line.chars().take(MOST).collect();
-    if short == text { short } else { format!("{short} ...") }
-}
-
-fn describe_op(op: &Op) -> String {
-    match op {
-        Op::Store { at, len, .. } => format!("store {at:#x}+{len:#x}"),
-        Op::StoreNonTemporal { at, len, .. } => format!("non-temporal store {at:#x}+{len:#x}"),
-        Op::Flush { with, .. } => format!("{with:?}").to_lowercase(),
-        Op::Fence(Fence::Sfence) => "sfence".to_owned(),
-        Op::Fence(fence) => format!("{fence:?}").to_lowercase(),
-        Op::Promise(_) => "promise".to_owned(),
-        Op::Marker(id) => format!("marker {id}"),
-    }
 }
