@@ -29,23 +29,28 @@ pub(crate) fn check(scenario: &Scenario, recording: &Recording) -> Vec<String> {
 
 fn fits(guard: FaultGuard, taken: &Taken) -> bool {
     let huge = guard.size == PageSize::Huge;
-    taken.huge == huge && taken.small != huge && taken.synchronous == guard.synchronous
+    let waits = guard.synchronous.is_none_or(|synchronous| taken.synchronous == synchronous);
+    taken.huge == huge && taken.small != huge && waits
 }
 
 fn wanted(guard: FaultGuard) -> String {
-    let how = if guard.synchronous { "a synchronous fault" } else { "a fault that does not wait" };
+    let how = guard.synchronous.map_or("a fault", how);
     let size = if guard.size == PageSize::Huge { "2 MiB" } else { "4 KiB" };
     format!("{how} of {size}")
 }
 
 fn found(taken: &Taken) -> String {
-    let how = if taken.synchronous { "a synchronous fault" } else { "a fault that does not wait" };
+    let how = how(taken.synchronous);
     match (taken.small, taken.huge) {
         (false, false) => "none".to_owned(),
         (true, false) => format!("{how} of 4 KiB"),
         (false, true) => format!("{how} of 2 MiB"),
         (true, true) => "faults of 4 KiB and of 2 MiB".to_owned(),
     }
+}
+
+fn how(synchronous: bool) -> &'static str {
+    if synchronous { "a synchronous fault" } else { "a fault that does not wait" }
 }
 
 #[cfg(test)]
@@ -55,12 +60,15 @@ mod tests {
     #[test]
     fn a_fault_that_went_another_way_does_not_fit() {
         let taken = |small, huge, synchronous| Taken { small, huge, synchronous };
-        let guard = |size, synchronous| FaultGuard { size, synchronous };
+        let guard = |size, synchronous| FaultGuard { size, synchronous: Some(synchronous) };
         assert!(fits(guard(PageSize::Small, true), &taken(true, false, true)));
         assert!(fits(guard(PageSize::Huge, false), &taken(false, true, false)));
         assert!(!fits(guard(PageSize::Huge, true), &taken(true, false, true)), "it fell back");
         assert!(!fits(guard(PageSize::Small, true), &taken(true, false, false)), "it did not wait");
         assert!(!fits(guard(PageSize::Huge, true), &taken(true, true, true)), "nobody knows which it was");
         assert!(!fits(guard(PageSize::Small, false), &taken(false, false, false)), "there was none");
+        let either = FaultGuard { size: PageSize::Huge, synchronous: None };
+        assert!(fits(either, &taken(false, true, true)) && fits(either, &taken(false, true, false)));
+        assert!(!fits(either, &taken(true, false, false)));
     }
 }

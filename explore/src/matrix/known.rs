@@ -22,11 +22,12 @@ pub(super) struct Known {
 }
 
 const XFS_SYNC: &str = "findings/xfs-sync-misses-map-sync.md";
+const SYNC: &str = "findings/ext4-no-journal-sync.md";
 const FDATASYNC: &str = "findings/ext4-no-journal-fdatasync.md";
 const PREFLUSH: &str = "findings/virtio-pmem-preflush.md";
 
 /// The first that fits a cell holds.
-pub(super) const KNOWN: [Known; 8] = [
+pub(super) const KNOWN: [Known; 9] = [
     Known {
         series: None,
         filesystem: Xfs,
@@ -53,6 +54,15 @@ pub(super) const KNOWN: [Known; 8] = [
         classes: &["lost"],
         page: FDATASYNC,
         situations: "all others",
+    },
+    Known {
+        series: Some("-6.12"),
+        filesystem: Ext4NoJournal,
+        platforms: &[VirtioPmem],
+        which: |cell| cell.page == Page::Pmd && cell.situation.other == Other::Nobody,
+        classes: &["corrupt"],
+        page: SYNC,
+        situations: "pmd committed, read-first",
     },
     preflush(Ext4, has_open_metadata, &["corrupt"], "all but committed"),
     preflush(Ext4FastCommit, shrinks, &["lost"], "re-extended"),

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::Cell;
-use super::axes::{Other, Page, Platform};
+use super::axes::{FileSystem, Other, Page, Platform};
 use super::known::Known;
 
 /// How the crash states of a cell are found.
@@ -67,15 +67,14 @@ fn steps(cell: &Cell) -> Vec<String> {
         steps.push(format!("touch = {{ map = \"m\", at = {page}, bytes = 4096 }}"));
     }
     match situation.other {
-        Other::Nobody => store(cell, at, true, waits(cell), &mut steps),
+        Other::Nobody => store(cell, at, guard(cell, Some(waits(cell))), &mut steps),
         _ => race(cell, &mut steps),
     }
     for action in situation.then {
         match *action {
             "MAP" => steps.push(map(cell)),
-            // What the fault had to wait for is durable.
-            "STORE" => store(cell, at + 256, situation.then.contains(&"MAP"), false, &mut steps),
-            "FAULT" => store(cell, at + 256, true, true, &mut steps),
+            "STORE" => store(cell, at + 256, again(cell), &mut steps),
+            "FAULT" => store(cell, at + 256, guard(cell, Some(true)), &mut steps),
             "PLAIN" => steps.push(format!("store = {{ map = \"m\", at = {}, bytes = 64 }}", at + 256)),
             "MSYNC" => steps.push(msync(at + 256)),
             "PUNCH" => steps.push(format!(
@@ -99,8 +98,7 @@ fn msync(at: u64) -> String {
 }
 
 /// A store that is promised, by what stands beside it or by msync(2).
-fn store(cell: &Cell, at: u64, faults: bool, waits: bool, steps: &mut Vec<String>) {
-    let guard = if faults { guard(cell, waits) } else { String::new() };
+fn store(cell: &Cell, at: u64, guard: String, steps: &mut Vec<String>) {
     steps.push(format!(
         "store = {{ map = \"m\", at = {at:#x}, bytes = 128 }}{}{guard}",
         cell.platform.beside()
@@ -110,8 +108,19 @@ fn store(cell: &Cell, at: u64, faults: bool, waits: bool, steps: &mut Vec<String
     }
 }
 
-fn guard(cell: &Cell, waits: bool) -> String {
-    format!("\nfault = {{ size = \"{}\", synchronous = {waits} }}", cell.page.size())
+/// The guard of a store to a file all of whose blocks and sizes are durable: only one that was unmapped faults.
+fn again(cell: &Cell) -> String {
+    if !cell.situation.then.contains(&"MAP") {
+        return String::new();
+    }
+    // With fast commits a fault also waits where nothing but the time of the file has changed, which it does with every
+    // tick of the clock: ext4_inode_datasync_dirty() asks whether the inode is on the list of fast commits.
+    guard(cell, (cell.filesystem != FileSystem::Ext4FastCommit).then_some(false))
+}
+
+fn guard(cell: &Cell, waits: Option<bool>) -> String {
+    let waits = waits.map_or(String::new(), |waits| format!(", synchronous = {waits}"));
+    format!("\nfault = {{ size = \"{}\"{waits} }}", cell.page.size())
 }
 
 /// One stores to a page, the other to the same page, and promises.
@@ -123,7 +132,7 @@ fn race(cell: &Cell, steps: &mut Vec<String>) {
             "store = {{ map = \"m\", at = {:#x}, bytes = 64 }}{}{}\nrace = {{ at = {at:#x}, bytes = 64, delay = {delay}{process} }}",
             at + 64,
             cell.platform.beside(),
-            guard(cell, waits(cell))
+            guard(cell, Some(waits(cell)))
         ));
         if !cell.platform.promises_beside() {
             steps.push(msync(at));

@@ -207,8 +207,8 @@ pub(super) struct RawStore {
 pub struct FaultGuard {
     /// What is mapped by it.
     pub size: PageSize,
-    /// Whether it waits for the journal.
-    pub synchronous: bool,
+    /// Whether it waits for the journal; either will do when absent.
+    pub synchronous: Option<bool>,
 }
 
 /// What one entry of a page table maps.
