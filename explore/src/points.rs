@@ -182,10 +182,11 @@ const MOST_DURABLE: u64 = 10_000;
 /// Applies every rule.
 fn wanted(scenario: &Scenario, recording: &Recording, faults: &[windows::Fault], model: &Model) -> Wanted {
     let growth = model.growth(&recording.events);
-    let stores = some(&growth.stores, scenario.crash.budget, scenario.crash.seed);
-    let mut wanted = Wanted { left_out: growth.stores.len() - stores.len(), ..Wanted::default() };
+    let stores = behind_marker(scenario, recording, &growth.stores);
+    let kept = some(stores, scenario.crash.budget, scenario.crash.seed);
+    let mut wanted = Wanted { left_out: stores.len() - kept.len(), ..Wanted::default() };
     let mut grows = growth.events;
-    grows.extend(stores);
+    grows.extend(kept);
     grows.sort_unstable();
     for rule in &scenario.crash.points {
         let found = of_rule(rule, scenario, recording, faults, &grows, &mut wanted.left_out);
@@ -205,17 +206,20 @@ fn wanted(scenario: &Scenario, recording: &Recording, faults: &[windows::Fault],
     wanted
 }
 
-/// In front of and behind what makes something durable, from the marker on if there is one. The last moment before has the
-/// most in flight; the first one after it is when something can be promised.
+/// In front of and behind what makes something durable. The last moment before has the most in flight; the first one after it is
+/// when something can be promised.
 fn durable(scenario: &Scenario, recording: &Recording, grows: &[u64], left_out: &mut usize) -> Vec<u64> {
-    let begin = scenario.crash.from_marker.and_then(|marker| {
-        recording.events.iter().find(|event| event.kind == EventKind::Marker { id: marker })
-    });
-    let begin = begin.map_or(0, |event| event.seq);
-    let grows = &grows[grows.partition_point(|seq| seq + 1 < begin)..];
+    let grows = behind_marker(scenario, recording, grows);
     let kept = some(grows, scenario.crash.budget.max(MOST_DURABLE), scenario.crash.seed);
     *left_out += grows.len() - kept.len();
     kept.iter().flat_map(|seq| [*seq, seq + 1]).collect()
+}
+
+/// Of these events those that have a crash point from the marker on at which crash points begin, if there is one.
+fn behind_marker<'a>(scenario: &Scenario, recording: &Recording, events: &'a [u64]) -> &'a [u64] {
+    let Some(id) = scenario.crash.from_marker.filter(|_| !events.is_empty()) else { return events };
+    let begin = recording.events.iter().find(|event| event.kind == EventKind::Marker { id });
+    &events[events.partition_point(|seq| begin.as_ref().is_some_and(|begin| seq + 1 < begin.seq))..]
 }
 
 /// At most `limit` of these, chosen by the seed, in order.

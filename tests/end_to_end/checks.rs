@@ -111,7 +111,8 @@ fn what_was_acknowledged_before_the_file_system_was_full_is_kept() {
     let text = numbers("true", ALL_THERE).text;
     let text = text
         .replace("for n in 1 2; do echo $n >> numbers; true; echo $n; done", program)
-        .replace("size = \"32M\"", "size = \"16M\"");
+        .replace("size = \"32M\"", "size = \"16M\"")
+        .replace("instructions = 100000000", "instructions = 1000000000");
     let scenario = Scenario::parse(&text, "full").unwrap_or_else(|error| panic!("{error}"));
     let report = run(&scenario, &jobs(1));
     assert_eq!(report.verdict, Verdict::Kept, "{report}");
