@@ -7,7 +7,7 @@ use super::axes::{Other, Page};
 
 /// Cells in which the same is found for the same reason.
 pub(super) struct Known {
-    /// The end of the names of the kernels: `-6.1`. None when all that were tried have it.
+    /// The end of the names of the kernels: `-6.1`, or a whole name. None when all that were tried have it.
     series: Option<&'static str>,
     filesystem: FileSystem,
     /// All platforms when empty.
@@ -27,7 +27,7 @@ const FDATASYNC: &str = "findings/ext4-no-journal-fdatasync.md";
 const PREFLUSH: &str = "findings/virtio-pmem-preflush.md";
 
 /// The first that fits a cell holds.
-pub(super) const KNOWN: [Known; 9] = [
+pub(super) const KNOWN: [Known; 10] = [
     Known {
         series: None,
         filesystem: Xfs,
@@ -64,7 +64,16 @@ pub(super) const KNOWN: [Known; 9] = [
         page: SYNC,
         situations: "pmd committed, read-first",
     },
-    preflush(Ext4, has_open_metadata, &["corrupt"], "all but committed"),
+    Known {
+        series: Some("mutants-6.1"),
+        filesystem: Ext4,
+        platforms: &[VirtioPmem],
+        which: |cell| cell.page == Page::Pmd && cell.situation.name == "hole",
+        classes: &["corrupt", "stale"],
+        page: PREFLUSH,
+        situations: "pmd hole",
+    },
+    preflush(Ext4, has_open_metadata, &["corrupt"], "all others but committed"),
     preflush(Ext4FastCommit, shrinks, &["lost"], "re-extended"),
     preflush(Ext4FastCommit, has_open_metadata, &["stale"], "all others but committed"),
     preflush(Xfs, shrinks, &["lost"], "re-extended"),

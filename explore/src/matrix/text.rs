@@ -12,7 +12,7 @@ const CRASH: &str = "explore = \"lazy\"\nbranches = 48\nbudget = 120\nstates = 6
 /// which is up to 8192 instructions: with each of these the second one comes while the first waits.
 const DELAYS: [u32; 3] = [4, 12, 30];
 /// The same for a huge page, which takes longer to zero. There is one only.
-const HUGE_DELAYS: [u32; 1] = [60];
+const HUGE_DELAYS: [u32; 1] = [80];
 
 pub(super) fn of(cell: &Cell, kernel: &str) -> String {
     let (kind, mkfs) = cell.filesystem.made();
@@ -38,7 +38,10 @@ fn waits(cell: &Cell) -> bool {
 }
 
 fn points(cell: &Cell) -> String {
-    let mut points = vec!["durable", "promises"];
+    let mut points = vec!["promises"];
+    // Where a kernel does not flush the device behind data, nothing has to become durable any more.
+    let flushed = cell.filesystem.has_journal() || cell.platform.promises_beside();
+    points.extend(flushed.then_some("durable"));
     if waits(cell) && cell.situation.other != Other::Nobody {
         points.push("window:W9");
     } else if waits(cell) {
