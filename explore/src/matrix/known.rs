@@ -27,7 +27,7 @@ const FDATASYNC: &str = "findings/ext4-no-journal-fdatasync.md";
 const PREFLUSH: &str = "findings/virtio-pmem-preflush.md";
 
 /// The first that fits a cell holds.
-pub(super) const KNOWN: [Known; 10] = [
+pub(super) const KNOWN: [Known; 11] = [
     Known {
         series: None,
         filesystem: Xfs,
@@ -36,6 +36,15 @@ pub(super) const KNOWN: [Known; 10] = [
         classes: &["lost"],
         page: XFS_SYNC,
         situations: "then-sync, then-syncfs",
+    },
+    Known {
+        series: Some("mutants-6.1"),
+        filesystem: Ext4NoJournal,
+        platforms: &[AdrLost, VirtioPmem],
+        which: |_| true,
+        classes: &["lost"],
+        page: FDATASYNC,
+        situations: "all",
     },
     Known {
         series: Some("-6.1"),
